@@ -1,0 +1,56 @@
+# One command a job. Each target sets up .venv by itself the first time (and again when setup.py changes).
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-all lint format bench docs clean
+help:
+	@echo 'make setup            .venv with everything that the other targets need'
+	@echo 'make demo             corpus -> dataset -> training -> evaluation -> sound (about 12 minutes on 2 cores)'
+	@echo 'make demo AUDIO=PATH  the same with your own recordings (a file or a folder)'
+	@echo 'make test             the tests, without the slow ones'
+	@echo 'make test-all         all the tests'
+	@echo 'make lint             ruff and mypy'
+	@echo 'make bench            cost of the operations, beside upstream where it is installed'
+	@echo 'make docs             the plots and figures in docs/ made again'
+
+setup: $(READY)
+
+$(READY): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed; $$($(PYTHON) --version) was found. Try: make setup PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo 'installing ddsp and what it needs into $(VENV) (about 3 GB, a minute on a fast line)'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,dev]'
+	@sh infra/install_crepe.sh $(BIN)
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/ddsp demo $(if $(AUDIO),--audio '$(AUDIO)') $(DEMO_FLAGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+docs: $(READY)
+	$(BIN)/python -m docs.make
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

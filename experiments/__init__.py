@@ -1,0 +1,1 @@
+"""Tracked training, sweeps, comparison, the demo and the `ddsp` command."""

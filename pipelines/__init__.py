@@ -1,0 +1,1 @@
+"""Apache Beam pipelines: raw audio in, a published dataset out."""

@@ -1,0 +1,49 @@
+"""Packaging of DDSP. Beam workers (``--setup_file``) and ``pip install .`` both build from this file."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = {}
+exec((HERE / 'ddsp' / 'version.py').read_text(), VERSION)  # one place for the number, without importing Keras
+
+# Bounds are tested majors; docs/dependencies.md gives the reason for each.
+REQUIRED = [
+    'tensorflow>=2.20,<2.22',
+    'keras>=3.10,<4',
+    'numpy>=2,<3',
+    'scipy>=1.13,<2',
+    'gin-config>=0.5,<1',
+    'soundfile>=0.12,<1',
+    'soxr>=0.5,<2',
+    'typer>=0.15,<1',
+    'rich>=13,<16',
+]
+EXTRAS = {
+    'pipelines': ['apache-beam>=2.70,<3', 'tensorflow-datasets>=4.9.9,<5', 'swift-f0>=0.1.2,<1'],
+    'tracking': ['mlflow>=3.10,<4', 'optuna>=4,<6', 'matplotlib>=3.9,<4', 'psutil>=5.9'],
+    'cloud': ['google-cloud-storage>=3,<4'],
+    'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
+    'jax': ['jax>=0.5,<1'],
+    'dev': [
+        'pytest>=8,<10', 'pytest-xdist>=3.5,<4', 'hypothesis>=6.100,<7', 'ruff>=0.9', 'mypy>=1.13',
+        'librosa>=0.11,<1', 'mir_eval>=0.8,<1', 'jax>=0.5,<1',
+    ],
+}
+EXTRAS['all'] = sorted({package for name in ('pipelines', 'tracking', 'cloud') for package in EXTRAS[name]})
+
+setup(
+    name='ddsp',
+    version=VERSION['__version__'],
+    description='Differentiable digital signal processing: library, dataset pipelines, tracked training.',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.14',
+    packages=find_packages(include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']),
+    package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments': ['templates/*']},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={'console_scripts': ['ddsp = experiments.cli:main']},
+)
