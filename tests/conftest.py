@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _optional_folder(variable: str, default: str) -> pathlib.Path:
+    """A folder that lies beside the checkout, or where the environment variable says."""
+    folder = pathlib.Path(os.environ.get(variable) or ROOT.parent / 'shared' / default)
+    if not folder.is_dir():
+        pytest.skip(f'{variable} names no folder: these tests need {default} data that the repository does not hold')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def recordings() -> pathlib.Path:
+    """Folder of real recordings (DDSP_TEST_AUDIO)."""
+    return _optional_folder('DDSP_TEST_AUDIO', 'audio')
+
+
+@pytest.fixture(scope='session')
+def golden_dir() -> pathlib.Path:
+    """Folder of recorded inputs and outputs of ddsp 3.7.0 (DDSP_TEST_GOLDEN)."""
+    return _optional_folder('DDSP_TEST_GOLDEN', 'golden')
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator; every test gets the same numbers."""
+    return np.random.default_rng(0)
+
+
+def system_tool(name: str, package: str | None = None) -> str:
+    """Path of a system program; without it the test is skipped, or failed where CI=true promises it."""
+    found = shutil.which(name)
+    if found is None:
+        message = f'{name} is not installed (package {package or name})'
+        if os.environ.get('CI') == 'true':
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope='session')
+def ffmpeg() -> str:
+    """Path of ffmpeg."""
+    return system_tool('ffmpeg')
