@@ -1,7 +1,7 @@
 """The dataset directory: opening, checking and describing what `ddsp prepare` publishes.
 
-A dataset is the folder `<root>/<name>/<version>/`; docs/datasets.md lists its files. `MANIFEST.json` is written
-last, so a folder without it is an unfinished preparation and is refused.
+A dataset is the folder `<root>/<name>/<version>/`; docs/datasets.md lists its files. `MANIFEST.json` is
+written last, so a folder without it is an unfinished preparation and is refused.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Dataset:
         return [str(self.path / row['name']) for row in self.manifest['splits'][split]['files']]
 
     def statistics(self, split: str) -> dict[str, Any]:
-        """Statistics of a split: pitch, loudness, voiced share (units are in the names; see docs/datasets.md).
+        """Statistics of a split: pitch, loudness, voiced share; docs/datasets.md gives their units.
 
         Raises:
           DatasetError: There is no such split, or statistics.json cannot be read.
@@ -131,7 +131,7 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Opens a dataset directory.
 
     Args:
-      path: The version directory `<root>/<name>/<version>`, or `<root>/<name>` (the newest version is taken), or
+      path: The version directory `<root>/<name>/<version>`, `<root>/<name>` (its newest version is taken) or
         a `<root>` that holds one dataset.
 
     Returns:

@@ -1,0 +1,466 @@
+"""Audio files: decoding as mono float32, resampling, writing WAV.
+
+Files are read by libsndfile (wav, flac, ogg, opus, mp3, aiff, caf ...) and, where that does not know the
+format and ffmpeg is installed, by ffmpeg. Everything streams: memory does not grow with the length of a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import shutil
+import stat
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.signal
+import soundfile
+import soxr
+
+from ddsp.errors import DDSPError
+
+PathLike = str | os.PathLike[str]
+
+# Limits of what is believed to be audio: beyond these a header is damaged.
+SAMPLE_RATES = (1000, 768000)
+MAX_CHANNELS = 64
+MAX_PEAK = 1000.0  # 60 dB above full scale
+# Mixing down must not lose the sound: 20 dB less than the channels means that they cancel.
+_CANCEL_RATIO = 0.01
+_AUDIBLE_RMS = 1e-3
+_DC_LIMIT = 0.01
+_DC_BLOCKER_HZ = 5.0
+
+
+class AudioError(DDSPError):
+    """A file that cannot be used as audio.
+
+    Attributes:
+      reason: One word for machines: missing, permission, not_a_file, empty, not_audio, truncated, no_samples,
+        unsupported, not_finite, out_of_range, unwritable.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # so that it travels between processes
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes:
+      path: The file.
+      sample_rate: In Hz.
+      channels: Number of channels.
+      n_samples: Samples per channel; None where the container does not say.
+      codec: Name of the container and coding.
+      decoder: `'soundfile'` or `'ffmpeg'`.
+      warnings: What is odd about the header.
+    """
+
+    path: str
+    sample_rate: int
+    channels: int
+    n_samples: int | None
+    codec: str
+    decoder: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length in seconds; None where the container does not say."""
+        return None if self.n_samples is None else self.n_samples / self.sample_rate
+
+
+def probe(path: PathLike) -> AudioInfo:
+    """Reads the header of an audio file.
+
+    Args:
+      path: The file.
+
+    Returns:
+      What the header says.
+
+    Raises:
+      AudioError: The file is missing, is not audio, or its header makes no sense.
+    """
+    _check_regular_file(path)
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            codec = f'{file.format} {file.subtype}'
+            warnings = _wav_warnings(path) if file.format.startswith('WAV') else ()
+            frames = file.frames if file.frames < 2**62 else None
+            info = AudioInfo(
+                os.fspath(path), file.samplerate, file.channels, frames, codec, 'soundfile', warnings
+            )
+    except (soundfile.LibsndfileError, TypeError) as error:
+        found = _probe_with_ffmpeg(path)
+        if found is None:
+            raise _not_audio(path, error) from None
+        info = found
+    return _check_header(info)
+
+
+def load_audio(path: PathLike, sample_rate: int | None = 16000, *, channel: int | str = 'mix') -> np.ndarray:
+    """Loads a recording as mono.
+
+    Args:
+      path: The file.
+      sample_rate: Rate of the result in Hz; None keeps that of the file.
+      channel: `'mix'` for the mean of the channels (the loudest one where they cancel), or a channel's index.
+
+    Returns:
+      Samples, float32 [n_samples], full scale is 1.
+
+    Raises:
+      AudioError: The file cannot be used; `reason` says why.
+    """
+    blocks = list(read_blocks(path, sample_rate, channel=channel))
+    return np.concatenate(blocks)
+
+
+def read_blocks(
+    path: PathLike,
+    sample_rate: int | None = None,
+    *,
+    block_secs: float = 10.0,
+    channel: int | str = 'mix',
+    warnings: list[str] | None = None,
+) -> Iterator[np.ndarray]:
+    """Streams a recording as mono blocks, so that memory does not grow with its length.
+
+    Args:
+      path: The file.
+      sample_rate: Rate of the blocks in Hz; None keeps that of the file.
+      block_secs: Length of the decoded blocks, in seconds.
+      channel: As in `load_audio`.
+      warnings: A list that receives what should be known about the recording (clipping, cancelling channels,
+        a constant offset that was taken out ...); complete when the iteration has ended.
+
+    Yields:
+      Samples, float32 [n], all at `sample_rate`, in order and without gaps.
+
+    Raises:
+      AudioError: The file cannot be used; `reason` says why.
+    """
+    info = probe(path)
+    if isinstance(channel, int) and not 0 <= channel < info.channels:
+        raise AudioError(
+            'unsupported', f'{_shown(path)} has {info.channels} channel(s), no channel {channel}.'
+        )
+    notes = warnings if warnings is not None else []
+    notes.extend(info.warnings)
+    mono = _Mono(info, channel)
+    resampler = StreamResampler(info.sample_rate, sample_rate or info.sample_rate)
+    for block in _decode(info, max(1, int(block_secs * info.sample_rate)), notes):
+        resampled = resampler(mono(block))
+        if len(resampled):
+            yield resampled
+    if mono.n_samples == 0:
+        raise AudioError('no_samples', f'{_shown(path)} holds no samples.')
+    rest = resampler.flush()
+    if len(rest):
+        yield rest
+    notes.extend(mono.warnings(sample_rate))
+
+
+class StreamResampler:
+    """Resamples a stream with soxr (band-limited, no delay); equal rates pass through."""
+
+    def __init__(self, source_rate: int, target_rate: int) -> None:
+        self._stream = None
+        if source_rate != target_rate:
+            self._stream = soxr.ResampleStream(source_rate, target_rate, 1, dtype='float32')
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Takes the next samples [n] and returns those that are ready [m]."""
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def flush(self) -> np.ndarray:
+        """Returns what is left [m]; nothing may follow."""
+        empty = np.zeros(0, np.float32)
+        return empty if self._stream is None else self._stream.resample_chunk(empty, last=True)
+
+
+def write_wav(path: PathLike, audio: np.ndarray, sample_rate: int, *, subtype: str = 'PCM_16') -> int:
+    """Writes a WAV file in one step: readers see the old file or the whole new one.
+
+    Args:
+      path: Where to write; its folder is made where it is missing.
+      audio: Samples [n_samples] or [n_samples, channels], full scale is 1.
+      sample_rate: In Hz.
+      subtype: `'PCM_16'`, or `'FLOAT'` which cannot clip.
+
+    Returns:
+      The number of samples that were beyond full scale and had to be clipped.
+
+    Raises:
+      AudioError: The samples are not finite, or the file cannot be written.
+    """
+    samples = np.asarray(audio)
+    if subtype not in ('PCM_16', 'FLOAT'):
+        raise ValueError(f"subtype must be 'PCM_16' or 'FLOAT', got {subtype!r}")
+    if samples.ndim not in (1, 2):
+        raise ValueError(f'audio must be [n_samples] or [n_samples, channels], got shape {samples.shape}')
+    if not np.isfinite(samples).all():
+        raise AudioError(
+            'not_finite', f'{_shown(path)} is not written: the audio holds NaN or infinite samples.'
+        )
+    clipped = 0
+    if subtype == 'PCM_16':
+        scaled = np.round(samples.astype(np.float64) * 32768)
+        clipped = int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
+        samples = np.clip(scaled, -32768, 32767).astype(np.int16)
+    _write_atomically(pathlib.Path(path), samples, sample_rate, subtype)
+    return clipped
+
+
+def _write_atomically(path: pathlib.Path, samples: np.ndarray, sample_rate: int, subtype: str) -> None:
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
+        with os.fdopen(descriptor, 'wb') as file:
+            soundfile.write(file, samples, sample_rate, format='WAV', subtype=subtype)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, soundfile.LibsndfileError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise AudioError('unwritable', f'{_shown(path)} cannot be written: {why}.') from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+class _Mono:
+    """Mixes blocks [n, channels] down to [n], checks them, and remembers what was odd."""
+
+    def __init__(self, info: AudioInfo, channel: int | str) -> None:
+        self._info = info
+        self._channel = channel if isinstance(channel, int) else (0 if info.channels == 1 else None)
+        self._forced = isinstance(channel, int)
+        self._dc_filter: np.ndarray | None = None
+        self._checked_dc = False
+        self.n_samples = 0
+        self._clipped = 0
+        self._peak = 0.0
+        self._cancelled = False
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        self._check(block)
+        self.n_samples += len(block)
+        if self._channel is None:
+            mixed = self._mix(block)
+        else:
+            mixed = block[:, self._channel]
+        return self._remove_dc(np.ascontiguousarray(mixed, np.float32))
+
+    def _check(self, block: np.ndarray) -> None:
+        magnitude = np.abs(block)
+        peak = float(magnitude.max(initial=0.0))
+        name = _shown(self._info.path)
+        if not np.isfinite(peak) or np.isnan(block).any():
+            raise AudioError('not_finite', f'{name} holds NaN or infinite samples.')
+        if peak > MAX_PEAK:
+            raise AudioError('out_of_range', f'{name} has samples of {peak:.3g} where full scale is 1.')
+        self._peak = max(self._peak, peak)
+        # Two neighbours at exactly the same value near full scale: the top of a wave was cut off.
+        flat = (block[1:] == block[:-1]) & (magnitude[1:] > 0.99)
+        self._clipped += int(flat.any(axis=1).sum())
+
+    def _mix(self, block: np.ndarray) -> np.ndarray:
+        mixed = block.mean(axis=1)
+        power = np.square(block, dtype=np.float64).mean(axis=0)
+        cancels = np.square(mixed, dtype=np.float64).mean() < _CANCEL_RATIO * power.mean()
+        if cancels and power.max() > _AUDIBLE_RMS**2:
+            self._cancelled = True
+            self._channel = int(power.argmax())
+            return block[:, self._channel]
+        return mixed
+
+    def _remove_dc(self, mixed: np.ndarray) -> np.ndarray:
+        if not self._checked_dc and len(mixed):
+            self._checked_dc = True
+            offset = float(mixed.mean(dtype=np.float64))
+            if abs(offset) > _DC_LIMIT:
+                # As if the offset had been there forever, so that the filter starts at rest.
+                self._dc_filter = np.array([-offset])
+        if self._dc_filter is None:
+            return mixed
+        pole = 1 - 2 * np.pi * _DC_BLOCKER_HZ / self._info.sample_rate
+        out, self._dc_filter = scipy.signal.lfilter([1, -1], [1, -pole], mixed, zi=self._dc_filter)
+        return out.astype(np.float32)
+
+    def warnings(self, sample_rate: int | None) -> list[str]:
+        """What should be known about the recording, once all of it went through."""
+        notes = []
+        if self._cancelled:
+            notes.append(f'the channels cancel when mixed: channel {self._channel} is used')
+        elif self._info.channels > 2 and not self._forced:
+            notes.append(f'mixed down from {self._info.channels} channels')
+        if self._clipped > 0.001 * self.n_samples:
+            notes.append(
+                f'clipped: {100 * self._clipped / self.n_samples:.1f} % of the samples are at full scale'
+            )
+        if self._peak > 1.01:
+            notes.append(f'above full scale: the peak is {self._peak:.2f}, kept as it is')
+        if self._dc_filter is not None:
+            notes.append(f'a constant offset was taken out (high-pass at {_DC_BLOCKER_HZ:g} Hz)')
+        if sample_rate and self._info.sample_rate < sample_rate:
+            notes.append(f'upsampled from {self._info.sample_rate} Hz: nothing above half of that rate')
+        return notes
+
+
+def _decode(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    """Blocks [n, channels] in float32 at the rate of the file."""
+    decode = _decode_with_soundfile if info.decoder == 'soundfile' else _decode_with_ffmpeg
+    return decode(info, block_frames, notes)
+
+
+def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    done = 0
+    with soundfile.SoundFile(os.fsencode(info.path)) as file:
+        while True:
+            try:
+                block = file.read(block_frames, dtype='float32', always_2d=True)
+            except soundfile.LibsndfileError as error:
+                if done == 0:
+                    raise _not_audio(info.path, error) from None
+                notes.append(f'damaged after {done / info.sample_rate:.2f} s: the rest is left out')
+                return
+            if not len(block):
+                break
+            done += len(block)
+            yield block
+    if info.n_samples and done < 0.99 * info.n_samples:
+        notes.append(f'ends after {done / info.sample_rate:.2f} s of {info.duration_s:.2f} s: truncated')
+
+
+def _decode_with_ffmpeg(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    command = ['ffmpeg', '-v', 'error', '-nostdin', '-i', f'file:{info.path}', '-map', '0:a:0']
+    command += ['-f', 'f32le', '-c:a', 'pcm_f32le', '-']
+    block_bytes = block_frames * info.channels * 4
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+            assert process.stdout is not None
+            try:
+                while raw := process.stdout.read(block_bytes):
+                    raw = raw[: len(raw) // (4 * info.channels) * 4 * info.channels]
+                    yield np.frombuffer(raw, '<f4').reshape(-1, info.channels)
+            finally:
+                process.kill()
+        errors.seek(0)
+        complaint = errors.read(4000).decode(errors='replace').strip()
+    if complaint:
+        notes.append(f'ffmpeg found damage: {complaint.splitlines()[-1][:200]}')
+
+
+def _probe_with_ffmpeg(path: PathLike) -> AudioInfo | None:
+    """What ffprobe says about the first audio stream; None without ffmpeg or without such a stream."""
+    if not (shutil.which('ffprobe') and shutil.which('ffmpeg')):
+        return None
+    command = ['ffprobe', '-v', 'error', '-select_streams', 'a:0', '-of', 'json', '-show_entries']
+    command += ['stream=codec_name,sample_rate,channels,duration:format=format_name,duration,probe_score']
+    done = subprocess.run([*command, f'file:{os.fspath(path)}'], capture_output=True, timeout=60, check=False)
+    try:
+        answer = json.loads(done.stdout)
+        stream, container = answer['streams'][0], answer['format']
+        rate, channels = int(stream['sample_rate']), int(stream['channels'])
+        codec = f'{container["format_name"]} {stream["codec_name"]}'
+        duration = float(stream.get('duration') or container.get('duration') or 'nan')
+    except (ValueError, KeyError, IndexError):
+        return None
+    # ffprobe takes a guess at almost anything; 25 of 100 is its "by the file name or a lucky pattern".
+    if int(container.get('probe_score', 100)) <= 25 or rate <= 0 or channels <= 0:
+        return None
+    frames = round(duration * rate) if np.isfinite(duration) else None
+    return AudioInfo(os.fspath(path), rate, channels, frames, codec, 'ffmpeg')
+
+
+def _check_regular_file(path: PathLike) -> None:
+    name = _shown(path)
+    try:
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            with open(path, 'rb'):
+                pass
+    except FileNotFoundError:
+        link = ' (a link that points to nothing)' if os.path.islink(path) else ''
+        raise AudioError('missing', f'{name}: no such file{link}.') from None
+    except PermissionError:
+        raise AudioError('permission', f'{name}: permission denied.') from None
+    except OSError as error:
+        why = 'a link that points to itself' if error.errno == errno.ELOOP else str(error.strerror)
+        raise AudioError('missing', f'{name} cannot be opened: {why}.') from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = 'a folder' if stat.S_ISDIR(found.st_mode) else 'not a regular file'
+        raise AudioError('not_a_file', f'{name} is {kind}.')
+    if found.st_size == 0:
+        raise AudioError('empty', f'{name} is empty (0 bytes).')
+
+
+def _check_header(info: AudioInfo) -> AudioInfo:
+    name = _shown(info.path)
+    low, high = SAMPLE_RATES
+    if not low <= info.sample_rate <= high:
+        raise AudioError(
+            'unsupported', f'{name}: a sample rate of {info.sample_rate} Hz; {low} to {high} Hz can be read.'
+        )
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError('unsupported', f'{name}: {info.channels} channels; 1 to {MAX_CHANNELS} can be read.')
+    if info.n_samples == 0:
+        raise AudioError('no_samples', f'{name} holds no samples.')
+    return info
+
+
+def _not_audio(path: PathLike, error: Exception) -> AudioError:
+    name = _shown(path)
+    with open(path, 'rb') as file:
+        head = file.read(64)
+    if head[:4] == b'RIFF' and len(head) < 44:
+        return AudioError('truncated', f'{name} is cut off inside its header ({len(head)} bytes).')
+    detail = getattr(error, 'error_string', str(error)).removeprefix('Error : ').strip().rstrip('.')
+    if 'not a regular file' in detail:  # what libsndfile says of an mp3 without a whole frame
+        detail = 'no audio frames'
+    hint = ''
+    if (
+        head[4:8] == b'ftyp'
+        or head[:2] in (b'\xff\xf1', b'\xff\xf9')
+        or head[:4] in (b'\x1aE\xdf\xa3', b'0&\xb2u')
+    ):
+        hint = ' It looks like m4a, aac, webm or wma: these are read when ffmpeg is installed.'
+    return AudioError('not_audio', f'{name} is not audio that can be read ({detail}).{hint}')
+
+
+def _wav_warnings(path: PathLike) -> tuple[str, ...]:
+    """Compares the length that a WAV header promises with what the file holds."""
+    size = os.path.getsize(path)
+    with open(path, 'rb') as file:
+        if file.read(4) != b'RIFF':
+            return ()  # RF64 keeps its lengths elsewhere
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack('<4sI', head)
+            if name == b'data':
+                there = size - file.tell()
+                if length > there:
+                    return (f'the header promises {length} bytes of audio and {there} are there',)
+                return ()
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return ()
+
+
+def _shown(path: PathLike) -> str:
+    """A path as it can be printed on one line, whatever bytes its name holds."""
+    text = os.fspath(path).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    return text if text.isprintable() else repr(text)[1:-1]
