@@ -1,0 +1,180 @@
+"""FIR filters: convolution by FFT, design by frequency response or windowed sinc."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from keras import ops
+
+from ddsp.core.utils import Tensor, dim, tf_float32
+from ddsp.errors import ConfigError
+
+
+def get_fft_size(frame_size: int, ir_size: int, power_of_2: bool = True) -> int:
+    """Smallest efficient FFT that holds a frame convolved with an impulse response.
+
+    Args:
+      frame_size: Samples in a frame.
+      ir_size: Taps of the impulse response.
+      power_of_2: A power of two; otherwise the next product of powers of 2, 3 and 5.
+
+    Returns:
+      FFT size, at least `frame_size + ir_size - 1`.
+    """
+    needed = int(ir_size) + int(frame_size) - 1
+    return (
+        1 << max(needed - 1, 0).bit_length()
+        if power_of_2
+        else int(scipy.fft.next_fast_len(needed, real=True))
+    )
+
+
+def crop_and_compensate_delay(
+    audio: Tensor, audio_size: int, ir_size: int, padding: str, delay_compensation: int
+) -> Tensor:
+    """Cuts a convolution's result to length.
+
+    Args:
+      audio: Full convolution [batch, n_total].
+      audio_size: Samples before the convolution.
+      ir_size: Taps of the impulse response.
+      padding: `'same'` (`audio_size` samples) or `'valid'` (`audio_size + ir_size - 1`).
+      delay_compensation: Samples to cut from the start; negative: half of the impulse response,
+        `(ir_size - 1) // 2 - 1` as in upstream.
+
+    Returns:
+      [batch, n_out]; zeros follow where the convolution is shorter.
+
+    Raises:
+      ConfigError: Unknown padding.
+    """
+    if padding not in ('same', 'valid'):
+        raise ConfigError(f"padding={padding!r} is unknown: use 'same' or 'valid'")
+    length = audio_size if padding == 'same' else audio_size + ir_size - 1
+    start = max((ir_size - 1) // 2 - 1, 0) if delay_compensation < 0 else delay_compensation
+    missing = start + length - dim(audio, 1)
+    if not isinstance(missing, int) or missing > 0:
+        audio = ops.pad(
+            audio, [[0, 0], [0, ops.maximum(missing, 0) if not isinstance(missing, int) else missing]]
+        )
+    return audio[:, start : start + length]
+
+
+def fft_convolve(
+    audio: Tensor, impulse_response: Tensor, padding: str = 'same', delay_compensation: int = -1
+) -> Tensor:
+    """Convolves audio with one impulse response, or with one for each frame."""
+    audio, ir = tf_float32(audio), tf_float32(impulse_response)
+    if len(ir.shape) == 2:
+        ir = ir[:, None, :]
+    n_frames, ir_size = ir.shape[1], ir.shape[2]
+    n_samples = dim(audio, 1)
+    if ir.shape[0] not in (1, None) and audio.shape[0] not in (ir.shape[0], None):
+        raise ConfigError(
+            f'impulse_response has batch size {ir.shape[0]} and audio {audio.shape[0]}: they must agree, or the first be 1'
+        )
+    hop = -(-n_samples // n_frames)
+    n_audio_frames = -(-n_samples // hop)
+    if n_audio_frames != n_frames:
+        ir = ops.take(ir, np.arange(n_audio_frames) * hop * n_frames // n_samples, axis=1)
+    frames = ops.pad(audio, [[0, 0], [0, n_audio_frames * hop - n_samples]])
+    frames = ops.reshape(frames, [-1, n_audio_frames, hop])
+    fft_size = get_fft_size(hop, ir_size, power_of_2=False)
+    a_re, a_im = ops.rfft(frames, fft_length=fft_size)
+    b_re, b_im = ops.rfft(ir, fft_length=fft_size)
+    y = ops.irfft((a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re), fft_length=fft_size)
+    return crop_and_compensate_delay(_overlap_add(y, hop), n_samples, ir_size, padding, delay_compensation)
+
+
+def _overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """Sums frames [batch, n_frames, size] placed every `hop` samples."""
+    n_frames, size = frames.shape[1:]
+    parts = -(-size // hop)
+    frames = ops.pad(frames, [[0, 0], [0, 0], [0, parts * hop - size]])
+    total = 0.0
+    for part in range(parts):
+        piece = frames[:, :, part * hop : (part + 1) * hop]
+        total = total + ops.pad(piece, [[0, 0], [part, parts - 1 - part], [0, 0]])
+    return ops.reshape(total, [-1, (n_frames + parts - 1) * hop])
+
+
+def _hann(size: int) -> np.ndarray:
+    """`tf.signal.hann_window`: periodic for even sizes, symmetric for odd ones."""
+    if size == 1:
+        return np.ones(1, np.float32)
+    period = size if size % 2 == 0 else size - 1
+    return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / period)).astype(np.float32)
+
+
+def apply_window_to_impulse_response(
+    impulse_response: Tensor, window_size: int = 0, causal: bool = False
+) -> Tensor:
+    """Windows an impulse response and makes it causal."""
+    ir = tf_float32(impulse_response)
+    ir_size = int(ir.shape[-1])
+    if causal:
+        ir = ops.roll(ir, -(ir_size // 2) if ir_size % 2 == 0 else -(ir_size // 2), axis=-1)
+    if window_size <= 0 or window_size > ir_size:
+        window_size = ir_size
+    window = _hann(window_size)
+    if window_size == ir_size:
+        return ops.roll(ir * np.fft.fftshift(window), ir_size // 2, axis=-1)
+    half = (window_size + 1) // 2
+    padded = np.concatenate([window[half:], np.zeros(ir_size - window_size, np.float32), window[:half]])
+    ir = ir * padded
+    return ops.concatenate([ir[..., ir_size - half + 2 :], ir[..., : half + 1]], axis=-1)
+
+
+def frequency_impulse_response(magnitudes: Tensor, window_size: int = 0) -> Tensor:
+    """Linear-phase impulse response of a frequency response."""
+    magnitudes = tf_float32(magnitudes)
+    size = 2 * (magnitudes.shape[-1] - 1)
+    ir = ops.irfft((magnitudes, ops.zeros_like(magnitudes)), fft_length=size)
+    return apply_window_to_impulse_response(ir, window_size)
+
+
+def frequency_filter(
+    audio: Tensor, magnitudes: Tensor, window_size: int = 0, padding: str = 'same'
+) -> Tensor:
+    """Filters audio by a frequency response, which may change with time."""
+    return fft_convolve(audio, frequency_impulse_response(magnitudes, window_size), padding=padding)
+
+
+def sinc(x: Tensor, threshold: float = 1e-20) -> Tensor:
+    """Normalised sinc, `sin(pi x) / (pi x)`."""
+    x = tf_float32(x)
+    x = np.pi * ops.where(ops.abs(x) < threshold, ops.full_like(x, threshold), x)
+    return ops.sin(x) / x
+
+
+def sinc_impulse_response(
+    cutoff_frequency: Tensor, window_size: int = 512, sample_rate: int | None = None, high_pass: bool = False
+) -> Tensor:
+    """Windowed-sinc low-pass or high-pass filter."""
+    cutoff = tf_float32(cutoff_frequency)
+    if sample_rate is not None:
+        cutoff = cutoff * 2.0 / float(sample_rate)
+    half = window_size // 2
+    n = np.arange(-half, half + 1, dtype=np.float32)
+    window = (0.54 - 0.46 * np.cos(np.pi * (n + half) / max(half, 1))).astype(np.float32)
+    ir = sinc(cutoff * n[None, None, :]) * window
+    ir = ir / ops.abs(ops.sum(ir, axis=-1, keepdims=True))
+    if high_pass:
+        delta = np.zeros(2 * half + 1, np.float32)
+        delta[half] = 1.0
+        ir = delta - ir
+    return ir
+
+
+def sinc_filter(
+    audio: Tensor,
+    cutoff_frequency: Tensor,
+    window_size: int = 512,
+    sample_rate: int | None = None,
+    padding: str = 'same',
+    high_pass: bool = False,
+) -> Tensor:
+    """Filters audio with a windowed sinc."""
+    return fft_convolve(
+        audio, sinc_impulse_response(cutoff_frequency, window_size, sample_rate, high_pass), padding=padding
+    )

@@ -1,0 +1,216 @@
+"""Casting, nested dictionaries, and small shape helpers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ddsp.errors import ConfigError
+
+Tensor = Any  # a tensor of the current Keras backend, or what converts to one
+Number = Any  # int, float, ndarray or Tensor
+
+
+def tf_float32(x: Number) -> Tensor:
+    """Converts to a float32 tensor of the current backend.
+
+    The name is upstream's; the tensor is TensorFlow's, JAX's or PyTorch's by `KERAS_BACKEND`.
+
+    Args:
+      x: Number, array or tensor of any numeric type.
+
+    Returns:
+      The same values as a float32 tensor.
+    """
+    if keras.backend.is_keras_tensor(x) or ops.is_tensor(x):
+        return ops.cast(x, 'float32')
+    return ops.cast(ops.convert_to_tensor(np.asarray(x, np.float32) if _is_plain(x) else x), 'float32')
+
+
+def _is_plain(x: Any) -> bool:
+    """Python numbers, lists and arrays, whose float64 would otherwise be rounded by the backend's rules."""
+    return isinstance(x, (bool, int, float, list, tuple, np.ndarray, np.generic))
+
+
+def make_iterable(x: Any) -> Iterable:
+    """Wraps single objects in a list, so that they can be looped over.
+
+    Args:
+      x: Anything.
+
+    Returns:
+      `[]` for None, `[x]` for a tensor, an array or anything that cannot be iterated, else `x` itself.
+    """
+    if x is None:
+        return []
+    if isinstance(x, np.ndarray) or ops.is_tensor(x) or keras.backend.is_keras_tensor(x):
+        return [x]
+    return x if isinstance(x, Iterable) else [x]
+
+
+def to_dict(x: Any, keys: Sequence[str]) -> dict:
+    """Gives names to the outputs of a module.
+
+    Args:
+      x: A dictionary (returned as it is), or one value or several values in the order of `keys`.
+      keys: Names.
+
+    Returns:
+      A dictionary from `keys` to values.
+
+    Raises:
+      ConfigError: As many keys as values are needed.
+    """
+    if isinstance(x, dict):
+        return x
+    values, keys = list(make_iterable(x)), list(make_iterable(keys))
+    if len(values) != len(keys):
+        raise ConfigError(f'to_dict: {len(values)} values were given for {len(keys)} keys {keys}')
+    return dict(zip(keys, values, strict=True))
+
+
+def copy_if_tf_function(x: Any) -> Any:
+    """Copies a container inside a traced function, where changing an argument would leak tensors.
+
+    Args:
+      x: A container, such as a batch of features.
+
+    Returns:
+      `x` itself in eager mode, a shallow copy while TensorFlow traces a function.
+    """
+    if keras.backend.backend() != 'tensorflow':
+        return x
+    import tensorflow as tf
+
+    return x if tf.executing_eagerly() else copy.copy(x)
+
+
+def nested_keys(nested_dict: Mapping[str, Any], delimiter: str = '/', prefix: str = '') -> list[str]:
+    """Lists the paths of all leaves of a nested dictionary.
+
+    Args:
+      nested_dict: Dictionary of dictionaries.
+      delimiter: Joins the steps of a path, at every level.
+      prefix: Put before each path, with the delimiter.
+
+    Returns:
+      Paths in the order of insertion.
+
+    >>> nested_keys({'a': {'b': 1, 'c': 2}, 'd': 3})
+    ['a/b', 'a/c', 'd']
+    """
+    paths = []
+    for key, value in nested_dict.items():
+        path = f'{prefix}{delimiter}{key}' if prefix else str(key)
+        if isinstance(value, Mapping):
+            paths += nested_keys(value, delimiter, path)
+        else:
+            paths.append(path)
+    return paths
+
+
+def nested_lookup(nested_key: str, nested_dict: Mapping[str, Any], delimiter: str = '/') -> Any:
+    """Looks up a path in a nested dictionary.
+
+    Args:
+      nested_key: Path, such as `'harmonic/controls/f0_hz'`.
+      nested_dict: Dictionary of dictionaries.
+      delimiter: What separates the steps of the path.
+
+    Returns:
+      The value at the path.
+
+    Raises:
+      KeyError: A step is missing; the message lists the paths that exist.
+
+    >>> nested_lookup('a/b', {'a': {'b': 1}})
+    1
+    """
+    value: Any = nested_dict
+    for step in nested_key.split(delimiter):
+        if not isinstance(value, Mapping) or step not in value:
+            raise KeyError(
+                f"'{step}' of the key '{nested_key}' is not there; "
+                f'available keys: {nested_keys(nested_dict, delimiter)}'
+            )
+        value = value[step]
+    return value
+
+
+def leaf_key(nested_key: str, delimiter: str = '/') -> str:
+    """Last step of a path.
+
+    >>> leaf_key('harmonic/controls/f0_hz')
+    'f0_hz'
+    """
+    return nested_key.split(delimiter)[-1]
+
+
+def map_shape(x: Any) -> Any:
+    """Replaces each tensor of a nested structure by its shape.
+
+    Args:
+      x: Dictionaries, lists and tuples of tensors.
+
+    Returns:
+      The same structure with lists of ints (None where a size is unknown).
+    """
+    return keras.tree.map_structure(lambda tensor: list(tensor.shape), x)
+
+
+def pad_axis(x: Tensor, padding: Sequence[int] = (0, 0), axis: int = 0, **pad_kwargs: Any) -> Tensor:
+    """Pads one axis.
+
+    Args:
+      x: Tensor.
+      padding: Elements to add before and after.
+      axis: Which axis; negative ones count from the end.
+      **pad_kwargs: For `keras.ops.pad`: `mode`, `constant_values`. TensorFlow's upper-case modes are taken too.
+
+    Returns:
+      The padded tensor.
+    """
+    x = ops.convert_to_tensor(x)
+    widths = [[0, 0] for _ in x.shape]
+    widths[_axis(axis, len(widths), 'pad_axis')] = list(padding)
+    if 'mode' in pad_kwargs:
+        pad_kwargs['mode'] = pad_kwargs['mode'].lower()
+    if pad_kwargs.get('mode', 'constant') != 'constant':
+        pad_kwargs.pop('constant_values', None)
+    return ops.pad(x, widths, **pad_kwargs)
+
+
+def diff(x: Tensor, axis: int = -1) -> Tensor:
+    """Difference of neighbours, `x[1:] - x[:-1]` along an axis.
+
+    Args:
+      x: Tensor.
+      axis: Which axis; it becomes one shorter.
+
+    Returns:
+      The differences.
+
+    Raises:
+      ConfigError: The tensor has no such axis.
+    """
+    x = ops.convert_to_tensor(x)
+    axis = _axis(axis, len(x.shape), 'diff')
+    before = (slice(None),) * axis
+    return x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
+
+
+def _axis(axis: int, rank: int, function: str) -> int:
+    """The axis counted from the front."""
+    if not -rank <= axis < rank:
+        raise ConfigError(f'{function}: axis={axis} is not an axis of a tensor of rank {rank}')
+    return axis % rank
+
+
+def dim(x: Tensor, axis: int) -> Any:
+    """Size of one axis: an int where it is known, a scalar tensor where TensorFlow only knows it at run time."""
+    return ops.shape(x)[axis]
