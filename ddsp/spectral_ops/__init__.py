@@ -1,0 +1,40 @@
+"""Spectral analysis: spectrograms, loudness, energy, pitch. Differentiable unless said otherwise."""
+
+from ddsp.framing import get_framed_lengths
+from ddsp.loudness import DB_RANGE
+from ddsp.spectral_ops.frames import frame, pad, pad_or_trim_to_expected_length
+from ddsp.spectral_ops.levels import compute_loudness, compute_power, compute_rms_energy
+from ddsp.spectral_ops.spectra import (
+    compute_logmag,
+    compute_logmel,
+    compute_mag,
+    compute_mel,
+    compute_mfcc,
+    stft,
+    stft_np,
+)
+
+CREPE_SAMPLE_RATE = 16000  # Hz: the rate that CREPE was trained at
+CREPE_FRAME_SIZE = 1024  # samples
+F0_RANGE = 127.0  # MIDI notes
+
+__all__ = [
+    'CREPE_FRAME_SIZE',
+    'CREPE_SAMPLE_RATE',
+    'DB_RANGE',
+    'F0_RANGE',
+    'compute_logmag',
+    'compute_logmel',
+    'compute_loudness',
+    'compute_mag',
+    'compute_mel',
+    'compute_mfcc',
+    'compute_power',
+    'compute_rms_energy',
+    'frame',
+    'get_framed_lengths',
+    'pad',
+    'pad_or_trim_to_expected_length',
+    'stft',
+    'stft_np',
+]
