@@ -1,0 +1,210 @@
+"""Pitch without learned weights: YIN candidates with the probabilities of pYIN, joined by Viterbi decoding.
+
+de Cheveigné and Kawahara, "YIN, a fundamental frequency estimator for speech and music", JASA 2002; Mauch and
+Dixon, "pYIN: a fundamental frequency estimator using probabilistic threshold distributions", ICASSP 2014. The
+probabilities have a closed form here, and decoding runs over the candidates instead of a grid of pitches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+
+from ddsp.f0.framing import SAMPLE_RATE, fill_unvoiced, frame_positions
+
+F0_MIN, F0_MAX = 40.0, 2100.0
+_WINDOW = 512  # samples compared, 32 ms
+_LAG_MIN, _LAG_MAX = int(SAMPLE_RATE / F0_MAX), int(SAMPLE_RATE / F0_MIN)
+_FFT_SIZE = 1024  # at least _WINDOW + _LAG_MAX + 2
+_MID_LAG = 64  # lag whose comparison is centred on the frame
+_N_CANDIDATES = 6
+_BETA = 18.0  # thresholds are distributed as Beta(2, 18): a mean of 0.1
+_LONG_LAG = 128  # several short periods up to here are measured together, for precision
+_BATCH = 512  # frames at once, so that memory stays small
+# Costs of the path, in nats (for steps of 4 ms).
+_CENTS_PER_NAT = 25.0
+_JUMP_COST = 9.0
+_SWITCH_COST = 4.0
+_FLOOR = 1e-5
+
+
+class Yin:
+    """The estimator `'yin'`: needs nothing but numpy and scipy."""
+
+    name = 'yin'
+
+    def predict(
+        self, audio: np.ndarray, frame_rate: float, n_frames: int, viterbi: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pitch of each frame.
+
+        Args:
+          audio: Mono signal [n_samples] at 16 kHz.
+          frame_rate: Frames per second; frame i is centred on `i / frame_rate`.
+          n_frames: Number of frames.
+          viterbi: Join the candidates by the smoothest likely path; otherwise each frame decides alone.
+
+        Returns:
+          f0_hz [n_frames] and confidence [n_frames]: 1 for a periodic signal, from 0.5 voiced.
+        """
+        if n_frames == 0:
+            return np.zeros(0, np.float32), np.zeros(0, np.float32)
+        starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2
+        padding = _FFT_SIZE
+        padded = np.pad(
+            np.asarray(audio, np.float32), (padding, max(padding, int(starts[-1]) + 2 * _FFT_SIZE))
+        )
+        parts = []
+        for first in range(0, n_frames, _BATCH):
+            difference = _difference(padded, starts[first : first + _BATCH] + padding)
+            normalised = _normalise(difference)
+            coarse, weight = _candidates(normalised)
+            parts.append((*_refine(difference, normalised, coarse), weight))
+        lags, offsets, values, probability = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        path = _decode(lags, probability, frame_rate) if viterbi else _best(probability)
+        return _track(lags, offsets, values, path, frame_rate)
+
+
+def _difference(padded: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Difference function d(lag) [n_frames, lags] for lags 0 to _LAG_MAX + 1 (YIN, equation 6)."""
+    n_lags = _LAG_MAX + 2
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW + n_lags)[starts]
+    spectrum = scipy.fft.rfft(frames, _FFT_SIZE, axis=1)
+    head = scipy.fft.rfft(frames[:, :_WINDOW], _FFT_SIZE, axis=1)
+    np.conj(head, out=head)
+    head *= spectrum
+    products = scipy.fft.irfft(head, _FFT_SIZE, axis=1)[:, :n_lags]
+    energy = np.concatenate(
+        (np.zeros((len(frames), 1)), np.cumsum(np.square(frames, dtype=np.float64), axis=1)), axis=1
+    )
+    energy = (energy[:, _WINDOW : _WINDOW + n_lags] - energy[:, :n_lags]).astype(np.float32)
+    return np.maximum(energy[:, :1] + energy - 2 * products, 0.0)
+
+
+def _normalise(difference: np.ndarray) -> np.ndarray:
+    """Cumulative mean normalised difference (YIN, equation 8); 1 where there is no signal."""
+    total = np.cumsum(difference[:, 1:], axis=1)
+    lags = np.arange(1, difference.shape[1], dtype=np.float32)
+    normalised = np.ones_like(difference)
+    np.divide(difference[:, 1:] * lags, total, out=normalised[:, 1:], where=total > 1e-12)
+    return normalised
+
+
+def _candidates(normalised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lags that some threshold would choose, with the probability of such a threshold.
+
+    YIN takes the first minimum under a threshold s. A minimum of value v is chosen for v < s <= m, where m is
+    the least of the minima before it: its probability is F(m) - F(v), with F(s) = 1 - (1 - s)^b (1 + b s) for
+    Beta(2, b).
+
+    Returns:
+      Lags [n_frames, _N_CANDIDATES] (0 where there are fewer) and their probabilities.
+    """
+    inner = normalised[:, _LAG_MIN : _LAG_MAX + 1]
+    minimum = (inner < normalised[:, _LAG_MIN - 1 : _LAG_MAX]) & (
+        inner <= normalised[:, _LAG_MIN + 1 : _LAG_MAX + 2]
+    )
+    values = np.where(minimum, np.minimum(inner, 1.0), 1.0)
+    least = np.minimum.accumulate(values, axis=1)
+    before = np.concatenate((np.ones((len(values), 1), values.dtype), least[:, :-1]), axis=1)
+    frame, column = np.nonzero(values < before)
+    weight = _threshold_cdf(before[frame, column]) - _threshold_cdf(values[frame, column])
+    order = np.lexsort((-weight, frame))
+    frame, column, weight = frame[order], column[order], weight[order]
+    rank = np.arange(len(frame)) - np.searchsorted(frame, frame)
+    kept = rank < _N_CANDIDATES
+    lags = np.zeros((len(normalised), _N_CANDIDATES), np.int64)
+    probability = np.zeros((len(normalised), _N_CANDIDATES), np.float64)
+    lags[frame[kept], rank[kept]] = column[kept] + _LAG_MIN
+    probability[frame[kept], rank[kept]] = weight[kept]
+    return lags, probability
+
+
+def _threshold_cdf(value: np.ndarray) -> np.ndarray:
+    value = value.astype(np.float64)
+    return 1 - (1 - value) ** _BETA * (1 + _BETA * value)
+
+
+def _refine(
+    difference: np.ndarray, normalised: np.ndarray, lags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lags to a fraction of a sample.
+
+    Short periods are measured over several of them, which divides the error by their number.
+
+    Returns:
+      Lags (0 where there is no candidate), the offset in samples of the centre of the comparison from that of
+      the frame, and the normalised difference; each [n_frames, _N_CANDIDATES].
+    """
+    rows = np.arange(len(lags))[:, None]
+    there = lags > 0
+    single = lags + _parabola(difference, rows, np.maximum(lags, 1))
+    periods = np.maximum(1, np.floor(_LONG_LAG / np.maximum(single, 1))).astype(np.int64)
+    far = np.clip(np.round(periods * single).astype(np.int64), 1, _LAG_MAX)
+    near = np.stack([difference[rows, np.clip(far + step, 1, _LAG_MAX)] for step in (-1, 0, 1)])
+    far = np.clip(far + near.argmin(axis=0) - 1, 1, _LAG_MAX)
+    several = (far + _parabola(difference, rows, far)) / periods
+    # The multiple must confirm the single period; where pitch moves quickly it may not.
+    agrees = np.abs(several - single) * periods < 1.0
+    refined = np.where(agrees, several, single)
+    span = refined * np.where(agrees, periods, 1)
+    return np.where(there, refined, 0.0), (span - _MID_LAG) / 2, normalised[rows, lags]
+
+
+def _parabola(curve: np.ndarray, rows: np.ndarray, lags: np.ndarray) -> np.ndarray:
+    """Distance of the vertex from the middle of three neighbouring values, -0.5 to 0.5."""
+    left, middle, right = (curve[rows, lags + step].astype(np.float64) for step in (-1, 0, 1))
+    curvature = left - 2 * middle + right
+    shift = np.divide(0.5 * (left - right), curvature, out=np.zeros_like(middle), where=curvature > 1e-12)
+    return np.clip(shift, -0.5, 0.5)
+
+
+def _best(probability: np.ndarray) -> np.ndarray:
+    """The likeliest candidate of each frame, or -1 where no pitch is likelier."""
+    unvoiced = 1 - probability.sum(axis=1)
+    return np.where(probability.max(axis=1) > unvoiced, probability.argmax(axis=1), -1)
+
+
+def _decode(lags: np.ndarray, probability: np.ndarray, frame_rate: float) -> np.ndarray:
+    """The cheapest path through the candidates and the state "no pitch" (-1), [n_frames]."""
+    there = lags > 0
+    cents = np.where(there, 1200 * np.log2(SAMPLE_RATE / np.maximum(lags, 1.0)), 0.0)
+    unvoiced = np.maximum(1 - probability.sum(axis=1, keepdims=True), _FLOOR)
+    local = -np.log(np.maximum(np.concatenate((probability, unvoiced), axis=1), _FLOOR))
+    local[:, :-1][~there] = 1e6
+    steps = np.abs(cents[1:, :, None] - cents[:-1, None, :]) / (_CENTS_PER_NAT * 250 / frame_rate)
+    n_states = local.shape[1]
+    costs = np.full((len(steps), n_states, n_states), _SWITCH_COST)  # [frame, to, from]
+    costs[:, :-1, :-1] = np.minimum(steps, _JUMP_COST)
+    costs[:, -1, -1] = 0.0
+    back = np.zeros((len(local), n_states), np.int64)
+    total = local[0]
+    for frame in range(1, len(local)):
+        paths = costs[frame - 1] + total
+        back[frame] = paths.argmin(axis=1)
+        total = paths.min(axis=1) + local[frame]
+    path = np.empty(len(local), np.int64)
+    path[-1] = total.argmin()
+    for frame in range(len(local) - 1, 0, -1):
+        path[frame - 1] = back[frame, path[frame]]
+    return np.where(path == n_states - 1, -1, path)
+
+
+def _track(
+    lags: np.ndarray, offsets: np.ndarray, values: np.ndarray, path: np.ndarray, frame_rate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch and confidence along a path, with each value moved to the centre of its frame."""
+    rows, voiced = np.arange(len(path)), path >= 0
+    column = np.maximum(path, 0)
+    pitch = np.log2(SAMPLE_RATE / np.maximum(lags[rows, column], 1.0))
+    step = np.diff(pitch)  # octaves per frame; counts where both neighbours have a pitch near this one
+    steady = voiced[1:] & voiced[:-1] & (np.abs(step) < 0.05 * 250 / frame_rate)
+    step = np.where(steady, step, 0.0)
+    count = np.concatenate((steady, [0])) + np.concatenate(([0], steady)).astype(float)
+    slope = (np.concatenate((step, [0])) + np.concatenate(([0], step))) / np.maximum(count, 1)
+    pitch -= slope * offsets[rows, column] * frame_rate / SAMPLE_RATE
+    f0_hz = fill_unvoiced(2**pitch, voiced)
+    periodicity = np.clip(1 - 2 * values[rows, column], 0, 1)
+    unsure = np.clip(1 - 2 * values[:, 0], 0, 1) * 0.5
+    confidence = np.where(voiced, np.maximum(periodicity, 0.5), np.minimum(unsure, 0.49))
+    return f0_hz.astype(np.float32), confidence.astype(np.float32)
