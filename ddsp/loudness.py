@@ -1,98 +1,118 @@
-"""A-weighted loudness with numpy alone, for the workers of pipelines.
+"""A-weighted loudness of a recording, in numpy.
 
-`ddsp.spectral_ops.compute_loudness` gives the same numbers as part of a differentiable graph.
+Data preparation computes loudness in many small worker processes, so this module imports neither Keras nor a
+backend. `ddsp.spectral_ops.compute_loudness` is the differentiable version with the same numbers.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import scipy.fft
 
 from ddsp.errors import ConfigError
+from ddsp.framing import frame_positions, hann_window
 
-RANGE_DB = 80.0
-_BATCH = 1024  # frames at once
-# Squares of the pole frequencies of the A curve, in Hz (IEC 61672-1).
-_POLES = np.array([12194.217, 20.598997, 107.65265, 737.86223]) ** 2
-_MIN_WEIGHT_DB = -80.0
+DB_RANGE = 80.0  # dB between full scale and the floor below which everything counts as silence
+_CHUNK_FRAMES = 2048  # frames that are transformed at once: bounds memory, keeps the work in the cache
 
 
-def a_weighting_db(frequencies: np.ndarray) -> np.ndarray:
-    """The A curve of IEC 61672-1, not below -80 dB.
+def a_weighting_db(frequencies: np.ndarray, min_db: float = -80.0) -> np.ndarray:
+    """A-weighting curve: how much quieter than a 1 kHz tone of the same level a tone seems.
+
+    IEC 61672-1:2013, Annex E:
+    `A(f) = 2.0 + 20 log10(f4^2 F^2 / ((F + f1^2) (F + f4^2) sqrt((F + f2^2) (F + f3^2))))`, with F = f^2.
 
     Args:
-      frequencies: In Hz, any shape.
+      frequencies: [n], Hz.
+      min_db: Floor, also the value at 0 Hz, where the curve has no finite value.
 
     Returns:
-      Weights in dB, the same shape; 0 dB at 1 kHz.
+      [n], dB; 0 at 1 kHz.
+
+    Example:
+      >>> a_weighting_db(np.array([100.0, 1000.0])).round(1) + 0.0
+      array([-19.1,   0. ])
     """
-    square = np.square(np.asarray(frequencies, np.float64))
+    f1, f2, f3, f4 = 20.598997, 107.65265, 737.86223, 12194.217  # Hz: the poles of the curve
+    squared = np.asarray(frequencies, np.float64) ** 2
+    gain = (f4**2 * squared**2) / (
+        (squared + f1**2) * (squared + f4**2) * np.sqrt((squared + f2**2) * (squared + f3**2))
+    )
     with np.errstate(divide='ignore'):
-        weight = 2.0 + 20 * (
-            np.log10(_POLES[0]) + 2 * np.log10(square) - np.log10(square + _POLES[0]) - np.log10(square + _POLES[1])
-            - 0.5 * np.log10(square + _POLES[2]) - 0.5 * np.log10(square + _POLES[3])
-        )  # fmt: skip
-    return np.maximum(weight, _MIN_WEIGHT_DB)
+        return np.maximum(min_db, 2.0 + 20.0 * np.log10(gain))
+
+
+@functools.lru_cache(maxsize=32)
+def a_weighting_power(sample_rate: float, n_fft: int) -> np.ndarray:
+    """A-weighting as a factor on the power of each bin of a real FFT; [n_fft // 2 + 1] float32."""
+    weights = 10.0 ** (a_weighting_db(np.fft.rfftfreq(n_fft, 1.0 / sample_rate)) / 10.0)
+    weights = weights.astype(np.float32)
+    weights.setflags(write=False)  # shared by all callers
+    return weights
+
+
+def check_n_fft(n_fft: int) -> None:
+    """Raises a ConfigError unless n_fft is an even number of samples."""
+    if n_fft < 2 or n_fft % 2:
+        raise ConfigError(
+            f'n_fft is {n_fft}; an even number of samples is needed, such as {max(2, n_fft + 1)}'
+        )
 
 
 def loudness_db(
     audio: np.ndarray,
-    sample_rate: int = 16000,
+    sample_rate: float = 16000,
     frame_rate: float = 250,
-    *,
     n_fft: int = 512,
-    range_db: float = RANGE_DB,
+    range_db: float = DB_RANGE,
     ref_db: float = 0.0,
     padding: str = 'center',
 ) -> np.ndarray:
-    """Loudness of a mono signal: mean of the A-weighted power spectrum, in dB.
+    """Loudness of audio, frame by frame: mean A-weighted power of the spectrum, in dB.
 
-    `10 log10(mean_k(10^(A_k / 10) |STFT_k|^2)) - ref_db`, not below `-range_db`, with a Hann window that is not
-    normalised: a full-scale sine at 1 kHz gives about +20 dB.
+    The power is not divided by the gain of the window: a full-scale sine at 1 kHz has about +19.8 dB at
+    n_fft=512. Silence is `-range_db`.
 
     Args:
-      audio: Signal [n_samples].
-      sample_rate: In Hz; a multiple of `frame_rate`.
-      frame_rate: Frames per second.
-      n_fft: Window and FFT length, even.
-      range_db: Floor below 0 dB.
-      ref_db: Subtracted.
-      padding: `'center'`: frame i is centred on sample i * hop, floor(n_samples / hop) + 1 frames. `'same'`: it
-        begins there, ceil(n_samples / hop) frames. `'valid'`: it begins there, whole windows only.
+      audio: [n_samples] or [batch, n_samples], full scale is 1.0.
+      sample_rate: Hz.
+      frame_rate: Frames per second; it need not divide the sample rate.
+      n_fft: Length of the analysis window and of the FFT, samples (even).
+      range_db: Floor of the result, dB below 0.
+      ref_db: Subtracted from the result, dB.
+      padding: 'center' (frame i is centred on its time: n_samples // hop + 1 frames), 'same' or 'valid'.
 
     Returns:
-      Loudness [n_frames], float32, dB.
+      [n_frames] or [batch, n_frames] float32, dB.
 
     Raises:
-      ConfigError: `padding` has no such value, or the rates do not divide.
+      ConfigError: Unknown padding, rates that do not fit, odd n_fft, or audio of the wrong rank.
+
+    Example:
+      >>> loudness_db(np.zeros(16000)).shape
+      (251,)
     """
-    hop = sample_rate / frame_rate
-    if hop != int(hop):
-        raise ConfigError(f'frame_rate must divide sample_rate, got {frame_rate} and {sample_rate}')
-    frames = _frames(np.asarray(audio, np.float32), int(hop), n_fft, padding)
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
-    weights = 10 ** (a_weighting_db(np.fft.rfftfreq(n_fft, 1 / sample_rate)) / 10)
-    weights = (weights / len(weights)).astype(np.float32)
-    power = np.empty(len(frames), np.float32)
-    for first in range(0, len(frames), _BATCH):
-        spectrum = scipy.fft.rfft(frames[first : first + _BATCH] * window, axis=1)
-        power[first : first + _BATCH] = (np.square(spectrum.real) + np.square(spectrum.imag)) @ weights
-    decibels = 10 * np.log10(np.maximum(power, 10 ** (-range_db / 10))) - ref_db
-    return np.maximum(decibels, -range_db).astype(np.float32)
-
-
-def _frames(audio: np.ndarray, hop: int, n_fft: int, padding: str) -> np.ndarray:
-    """Windows [n_frames, n_fft] as a view."""
-    if padding == 'center':
-        audio = np.pad(audio, n_fft // 2)
-        n_frames = (len(audio) - n_fft) // hop + 1
-    elif padding == 'same':
-        n_frames = -(-len(audio) // hop)
-        audio = np.pad(audio, (0, max(0, (n_frames - 1) * hop + n_fft - len(audio))))
-    elif padding == 'valid':
-        n_frames = max(0, (len(audio) - n_fft) // hop + 1)
-    else:
-        raise ConfigError(f"padding must be 'center', 'same' or 'valid', got {padding!r}")
-    if n_frames <= 0:
-        return np.zeros((0, n_fft), np.float32)
-    return np.lib.stride_tricks.sliding_window_view(audio, n_fft)[::hop][:n_frames]
+    check_n_fft(n_fft)
+    audio = np.asarray(audio, np.float32)
+    if audio.ndim not in (1, 2):
+        raise ConfigError(f'audio has shape {audio.shape}; it can be [n_samples] or [batch, n_samples]')
+    if audio.ndim == 2:
+        options = (sample_rate, frame_rate, n_fft, range_db, ref_db, padding)
+        return np.stack([loudness_db(row, *options) for row in audio])
+    hop, n_frames, widths = frame_positions(len(audio), sample_rate, frame_rate, n_fft, padding)
+    if n_frames < 1:
+        raise ConfigError(f'audio has {len(audio)} samples, less than one frame of n_fft={n_fft}')
+    padded = np.pad(audio, widths)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)
+    starts = (np.arange(n_frames) * (2 * hop.numerator) + hop.denominator) // (2 * hop.denominator)
+    weights = a_weighting_power(sample_rate, n_fft)
+    window = hann_window(n_fft)
+    power = np.empty(n_frames, np.float32)
+    for i in range(0, n_frames, _CHUNK_FRAMES):
+        spectrum = scipy.fft.rfft(frames[starts[i : i + _CHUNK_FRAMES]] * window, overwrite_x=True)
+        energy = spectrum.real**2 + spectrum.imag**2
+        power[i : i + _CHUNK_FRAMES] = energy @ weights / len(weights)
+    floor = 10.0 ** (-range_db / 10.0)
+    return np.maximum(10.0 * np.log10(np.maximum(floor, power)) - ref_db, -range_db).astype(np.float32)
