@@ -1,0 +1,104 @@
+"""What commands print: tables for people, JSON for machines, progress while they wait."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Progress = Callable[[int, int, str], None]
+
+
+def console(stderr: bool = False) -> Console:
+    """A console made anew, so that a redirected stream is honoured; wide where nobody's window limits it."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 160)
+
+
+def say(message: str) -> None:
+    """A message beside the results: stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[str] = ()
+) -> None:
+    """A table on stdout; columns named in `numeric` are aligned to the right, cells may hold rich markup."""
+    made = Table(title=title or None, title_justify='left', header_style='bold', box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify='right' if column in numeric else 'left', overflow='fold')
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    console().print(made)
+
+
+@contextlib.contextmanager
+def progress(description: str, *, enabled: bool = True, interval: float = 20.0) -> Iterator[Progress]:
+    """A bar on the terminal, or a line now and then where stderr is no terminal.
+
+    Args:
+      description: What is going on, such as `'Preparing'`.
+      enabled: False gives a callback that shows nothing (for `--json`).
+      interval: Seconds between two lines in a log.
+
+    Yields:
+      `progress(done, total, text)`; total 0 means that it is unknown.
+    """
+    if not enabled:
+        yield lambda done, total, text: None
+    elif sys.stderr.isatty():
+        yield from _bar(description)
+    else:
+        yield _lines(description, interval)
+
+
+def _bar(description: str) -> Iterator[Progress]:
+    """A rich progress bar on stderr."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn('[bold]{task.description}'),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn('{task.fields[text]}', markup=False),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        task = bar.add_task(description, total=None, text='')
+
+        def update(done: int, total: int, text: str = '') -> None:
+            bar.update(task, completed=done, total=total or None, text=text)
+
+        yield update
+
+
+def _lines(description: str, interval: float) -> Progress:
+    """Plain lines on stdout, at most one every `interval` seconds."""
+    last = time.monotonic()
+
+    def update(done: int, total: int, text: str = '') -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval:
+            last = time.monotonic()
+            print(f'{description}: {done} of {total or "?"}  {text}', flush=True)
+
+    return update

@@ -1,0 +1,229 @@
+"""`ddsp runs`, `ddsp compare` and `ddsp ui`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli import output
+from experiments.cli.app import app
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from experiments.compare import Comparison
+
+PANEL = 'Tracking'
+_SHOWN_METRICS = ('losses/total_loss', 'eval/spectral_loss', 'eval/loudness_l1_db', 'eval/f0_l1_midi')
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp runs --experiment violin --filter "metrics.`eval/spectral_loss` < 6" '
+    '--csv runs.csv[/bold]',
+)
+def runs(
+    experiment: Annotated[
+        list[str] | None, typer.Option('--experiment', help='Only of this experiment; may be given again.')
+    ] = None,
+    condition: Annotated[
+        str, typer.Option('--filter', help="Condition in MLflow's grammar, such as \"status = 'FINISHED'\".")
+    ] = '',
+    best: Annotated[str, typer.Option('--best', help='Order by this metric, best first.')] = '',
+    limit: Annotated[int, typer.Option('--limit', min=1, help='Most runs to list.')] = 50,
+    csv: Annotated[
+        pathlib.Path | None, typer.Option('--csv', help='Write runs, parameters and metrics here.')
+    ] = None,
+    parquet: Annotated[pathlib.Path | None, typer.Option('--parquet', help='The same as Parquet.')] = None,
+    sync: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            '--sync', help='Training folder whose entries could not be recorded: record them now, and end.'
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> int:
+    """List, filter and export runs."""
+    from experiments import listing, store
+
+    if sync is not None:
+        from experiments.track import sync as deliver
+
+        count = deliver(sync)
+        output.print_json({'recorded': count}) if as_json else print(f'{count} entries recorded.')
+        return 0
+    client = store.client()
+    listing.close_abandoned(client)
+    found = listing.list_runs(client, experiments=experiment, condition=condition, best=best, limit=limit)
+    for path in (csv, parquet):
+        if path is not None:
+            listing.export(found, path)
+    rows = [listing.row(run) for run in found]
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        print(f'No runs in {store.tracking_uri()}.')
+    else:
+        _print_runs(found, best)
+    return 0
+
+
+def _print_runs(found: list[Run], best: str) -> None:
+    """The runs as a table."""
+    from experiments.page import format_number
+
+    wanted = tuple(dict.fromkeys(([best] if best else []) + list(_SHOWN_METRICS)))
+    metrics = [name for name in wanted if any(name in run.data.metrics for run in found)]
+    rows = []
+    for run in found:
+        begun = datetime.datetime.fromtimestamp(run.info.start_time / 1000).strftime('%Y-%m-%d %H:%M')
+        numbers = [
+            format_number(run.data.metrics[name]) if name in run.data.metrics else '' for name in metrics
+        ]
+        rows.append((run.info.run_id[:8], run.info.run_name or '', run.info.status, begun, *numbers))
+    output.print_table('', ('Run', 'Name', 'Status', 'Started', *metrics), rows, numeric=metrics)
+
+
+@app.command(
+    rich_help_panel=PANEL, epilog='Example: [bold]ddsp compare violin-1 violin-2 --html compare.html[/bold]'
+)
+def compare(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar='RUN...', help='Ids (or their beginnings), names or save_dirs.'),
+    ] = None,
+    experiment: Annotated[str, typer.Option('--experiment', help='Take the runs of this experiment.')] = '',
+    condition: Annotated[
+        str, typer.Option('--filter', help="Of them those that match, in MLflow's grammar.")
+    ] = '',
+    metric: Annotated[str, typer.Option('--metric', help='What --best goes by.')] = 'eval/spectral_loss',
+    best: Annotated[int, typer.Option('--best', min=1, help='Of them the best so many by --metric.')] = 10,
+    html: Annotated[
+        pathlib.Path | None, typer.Option('--html', help='Write a page with players and pictures here.')
+    ] = None,
+    all_params: Annotated[
+        bool, typer.Option('--all-params', help='Also parameters that do not differ.')
+    ] = False,
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> int:
+    """Put runs side by side: differing parameters, metrics with the better one marked."""
+    from experiments import compare as comparing
+    from experiments import listing, store
+
+    if bool(references) == bool(experiment):
+        raise typer.BadParameter('give two or more runs, or --experiment.')
+    client = store.client()
+    if references:
+        found = [store.find_run(client, reference) for reference in references]
+    else:
+        found = listing.list_runs(
+            client, experiments=[experiment], condition=condition, best=metric, limit=best
+        )
+    if len(found) < 2:
+        raise store.TrackingError(f'{len(found)} run found; a comparison needs two.')
+    result = comparing.compare(found, all_params=all_params)
+    significance = listing.significance(client, found)
+    if html is not None:
+        from experiments.compare_page import write_page
+
+        write_page(client, found, result, html, significance)
+    if as_json:
+        output.print_json({**result.as_dict(), 'significance': significance})
+        return 0
+    _print_comparison(result)
+    for line in significance:
+        print(line['text'])
+    if html is not None:
+        print(f'Page: {html}')
+    return 0
+
+
+def _print_comparison(result: Comparison) -> None:
+    """Parameters and metrics as two tables, runs as columns; the best value of a row in bold green."""
+    from rich.markup import escape
+
+    from experiments.page import format_number
+
+    headings = tuple(
+        escape(f'{name} ({run_id[:8]})') for name, run_id in zip(result.names, result.run_ids, strict=True)
+    )
+    if result.params:
+        rows = [(escape(name), *map(escape, values)) for name, values in result.params.items()]
+        output.print_table('Parameters that differ', ('', *headings), rows)
+        print()
+    rows = []
+    for row in result.metrics:
+        cells = ['' if value is None else format_number(value) for value in row.values]
+        cells = [
+            f'[bold green]{cell} *[/]' if index in row.best else f'{cell}  '
+            for index, cell in enumerate(cells)
+        ]
+        rows.append((escape(row.name), *cells))
+    output.print_table('Metrics (* the best)', ('', *headings), rows, numeric=headings)
+
+
+@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp ui --port 5001 --no-browser[/bold]')
+def ui(
+    host: Annotated[str, typer.Option('--host', help='Address to listen on.')] = '127.0.0.1',
+    port: Annotated[int, typer.Option('--port', min=0, max=65535, help='Port; 0 takes a free one.')] = 0,
+    browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the web browser.')] = True,
+    run: Annotated[str, typer.Option('--run', help='Open this run (id, name or save_dir).')] = '',
+    experiment: Annotated[str, typer.Option('--experiment', help='Open this experiment.')] = '',
+) -> int:
+    """Open the MLflow UI on the store in use; Ctrl-C ends it."""
+    from experiments import store
+    from experiments.ui import UIServer, page_address
+
+    uri = store.tracking_uri()
+    client = store.client(uri)
+    experiment_id, run_id = _place(client, run, experiment)
+    if uri.startswith('http'):  # there is a server already
+        _show(page_address(uri.rstrip('/'), experiment_id, run_id), browser)
+        return 0
+    with UIServer(uri, host, port) as server:
+        with _spinner('Starting the MLflow server (up to half a minute)'):
+            server.wait_until_ready()
+        _show(page_address(server.address, experiment_id, run_id), browser)
+        print('Ctrl-C ends it.', flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            return server.wait()
+    return 0
+
+
+def _place(client: Any, run: str, experiment: str) -> tuple[str | None, str | None]:
+    """Ids of the experiment and the run at which the UI opens; the newest experiment by default."""
+    from experiments import store
+
+    if run:
+        found = store.find_run(client, run)
+        return found.info.experiment_id, found.info.run_id
+    if experiment:
+        store.search(client, experiments=[experiment], limit=1)  # says which there are when it does not exist
+        return client.get_experiment_by_name(experiment).experiment_id, None
+    newest = store.search(client, limit=1)
+    return (newest[0].info.experiment_id if newest else None), None
+
+
+def _show(address: str, browser: bool) -> None:
+    """Prints an address and opens it on request."""
+    print(f'MLflow UI: {address}', flush=True)
+    if browser:
+        import webbrowser
+
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(address)
+
+
+@contextlib.contextmanager
+def _spinner(text: str) -> Any:
+    """A sign of life on a terminal."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield

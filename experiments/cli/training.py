@@ -1,0 +1,1 @@
+"""`ddsp train`, `ddsp evaluate`, `ddsp sweep` and `ddsp demo`."""

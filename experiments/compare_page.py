@@ -1,0 +1,103 @@
+"""The page of a comparison: a ranked table, and the runs' players and pictures below each other."""
+
+from __future__ import annotations
+
+import html
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments import page
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from experiments.compare import Comparison
+
+_EXAMPLES_PER_RUN = 3
+
+
+def write_page(
+    client: MlflowClient,
+    runs: Sequence[Run],
+    comparison: Comparison,
+    path: str | os.PathLike[str],
+    significance: Sequence[dict[str, Any]] = (),
+    title: str = 'Comparison of runs',
+) -> pathlib.Path:
+    """Writes a self-contained page.
+
+    Args:
+      client: Client of the store, which the runs' audio and pictures come from.
+      runs: In the order in which they are shown.
+      comparison: Of the same runs.
+      path: HTML file to write.
+      significance: As `listing.significance` returns it.
+      title: Heading.
+
+    Returns:
+      The path.
+    """
+    body = [f'<h1>{html.escape(title)}</h1>', _table(comparison)]
+    body += [f'<p>{html.escape(entry["text"])}</p>' for entry in significance]
+    body += [_run_section(client, run) for run in runs]
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.document(title, '\n'.join(body)), encoding='utf-8')
+    return path
+
+
+def _table(comparison: Comparison) -> str:
+    """Parameters that differ and metrics; the best value of a row is marked."""
+    headings = ''.join(f'<th><a href="#{run_id}">{html.escape(name)}</a></th>' for name, run_id in zip(
+        comparison.names, comparison.run_ids, strict=True))  # fmt: skip
+    rows = [f'<tr><th></th>{headings}</tr>']
+    for name, values in comparison.params.items():
+        cells = ''.join(f'<td>{html.escape(value)}</td>' for value in values)
+        rows.append(f'<tr><td>{html.escape(name)}</td>{cells}</tr>')
+    for row in comparison.metrics:
+        cells = ''.join(
+            f'<td class="number{" best" if index in row.best else ""}">'
+            f'{"" if value is None else page.format_number(value)}</td>'
+            for index, value in enumerate(row.values)
+        )
+        rows.append(f'<tr><td>{html.escape(row.name)}</td>{cells}</tr>')
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+
+
+def _run_section(client: MlflowClient, run: Run) -> str:
+    """Players and pictures of one run, from its `media` artefacts."""
+    media = _download_media(client, run.info.run_id)
+    parts = [f'<h2 id="{run.info.run_id}">{html.escape(run.info.run_name or run.info.run_id)}</h2>']
+    examples = sorted({match[1] for path in media if (match := re.match(r'(.+)_target\.wav$', path.name))})
+    if not examples:
+        parts.append('<p>This run has no audio.</p>')
+    by_name = {path.name: path for path in media}
+    for example in examples[:_EXAMPLES_PER_RUN]:
+        clips = [(part, by_name.get(f'{example}_{part}.wav')) for part in ('target', 'synthesized')]
+        players = ''.join(_player(f'{example} {part}', path) for part, path in clips if path is not None)
+        parts.append(f'<div class="players">{players}</div>')
+        picture = by_name.get(f'{example}_spectrogram.png')
+        if picture is not None:
+            parts.append(page.picture(picture))
+    return '\n'.join(parts)
+
+
+def _player(label: str, path: pathlib.Path) -> str:
+    import soundfile
+
+    audio, sample_rate = soundfile.read(path, dtype='float32')
+    return page.audio_player(page.Clip(label, audio, sample_rate))
+
+
+def _download_media(client: MlflowClient, run_id: str) -> list[pathlib.Path]:
+    """The files of a run's `media` folder on this disk."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return sorted(pathlib.Path(client.download_artifacts(run_id, 'media')).iterdir())
+    except (MlflowException, OSError):
+        return []

@@ -1,0 +1,188 @@
+"""Lists of runs: filtering, ordering, export, runs that were abandoned, and significance between two."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddsp.errors import DDSPError
+from experiments import store
+from experiments.compare import lower_is_better
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EVALUATION_FILE = 'evaluation/examples.json'
+_BOOTSTRAP_SAMPLES = 5000
+
+
+def list_runs(
+    client: MlflowClient,
+    *,
+    experiments: Sequence[str] | None = None,
+    condition: str = '',
+    best: str = '',
+    limit: int | None = None,
+) -> list[Run]:
+    """Runs, newest first or best first.
+
+    Args:
+      client: Client of the store.
+      experiments: Names; None for all.
+      condition: Filter in MLflow's grammar.
+      best: Metric to order by, better first; runs without it come last.
+      limit: Most runs to return.
+    """
+    order = None
+    if best:
+        order = [f'metrics.`{best}` {"DESC" if lower_is_better(best) is False else "ASC"}']
+    return store.search(client, condition, experiments=list(experiments or []), order=order, limit=limit)
+
+
+def row(run: Run) -> dict[str, Any]:
+    """One run as a flat dictionary for JSON."""
+    return {
+        'run_id': run.info.run_id,
+        'name': run.info.run_name,
+        'experiment_id': run.info.experiment_id,
+        'status': run.info.status,
+        'start_time': run.info.start_time,
+        'end_time': run.info.end_time,
+        'sweep_id': run.data.tags.get('sweep_id', ''),
+        'save_dir': run.data.tags.get('ddsp.save_dir', ''),
+        'params': run.data.params,
+        'metrics': run.data.metrics,
+    }
+
+
+def export(runs: Sequence[Run], path: pathlib.Path) -> None:
+    """Writes runs as a table, one row each, by the path's ending (.csv or .parquet).
+
+    Raises:
+      DDSPError: Another ending.
+    """
+    import pandas as pd  # comes with MLflow
+
+    flat = []
+    for run in runs:
+        cells = row(run)
+        params, metrics = cells.pop('params'), cells.pop('metrics')
+        cells |= {f'params.{name}': value for name, value in sorted(params.items())}
+        flat.append(cells | {f'metrics.{name}': value for name, value in sorted(metrics.items())})
+    table = pd.DataFrame(flat)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.csv':
+        table.to_csv(path, index=False)
+    elif path.suffix == '.parquet':
+        table.to_parquet(path, index=False)
+    else:
+        raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
+
+
+def close_abandoned(client: MlflowClient) -> list[str]:
+    """Marks runs of this machine as KILLED whose process is gone, as after SIGKILL or a power cut.
+
+    Returns:
+      Their ids.
+    """
+    here = f"attributes.status = 'RUNNING' AND tags.`ddsp.host` = '{platform.node()}'"
+    closed = []
+    for run in store.search(client, here):
+        pid = run.data.tags.get('ddsp.pid', '')
+        if pid.isdigit() and not _alive(int(pid)):
+            client.set_terminated(run.info.run_id, 'KILLED')
+            closed.append(run.info.run_id)
+    return closed
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of that number exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Whether two runs differ by more than chance on the examples that both were evaluated on.
+
+    Args:
+      client: Client of the store.
+      runs: Only two runs are tested; any other number gives nothing.
+
+    Returns:
+      One dictionary per metric with `metric, difference, low, high, p, examples, text`: a paired bootstrap
+      over examples of the mean difference (second run minus first) and its 95 % interval.
+    """
+    if len(runs) != 2:
+        return []
+    first, second = (evaluation_rows(client, run.info.run_id) for run in runs)
+    shared = [name for name in first if name in second]
+    if len(shared) < 2:
+        return []
+    found: list[dict[str, Any]] = []
+    for metric in sorted(set(first[shared[0]]) & set(second[shared[0]])):
+        pairs = np.array(
+            [[first[name].get(metric), second[name].get(metric)] for name in shared], dtype=float
+        )
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        if len(pairs) >= 2:
+            found.append({'metric': metric, **paired_bootstrap(pairs[:, 0], pairs[:, 1])})
+    for entry in found:
+        verdict = 'differs' if entry['low'] > 0 or entry['high'] < 0 else 'no clear difference'
+        entry['text'] = (
+            f'{entry["metric"]}: {verdict}; second minus first {entry["difference"]:+.3g} '
+            f'[{entry["low"]:+.3g}, {entry["high"]:+.3g}] at 95 %, p = {entry["p"]:.3f}, '
+            f'{entry["examples"]} examples'
+        )
+    return found
+
+
+def evaluation_rows(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
+    """Metrics of each held-out example of a run; empty when it was not evaluated by example."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        path = client.download_artifacts(run_id, EVALUATION_FILE)
+        rows = json.loads(pathlib.Path(path).read_text())
+    except (MlflowException, OSError, ValueError):
+        return {}
+    return {
+        str(entry['example']): {name: value for name, value in entry.items() if isinstance(value, float)}
+        for entry in rows
+    }
+
+
+def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Paired bootstrap of a mean difference (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+
+    Args:
+      first: [n_examples].
+      second: [n_examples], the same examples.
+      seed: Of the resampling.
+
+    Returns:
+      `difference` (second minus first), `low` and `high` of its 95 % interval, two-sided `p`, `examples`.
+    """
+    differences = np.asarray(second, float) - np.asarray(first, float)
+    picks = np.random.default_rng(seed).integers(0, len(differences), (_BOOTSTRAP_SAMPLES, len(differences)))
+    means = differences[picks].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    tail = min((means <= 0).mean(), (means >= 0).mean())
+    return {
+        'difference': float(differences.mean()),
+        'low': float(low),
+        'high': float(high),
+        'p': float(min(1.0, 2 * max(tail, 1 / _BOOTSTRAP_SAMPLES))),
+        'examples': len(differences),
+    }

@@ -1,0 +1,99 @@
+"""A model bundle as an MLflow model: the same directory with MLflow's own files beside.
+
+Written as MLflow's flavours are: `save_model` here, loading in `ddsp.inference.pyfunc`, which does not need
+MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import numpy as np
+
+from ddsp.errors import DDSPError
+from ddsp.version import __version__
+
+NAME = 'bundle'
+_LOADER = 'ddsp.inference.pyfunc'
+_NEEDED = ('tensorflow', 'keras', 'numpy', 'scipy', 'gin-config', 'soundfile', 'soxr')
+_EXAMPLE_SECS = 1.0
+
+
+def log_bundle(run_id: str, bundle: str | os.PathLike[str], *, register_as: str | None = None) -> str:
+    """Logs a bundle to a run.
+
+    Args:
+      run_id: The run that made it.
+      bundle: Directory of the bundle.
+      register_as: Name in the model registry, or None.
+
+    Returns:
+      `models:/...` address of the logged model.
+    """
+    from mlflow.models import Model
+
+    info = Model.log(
+        artifact_path=None, name=NAME, flavor=sys.modules[__name__], run_id=run_id, bundle=bundle,
+        registered_model_name=register_as, validate_serving_input=False,
+    )  # fmt: skip
+    return info.model_uri
+
+
+def save_model(path: str, mlflow_model: Any, bundle: str | os.PathLike[str], **_: Any) -> None:
+    """Writes bundle and MLflow files into `path`; called by `mlflow.models.Model.log`."""
+    import mlflow.pyfunc
+
+    bundle = pathlib.Path(bundle)
+    try:
+        metadata = json.loads((bundle / 'metadata.json').read_text())
+    except FileNotFoundError:
+        raise DDSPError(f'{bundle} is no model bundle: metadata.json is missing.') from None
+    shutil.copytree(bundle, path, dirs_exist_ok=True)
+    mlflow_model.signature = signature(metadata)
+    _save_example(mlflow_model, path, metadata)
+    (pathlib.Path(path) / 'requirements.txt').write_text('\n'.join(requirements()) + '\n')
+    (pathlib.Path(path) / 'python_env.yaml').write_text(
+        f'python: {".".join(map(str, sys.version_info[:3]))}\nbuild_dependencies: [pip]\n'
+        'dependencies: ["-r requirements.txt"]\n'
+    )
+    mlflow.pyfunc.add_to_model(
+        mlflow_model, loader_module=_LOADER, python_env={'virtualenv': 'python_env.yaml'}, code=None
+    )
+    mlflow_model.save(os.path.join(path, 'MLmodel'))
+
+
+def signature(metadata: dict[str, Any]) -> Any:
+    """Audio in, audio out, with what can be set about it."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    audio = Schema([TensorSpec(np.dtype(np.float32), (-1, -1), 'audio')])
+    params = ParamSchema(
+        [
+            ParamSpec('sample_rate', 'long', int(metadata['sample_rate'])),
+            ParamSpec('pitch_shift_semitones', 'double', 0.0),
+            ParamSpec('loudness_shift_db', 'double', 0.0),
+        ]
+    )
+    return ModelSignature(inputs=audio, outputs=audio, params=params)
+
+
+def _save_example(mlflow_model: Any, path: str, metadata: dict[str, Any]) -> None:
+    """One second of a gliding tone as the input example."""
+    from mlflow.models.utils import _save_example as save
+
+    sample_rate = int(metadata['sample_rate'])
+    time = np.arange(int(_EXAMPLE_SECS * sample_rate)) / sample_rate
+    audio = np.round(0.5 * np.sin(2 * np.pi * (220 * time + 55 * time**2)), 4).astype(np.float32)
+    save(mlflow_model, {'audio': audio[np.newaxis]}, path)
+
+
+def requirements() -> list[str]:
+    """What a server needs to load the model, at the versions that made it."""
+    return [f'ddsp=={__version__}', *(f'{name}=={importlib.metadata.version(name)}' for name in _NEEDED)]

@@ -1,0 +1,178 @@
+"""A queue on disk between training and a tracking server.
+
+What is to be recorded is appended to `outbox.jsonl` in the training folder and delivered in order by a
+background thread. Training never waits for it and never fails because of it: while the server is away the
+rows stay on disk, and whoever opens the same folder next (the same training resumed, or `ddsp runs --sync`)
+delivers the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+
+_FIRST_RETRY_SECS = 1.0
+_LONGEST_RETRY_SECS = 30.0
+
+
+class Rejected(Exception):
+    """A row that can never be delivered, such as a file that no longer exists; trying again is no use."""
+
+
+class Outbox:
+    """Rows delivered in order, at least once, by a background thread.
+
+    Args:
+      folder: Training folder; holds `outbox.jsonl` and `outbox.sent`.
+      deliver: Called with one or more rows in order; raises `Rejected` for good, anything else to be tried
+        again.
+      resend: True delivers what an earlier process has delivered too, as when the run was lost with its
+        server.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], deliver: Callable[[list[Row]], None], *, resend: bool = False
+    ):
+        self._journal = pathlib.Path(folder) / 'outbox.jsonl'
+        self._sent_file = pathlib.Path(folder) / 'outbox.sent'
+        self._deliver = deliver
+        self._condition = threading.Condition()
+        self._closing = False
+        self._hurry = False
+        self.problem = ''  # why the last delivery failed; '' when all is well
+        self.rejected: list[str] = []
+        rows = read_rows(self._journal)
+        self._sent = 0 if resend else self._read_sent()
+        self._next = max([row['n'] for row in rows], default=0) + 1
+        self._pending: deque[Row] = deque(row for row in rows if row['n'] > self._sent)
+        self._thread = threading.Thread(target=self._work, name='outbox', daemon=True)
+        self._thread.start()
+
+    def put(self, row: Row) -> None:
+        """Queues one row; takes microseconds and never raises for a full disk or an absent server."""
+        with self._condition:
+            row = {'n': self._next, **row}
+            self._next += 1
+            try:
+                with self._journal.open('a') as file:
+                    file.write(json.dumps(row) + '\n')
+            except OSError as error:  # it is still delivered from memory
+                self.problem = f'{self._journal}: {error.strerror}'
+            self._pending.append(row)
+            self._condition.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until everything is delivered.
+
+        Args:
+          timeout: Seconds to wait at most.
+
+        Returns:
+          False when rows are left.
+        """
+        deadline = time.monotonic() + timeout
+        with self._condition:
+            self._hurry = True  # do not sleep out a long retry interval
+            self._condition.notify_all()
+            while self._pending and time.monotonic() < deadline:
+                self._condition.wait(0.1)
+            self._hurry = False
+            return not self._pending
+
+    def close(self, timeout: float = 30.0) -> int:
+        """Delivers what can be delivered within `timeout` seconds and ends the thread.
+
+        Returns:
+          Rows that are left on disk.
+        """
+        self.flush(timeout)
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join(timeout=1.0)  # a daemon: a hanging request does not keep the process alive
+        return len(self._pending)
+
+    def _work(self) -> None:
+        """Delivers in order, with growing pauses after a failure."""
+        pause = _FIRST_RETRY_SECS
+        while True:
+            with self._condition:
+                while not self._pending and not self._closing:
+                    self._condition.wait()
+                if self._closing:
+                    return
+                rows = list(self._pending)
+            try:
+                self._deliver_or_reject(rows)
+                pause = _FIRST_RETRY_SECS
+                self.problem = ''
+            except Exception as error:
+                self.problem = f'{type(error).__name__}: {error}'
+                self._sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY_SECS)
+
+    def _sleep(self, seconds: float) -> None:
+        """Waits before the next try, less when somebody waits in `flush`."""
+        deadline = time.monotonic() + seconds
+        with self._condition:
+            while not self._closing and time.monotonic() < deadline:
+                if self._hurry:
+                    deadline = min(deadline, time.monotonic() + _FIRST_RETRY_SECS)
+                    self._hurry = False
+                self._condition.wait(0.1)
+
+    def _deliver_or_reject(self, rows: list[Row]) -> None:
+        """Delivers all rows at once; when one of them is refused, one by one without it."""
+        try:
+            self._deliver(rows)
+            self._done(rows)
+        except Rejected as refusal:
+            if len(rows) == 1:
+                self.rejected.append(str(refusal))
+                self._done(rows)
+                return
+            for row in rows:
+                self._deliver_or_reject([row])
+
+    def _done(self, rows: list[Row]) -> None:
+        """Takes delivered rows off the queue and notes on disk how far it has come."""
+        with self._condition:
+            for _ in rows:
+                self._sent = self._pending.popleft()['n']
+            try:
+                temporary = self._sent_file.with_suffix('.tmp')
+                temporary.write_text(str(self._sent))
+                os.replace(temporary, self._sent_file)
+            except OSError:
+                pass  # the rows are sent twice after a restart, which MLflow takes as once
+            self._condition.notify_all()
+
+    def _read_sent(self) -> int:
+        """Number of the last row that an earlier process has delivered."""
+        try:
+            return int(self._sent_file.read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+def read_rows(journal: pathlib.Path) -> list[Row]:
+    """The rows of a journal; a last line that a crash has cut off is left out."""
+    rows = []
+    try:
+        with journal.open() as file:
+            for line in file:
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    continue
+    except FileNotFoundError:
+        pass
+    return rows

@@ -1,0 +1,398 @@
+"""MLflow tracking of one training: the run, its parameters, metrics, artefacts and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiments import store
+from experiments.outbox import Outbox, Rejected, Row, read_rows
+from experiments.params import config_to_params
+from experiments.revision import code_revision
+from experiments.system_metrics import SystemMetrics
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from ddsp.dataset import Dataset
+
+# How a training ends -> the status that MLflow shows.
+_STATUS = {'done': 'FINISHED', 'early_stop': 'FINISHED', 'interrupted': 'KILLED', 'failed': 'FAILED'}
+_METRICS_PER_REQUEST = 1000  # MLflow's limit
+_PARAMS_PER_REQUEST = 100
+_DIGEST_LENGTH = 36
+
+
+class MLflowTracker:
+    """Records a training as an MLflow run; a `ddsp.training.train_util.TrainingCallback`.
+
+    The run is the one that `save_dir/run.json` names, so a resumed training goes on in it; otherwise a new
+    one. Everything is handed to an `Outbox`, so a slow or absent server neither slows nor stops the training.
+
+    Args:
+      save_dir: Training folder.
+      experiment: Name of the MLflow experiment.
+      run_name: Name of the run; None lets MLflow choose.
+      tags: Further tags.
+      dataset: What is trained on; logged as the run's input.
+      metrics_every: Seconds between samples of the machine's load; 0 takes none.
+
+    Example:
+      with MLflowTracker('run-1', experiment='violin') as tracker:
+        tracker.log_metrics({'eval/spectral_loss': 4.2}, step=1000)
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        *,
+        experiment: str = store.EXPERIMENT,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        dataset: Dataset | None = None,
+        metrics_every: float = 10.0,
+    ):
+        self.save_dir = pathlib.Path(save_dir)
+        self.save_dir.mkdir(parents=True, exist_ok=True)
+        self.uri = store.tracking_uri()
+        self._dataset = dataset
+        self._reason = 'failed'  # until a training, or close(), says otherwise
+        self.resumed, resend = self._open_run(experiment, run_name, dict(tags or {}))
+        self._last_step = -1 if resend else self._last_recorded_step()
+        self._outbox = Outbox(self.save_dir, self._deliver, resend=resend)
+        self._system = SystemMetrics(self._log_system, self._next_system_step(), metrics_every)
+        self._metrics_every = metrics_every
+
+    # The run
+
+    def _open_run(self, experiment: str, run_name: str | None, tags: dict[str, str]) -> tuple[bool, bool]:
+        """Finds the run of `run.json` or creates one; returns (resumed, everything is to be sent again)."""
+        known = store.read_run_file(self.save_dir)
+        self.run_id = str(known.get('run_id', ''))
+        self.experiment_id = str(known.get('experiment_id', ''))
+        try:
+            self._client: MlflowClient | None = store.client(self.uri)
+        except store.TrackingError:
+            if not self.run_id:
+                raise  # nobody has been told yet where the run is: ask before the training, not after it
+            self._client = None  # the same run goes on; what it has to say waits in the outbox
+            return True, False
+        if self.run_id and self._run_exists():
+            self._client.update_run(self.run_id, status='RUNNING')
+            return True, False
+        lost, self.run_id = self.run_id, ''
+        if lost:
+            tags['ddsp.continues'] = lost
+        self.experiment_id = store.experiment_id(self._client, experiment)
+        tags = {**code_revision(), **_context_tags(), **tags, 'ddsp.save_dir': str(self.save_dir.resolve())}
+        run = self._client.create_run(self.experiment_id, run_name=run_name, tags=tags)
+        self.run_id = run.info.run_id
+        self._write_run_file(experiment)
+        return False, bool(lost)
+
+    def _run_exists(self) -> bool:
+        """Whether the store holds the run; a deleted one is restored."""
+        from mlflow.exceptions import MlflowException
+
+        assert self._client is not None
+        try:
+            run = self._client.get_run(self.run_id)
+        except MlflowException:
+            return False
+        if run.info.lifecycle_stage == 'deleted':
+            self._client.restore_run(self.run_id)
+        self.experiment_id = run.info.experiment_id
+        for key, value in _context_tags().items():
+            self._client.set_tag(self.run_id, key, value)
+        return True
+
+    def _write_run_file(self, experiment: str) -> None:
+        """Notes the run in the training folder, at once and whole."""
+        content = {
+            'run_id': self.run_id,
+            'experiment_id': self.experiment_id,
+            'experiment': experiment,
+            'tracking_uri': self.uri,
+            'created': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+        }
+        with tempfile.NamedTemporaryFile('w', dir=self.save_dir, suffix='.tmp', delete=False) as file:
+            json.dump(content, file, indent=2)
+        os.replace(file.name, self.save_dir / 'run.json')
+
+    def _last_recorded_step(self) -> int:
+        """Last step with recorded metrics; a resumed training repeats those after its checkpoint."""
+        rows = read_rows(self.save_dir / 'outbox.jsonl')
+        return max((row['step'] for row in rows if row.get('training')), default=-1)
+
+    def _next_system_step(self) -> int:
+        """Where the count of machine samples goes on."""
+        rows = read_rows(self.save_dir / 'outbox.jsonl')
+        return max((row['step'] for row in rows if row.get('system')), default=-1) + 1
+
+    # What a training tells (ddsp.training.train_util.TrainingCallback)
+
+    def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
+        """Records the resolved configuration and the dataset."""
+        folder = self.save_dir / 'config'
+        folder.mkdir(exist_ok=True)
+        (folder / 'operative_config.gin').write_text(gin_config)
+        self.log_artifact(folder / 'operative_config.gin', 'config')
+        params = {**config_to_params(gin_config), 'num_steps': str(num_steps)}
+        self._outbox.put({'kind': 'params', 'params': params, 'step': start_step})
+        if self._dataset is not None:
+            self._outbox.put({'kind': 'input', **_dataset_row(self._dataset)})
+        if self._metrics_every > 0:
+            self._system.start()
+
+    def on_step(self, step: int) -> None:
+        """Nothing: metrics come with the summaries."""
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records training metrics; steps that a resumed training repeats are recorded once."""
+        if step > self._last_step:
+            self._last_step = step
+            self._put_metrics(metrics, step, training=True)
+
+    def on_save(self, step: int, checkpoint: str) -> None:
+        """Notes which checkpoint is the newest."""
+        self._outbox.put({'kind': 'tags', 'tags': {'ddsp.checkpoint': str(checkpoint)}})
+
+    def on_train_end(self, step: int, reason: str) -> None:
+        """Remembers how the training ended; the run stays open for its evaluation until `close`."""
+        self._reason = reason
+        self._system.stop()
+
+    # What comes beside the training
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Records metrics, such as those of an evaluation."""
+        self._put_metrics(metrics, step)
+
+    def log_artifact(self, path: str | os.PathLike[str], folder: str = '') -> None:
+        """Records one file under `folder` of the run's artefacts. The file must stay where it is."""
+        self._outbox.put({'kind': 'artifact', 'path': str(pathlib.Path(path).resolve()), 'folder': folder})
+
+    def log_artifacts(self, directory: str | os.PathLike[str], folder: str = '') -> None:
+        """Records all files below a directory."""
+        directory = pathlib.Path(directory)
+        for path in sorted(path for path in directory.rglob('*') if path.is_file()):
+            below = path.parent.relative_to(directory).as_posix()
+            self.log_artifact(path, '/'.join(part for part in (folder, below) if part not in ('', '.')))
+
+    def log_model(self, bundle: str | os.PathLike[str], register_as: str | None = None) -> None:
+        """Records a model bundle as an MLflow model named `bundle`, and registers it on request."""
+        self._outbox.put(
+            {'kind': 'model', 'path': str(pathlib.Path(bundle).resolve()), 'register_as': register_as}
+        )
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        self._outbox.put({'kind': 'tags', 'tags': dict(tags)})
+
+    def close(self, status: str | None = None, timeout: float = 60.0) -> str:
+        """Ends the run.
+
+        Args:
+          status: 'FINISHED', 'KILLED' or 'FAILED'; None takes what the training reported.
+          timeout: Seconds to wait for a slow server.
+
+        Returns:
+          '' or a sentence about what could not be recorded, for the user.
+        """
+        self._system.stop()
+        self._outbox.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
+        left = self._outbox.close(timeout)
+        if left:
+            return (
+                f'{left} entries for MLflow wait in {self.save_dir}/outbox.jsonl ({self._outbox.problem}). '
+                f'`ddsp runs --sync {self.save_dir}` records them.'
+            )
+        if self._outbox.rejected:
+            return f'MLflow refused: {"; ".join(self._outbox.rejected[:3])}'
+        return ''
+
+    def __enter__(self) -> MLflowTracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            message = self.close('FINISHED' if self._reason == 'failed' else None)
+        else:
+            message = self.close('KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')
+        if message:
+            print(f'Warning: {message}', file=sys.stderr)
+
+    def _put_metrics(self, metrics: Mapping[str, float], step: int, **marks: bool) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        self._outbox.put({'kind': 'metrics', 'metrics': values, 'step': int(step), 'time': _now(), **marks})
+
+    def _log_system(self, metrics: dict[str, float], step: int) -> None:
+        self._put_metrics(metrics, step, system=True)
+
+    # Delivery, in the outbox's thread
+
+    def _deliver(self, rows: list[Row]) -> None:
+        """Sends rows to MLflow in order, neighbouring metrics together."""
+        if self._client is None:
+            self._client = store.client(self.uri)
+            self._client.update_run(self.run_id, status='RUNNING')
+        deliver(self._client, self.run_id, rows)
+
+
+def deliver(client: MlflowClient, run_id: str, rows: list[Row]) -> None:
+    """Sends rows of an outbox to a run, metrics of neighbouring rows in one request.
+
+    Raises:
+      Rejected: MLflow will never take a row.
+      Exception: Whatever a server that is away raises.
+    """
+    from mlflow.exceptions import MlflowException
+
+    waiting: list = []
+    try:
+        for row in rows:
+            if row['kind'] == 'metrics':
+                waiting += _metrics(row)
+                continue
+            _send_metrics(client, run_id, waiting)
+            waiting = []
+            _SENDERS[row['kind']](client, run_id, row)
+        _send_metrics(client, run_id, waiting)
+    except FileNotFoundError as error:
+        raise Rejected(str(error)) from error
+    except MlflowException as error:
+        if error.error_code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST'):
+            raise Rejected(str(error).split('\n')[0]) from error
+        raise
+
+
+def _metrics(row: Row) -> list:
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, row['time'], row['step']) for name, value in row['metrics'].items()]
+
+
+def _send_metrics(client: MlflowClient, run_id: str, metrics: list) -> None:
+    for start in range(0, len(metrics), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
+
+
+def _send_params(client: MlflowClient, run_id: str, row: Row) -> None:
+    """Parameters of MLflow are written once; what a resumed training changes is added with its step."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    params = []
+    for name, value in row['params'].items():
+        if name not in known:
+            params.append(Param(name, value))
+        elif known[name] != value and f'{name} from step {row["step"]}' not in known:
+            params.append(Param(f'{name} from step {row["step"]}', value))
+    for start in range(0, len(params), _PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_PER_REQUEST])
+
+
+def _send_tags(client: MlflowClient, run_id: str, row: Row) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in row['tags'].items()])
+
+
+def _send_input(client: MlflowClient, run_id: str, row: Row) -> None:
+    from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag
+
+    entity = DatasetEntity(
+        name=row['name'], digest=row['digest'][:_DIGEST_LENGTH], source_type='local',
+        source=json.dumps({'uri': row['path']}), profile=json.dumps(row['profile']),
+    )  # fmt: skip
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag('mlflow.data.context', 'training')])])
+    _send_tags(client, run_id, {'tags': {'ddsp.dataset_digest': row['digest'], 'ddsp.dataset': row['path']}})
+
+
+def _send_artifact(client: MlflowClient, run_id: str, row: Row) -> None:
+    client.log_artifact(run_id, row['path'], row['folder'] or None)
+
+
+def _send_model(client: MlflowClient, run_id: str, row: Row) -> None:
+    from experiments import mlflow_model
+
+    mlflow_model.log_bundle(run_id, row['path'], register_as=row['register_as'])
+
+
+def _send_status(client: MlflowClient, run_id: str, row: Row) -> None:
+    client.set_terminated(run_id, row['status'], end_time=row['time'])
+
+
+_SENDERS = {
+    'params': _send_params,
+    'tags': _send_tags,
+    'input': _send_input,
+    'artifact': _send_artifact,
+    'model': _send_model,
+    'status': _send_status,
+}
+
+
+def sync(save_dir: str | os.PathLike[str]) -> int:
+    """Delivers what a training could not: the rest of its outbox.
+
+    Returns:
+      Number of rows delivered.
+
+    Raises:
+      TrackingError: The folder holds no run, or the server still does not answer.
+    """
+    folder = pathlib.Path(save_dir)
+    known = store.read_run_file(folder)
+    if not known:
+        raise store.TrackingError(f'{folder} is no training folder: it has no run.json.')
+    client = store.client(known.get('tracking_uri'))
+    outbox = Outbox(folder, lambda rows: deliver(client, known['run_id'], rows))
+    waiting = len(outbox._pending)
+    left = outbox.close(timeout=120.0)
+    if left:
+        raise store.TrackingError(f'{left} entries of {folder} could not be recorded: {outbox.problem}')
+    return waiting
+
+
+def _context_tags() -> dict[str, str]:
+    """Who runs the training where: tells a dead run from a living one."""
+    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid())}
+
+
+def _dataset_row(dataset: Dataset) -> Row:
+    """What MLflow shows of a dataset."""
+    profile = {
+        'splits': dict(dataset.splits),
+        'sample_rate': dataset.sample_rate,
+        'frame_rate': dataset.frame_rate,
+        'example_secs': dataset.example_secs,
+        'fingerprint': dataset.manifest.get('fingerprint', ''),
+        'statistics': {split: _scalars(dataset.statistics(split)) for split in dataset.splits},
+    }
+    name = f'{dataset.name}/{dataset.version}'
+    return {'name': name, 'digest': dataset.digest, 'path': str(dataset.path), 'profile': profile}
+
+
+def _scalars(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Statistics without the long lists of quantiles."""
+    kept: dict[str, Any] = {}
+    for name, value in statistics.items():
+        if isinstance(value, Mapping):
+            kept[name] = _scalars(value)
+        elif not isinstance(value, list):
+            kept[name] = value
+    return kept
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)

@@ -1,0 +1,140 @@
+"""The MLflow UI on the store in use: a server started, watched and ended with the command."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from experiments import store
+
+# Opens the UI in its model-training layout rather than in the one for language-model applications.
+_LAYOUT = 'workflowType=machine_learning'
+_START_SECS = 180.0
+
+
+class UIServer:
+    """An MLflow server over a store that has none, such as the SQLite file; use as a context.
+
+    Args:
+      uri: Address of the store.
+      host: Address to listen on.
+      port: Port; 0 takes a free one.
+    """
+
+    def __init__(self, uri: str, host: str = '127.0.0.1', port: int = 0):
+        self.host = host
+        self.port = port or free_port(host)
+        self._uri = uri
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._process: subprocess.Popen | None = None
+
+    @property
+    def address(self) -> str:
+        """Address of the server."""
+        shown = 'localhost' if self.host in ('127.0.0.1', '0.0.0.0', '::') else self.host
+        return f'http://{shown}:{self.port}'
+
+    def __enter__(self) -> UIServer:
+        store.client(self._uri)  # creates or migrates the database, or says what is wrong with it
+        command = [
+            sys.executable, '-m', 'mlflow', 'server', '--backend-store-uri', self._uri, '--host', self.host,
+            '--port', str(self.port), '--workers', '1', *_artifact_options(self._uri),
+            *_host_options(self.host),
+        ]  # fmt: skip
+        environment = {**os.environ, 'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_DISABLE_TELEMETRY': 'true'}
+        self._process = subprocess.Popen(
+            command, stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        return self
+
+    def wait_until_ready(self, progress: Callable[[float], None] | None = None) -> None:
+        """Waits for the server's first answer.
+
+        Args:
+          progress: Called with the seconds waited so far.
+
+        Raises:
+          TrackingError: It ended or did not answer in time; the message holds its last lines.
+        """
+        assert self._process is not None
+        start = time.monotonic()
+        while store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0):
+            waited = time.monotonic() - start
+            if self._process.poll() is not None or waited > _START_SECS:
+                raise store.TrackingError(
+                    f'the MLflow server on port {self.port} did not start:\n{self._tail()}'
+                )
+            if progress is not None:
+                progress(waited)
+            time.sleep(0.3)
+
+    def wait(self) -> int:
+        """Waits until the server ends by itself; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            import signal
+
+            os.killpg(self._process.pid, signal.SIGTERM)  # the server has workers of its own
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        self._log.close()
+
+    def _tail(self) -> str:
+        """Last lines that the server wrote."""
+        self._log.seek(0)
+        return '\n'.join(self._log.read().decode(errors='replace').splitlines()[-8:])
+
+
+def _artifact_options(uri: str) -> list[str]:
+    """New runs made through this server keep their artefacts beside the embedded database."""
+    if not uri.startswith('sqlite:///'):
+        return []
+    folder = pathlib.Path(uri.removeprefix('sqlite:///')).resolve().parent / 'mlartifacts'
+    return ['--artifacts-destination', str(folder)]
+
+
+def _host_options(host: str) -> list[str]:
+    """MLflow answers only to known host names; beyond the loopback those are this machine's."""
+    if host in ('127.0.0.1', 'localhost', '::1'):
+        return []
+    names = {'localhost', '127.0.0.1', host, socket.gethostname(), socket.getfqdn()}
+    return ['--allowed-hosts', ','.join(sorted(f'{name}:*' for name in names))]
+
+
+def _reachable(host: str) -> str:
+    """An address at which a server that listens on `host` answers from here."""
+    return '127.0.0.1' if host in ('0.0.0.0', '::') else host
+
+
+def free_port(host: str = '127.0.0.1') -> int:
+    """A port that nobody listens on; 5000 when it is free, as MLflow's users expect."""
+    for port in (5000, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return probe.getsockname()[1]
+            except OSError:
+                continue
+    raise store.TrackingError(f'no free port on {host}.')
+
+
+def page_address(server: str, experiment_id: str | None = None, run_id: str | None = None) -> str:
+    """Address of a page of the UI: the experiment's list of runs, one run, or the start page."""
+    if experiment_id and run_id:
+        return f'{server}/#/experiments/{experiment_id}/runs/{run_id}?{_LAYOUT}'
+    if experiment_id:
+        return f'{server}/#/experiments/{experiment_id}/runs?{_LAYOUT}'
+    return f'{server}/#/experiments?{_LAYOUT}'
