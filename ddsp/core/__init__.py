@@ -31,6 +31,7 @@ from ddsp.core.math import (
     safe_log,
     soft_limit,
 )
+from ddsp.core.noise import uniform_noise
 from ddsp.core.oscillators import (
     angular_cumsum,
     harmonic_oscillator_bank,
@@ -69,6 +70,7 @@ from ddsp.core.utils import (
     Tensor,
     copy_if_tf_function,
     diff,
+    dim,
     leaf_key,
     make_iterable,
     map_shape,
@@ -99,6 +101,7 @@ __all__ = [
     'db_to_amplitude',
     'db_to_power',
     'diff',
+    'dim',
     'exp_sigmoid',
     'fft_convolve',
     'frequencies_critical_bands',
@@ -148,6 +151,7 @@ __all__ = [
     'sym_exp_sigmoid',
     'tf_float32',
     'to_dict',
+    'uniform_noise',
     'unit_to_hz',
     'unit_to_midi',
     'upsample_with_windows',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math as _math
 
 import gin
+import keras
 import numpy as np
 from keras import ops
 
@@ -15,6 +16,7 @@ from ddsp.errors import ConfigError
 
 
 @gin.register(module='ddsp.core')
+@keras.saving.register_keras_serializable('ddsp')
 def exp_sigmoid(x: Tensor, exponent: float = 10.0, max_value: float = 2.0, threshold: float = 1e-7) -> Tensor:
     """Positive amplitudes from any number: a sigmoid raised to a power (Engel et al., 2020, equation 5).
 
@@ -31,6 +33,7 @@ def exp_sigmoid(x: Tensor, exponent: float = 10.0, max_value: float = 2.0, thres
 
 
 @gin.register(module='ddsp.core')
+@keras.saving.register_keras_serializable('ddsp')
 def sym_exp_sigmoid(x: Tensor, width: float = 8.0) -> Tensor:
     """`exp_sigmoid` mirrored at zero.
 
@@ -59,6 +62,7 @@ def _with_depth(freqs: Tensor, depth: int) -> Tensor:
 
 
 @gin.register(module='ddsp.core')
+@keras.saving.register_keras_serializable('ddsp')
 def frequencies_softmax(
     freqs: Tensor, depth: int = 1, hz_min: float = 20.0, hz_max: float = 8000.0
 ) -> Tensor:
@@ -79,6 +83,7 @@ def frequencies_softmax(
 
 
 @gin.register(module='ddsp.core')
+@keras.saving.register_keras_serializable('ddsp')
 def frequencies_sigmoid(freqs: Tensor, depth: int = 1, hz_min: float = 0.0, hz_max: float = 8000.0) -> Tensor:
     """Frequencies as a sum of log-scaled sigmoids, from coarse to fine.
 
@@ -105,6 +110,7 @@ def frequencies_sigmoid(freqs: Tensor, depth: int = 1, hz_min: float = 0.0, hz_m
 
 
 @gin.register(module='ddsp.core')
+@keras.saving.register_keras_serializable('ddsp')
 def frequencies_critical_bands(
     freqs: Tensor,
     depth: int = 1,

@@ -1,0 +1,75 @@
+"""Synthesizers that play samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gin
+import keras
+
+from ddsp import core
+from ddsp.core import Tensor
+from ddsp.dags import TensorDict
+from ddsp.processors import Processor
+
+
+@gin.register(module='ddsp.synths')
+@keras.saving.register_keras_serializable('ddsp')
+class TensorToAudio(Processor):
+    """Takes a network's output as audio."""
+
+    def __init__(self, name: str = 'tensor_to_audio') -> None:
+        super().__init__(name=name)
+
+    def get_controls(self, samples: Tensor) -> TensorDict:
+        """The samples as they are, [batch, n_samples, 1]."""
+        return {'samples': samples}
+
+    def get_signal(self, samples: Tensor) -> Tensor:
+        """Audio [batch, n_samples]."""
+        return core.tf_float32(samples)[:, :, 0]
+
+
+@gin.register(module='ddsp.synths')
+@keras.saving.register_keras_serializable('ddsp')
+class Wavetable(Processor):
+    """Plays wavetables that change with time.
+
+    Args:
+      n_samples: Samples of the result.
+      sample_rate: Samples a second.
+      scale_fn: Scales amplitudes and tables; None takes them as they are.
+      name: Name of the layer.
+    """
+
+    def __init__(
+        self,
+        n_samples: int = 64000,
+        sample_rate: int = 16000,
+        scale_fn: Callable[[Tensor], Tensor] | None = core.exp_sigmoid,
+        name: str = 'wavetable',
+    ) -> None:
+        super().__init__(name=name)
+        self.n_samples = n_samples
+        self.sample_rate = sample_rate
+        self.scale_fn = scale_fn
+
+    def get_controls(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> TensorDict:
+        """Network outputs to controls.
+
+        Args:
+          amplitudes: [batch, n_frames, 1], any number.
+          wavetables: [batch, n_frames, n_wavetable] (or [batch, n_wavetable]), any number.
+          f0_hz: [batch, n_frames, 1], Hz.
+
+        Returns:
+          The controls by name.
+        """
+        amplitudes, wavetables = core.tf_float32(amplitudes), core.tf_float32(wavetables)
+        if self.scale_fn is not None:
+            amplitudes, wavetables = self.scale_fn(amplitudes), self.scale_fn(wavetables)
+        return {'amplitudes': amplitudes, 'wavetables': wavetables, 'f0_hz': core.tf_float32(f0_hz)}
+
+    def get_signal(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
+        """Controls to audio [batch, n_samples]."""
+        return core.wavetable_synthesis(f0_hz, amplitudes, wavetables, self.n_samples, self.sample_rate)
