@@ -1,1 +1,26 @@
-"""Apache Beam pipelines: raw audio in, a published dataset out."""
+"""Apache Beam pipelines: raw audio in, a published dataset out.
+
+`pipelines.prepare.prepare_dataset` is the whole of preparation; docs/datasets.md explains it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.options import PrepareOptions
+    from pipelines.prepare import PrepareResult, prepare_dataset
+
+__all__ = ['PrepareOptions', 'PrepareResult', 'prepare_dataset']
+
+
+def __getattr__(name: str) -> Any:
+    """Loads Beam only when something that needs it is used."""
+    if name in __all__:
+        from ddsp.errors import require
+
+        require('apache_beam', 'to prepare datasets')
+        from pipelines import prepare
+
+        return getattr(prepare, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

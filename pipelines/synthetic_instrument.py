@@ -1,7 +1,7 @@
 """A synthetic player: phrases on an instrument in a small room, with everything known about them.
 
 A bowed instrument glides, plays vibrato with an onset and crescendi; its bow noise follows the level, its
-spectrum brightens with it, and a body with resonances radiates it. A breathy one is the same with other numbers.
+spectrum brightens with it, and a body with resonances radiates it. A breathy one has other numbers.
 """
 
 from __future__ import annotations

@@ -1,0 +1,222 @@
+"""Features of a recording: analysed in pieces with context at the joints, then cut into examples.
+
+The pieces begin on a grid of two seconds, on which every estimator's frames fall on the same samples; with
+two seconds of context on either side a frame is what one long analysis would give.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ddsp.audio import StreamResampler
+from ddsp.dataset import PADDED_CONFIDENCE, PADDED_LOUDNESS_DB
+from ddsp.f0 import F0Estimator, estimate_f0
+from ddsp.loudness import loudness_db
+from pipelines.options import CHUNK_GRID_SECS, PrepareOptions
+
+RATE = 16000  # of the audio that is analysed
+CONTEXT_SECS = CHUNK_GRID_SECS
+
+
+@dataclasses.dataclass
+class Features:
+    """Frames of a recording with the audio that they describe.
+
+    Attributes:
+      audio: Samples of the frames [n_frames * hop] at the rate of the dataset.
+      audio_16k: The same at 16 kHz.
+      f0_hz: Pitch [n_frames], Hz.
+      f0_confidence: [n_frames], 0 to 1.
+      loudness_db: [n_frames], dB.
+      n_samples: Samples of `audio` that come from the recording; the rest of the last frame is zeros.
+    """
+
+    audio: np.ndarray
+    audio_16k: np.ndarray
+    f0_hz: np.ndarray
+    f0_confidence: np.ndarray
+    loudness_db: np.ndarray
+    n_samples: int
+
+
+class _Queue:
+    """Samples that wait for their analysis."""
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self.length = 0
+
+    def push(self, block: np.ndarray) -> None:
+        self._blocks.append(block)
+        self.length += len(block)
+
+    def peek(self, count: int) -> np.ndarray:
+        if len(self._blocks) > 1:
+            self._blocks = [np.concatenate(self._blocks)]
+        return self._blocks[0][:count] if self._blocks else np.zeros(0, np.float32)
+
+    def drop(self, count: int) -> None:
+        kept = self.peek(self.length)[count:]
+        self._blocks, self.length = [kept], len(kept)
+
+
+class Analyser:
+    """Turns the blocks of one recording into features, piece by piece.
+
+    Attributes:
+      costs: CPU seconds of each stage.
+    """
+
+    def __init__(self, options: PrepareOptions, estimator: F0Estimator, native_rate: int) -> None:
+        self._options = options
+        self._estimator = estimator
+        self._same_rate = options.sample_rate == RATE
+        self._to_16k = StreamResampler(native_rate, RATE)
+        self._to_rate = StreamResampler(native_rate, options.sample_rate)
+        self._queue_16k, self._queue = _Queue(), _Queue()
+        self._before = 0  # seconds of context in front of the next piece
+        self.costs = dict.fromkeys(('resample', 'f0', 'loudness'), 0.0)
+
+    def run(self, blocks: Iterable[np.ndarray]) -> Iterator[Features]:
+        """Yields the features of `blocks` [n] (at the native rate) in pieces of `chunk_secs`."""
+        piece = int(self._options.chunk_secs)
+        for block in blocks:
+            self._push(block)
+            while self._queue_16k.length >= (self._before + piece + CONTEXT_SECS) * RATE:
+                yield self._analyse(piece)
+        self._push(None)
+        while self._queue_16k.length > self._before * RATE:
+            yield self._analyse(piece)
+
+    def _push(self, block: np.ndarray | None) -> None:
+        started = time.thread_time()
+        for queue, resampler in ((self._queue_16k, self._to_16k), (self._queue, self._to_rate)):
+            if self._same_rate and queue is self._queue:
+                continue
+            queue.push(resampler.flush() if block is None else resampler(block))
+        self.costs['resample'] += time.thread_time() - started
+
+    def _analyse(self, piece: int) -> Features:
+        """The next `piece` seconds, or what is left of them."""
+        options, before = self._options, self._before
+        segment = self._queue_16k.peek(int((before + piece + CONTEXT_SECS) * RATE))
+        own = segment[before * RATE :][: piece * RATE]
+        n_frames = -(-len(own) * options.frame_rate // RATE)
+        if options.centered and len(segment) == self._queue_16k.length:
+            n_frames += 1  # the end of the recording has a frame of its own
+        frames = slice(before * options.frame_rate, before * options.frame_rate + n_frames)
+        f0_hz, confidence = self._f0(segment)
+        loudness = self._loudness(segment)
+        if self._same_rate:
+            audio, n_samples = own, len(own)
+        else:
+            audio = self._queue.peek(int(before + piece) * options.sample_rate)[
+                before * options.sample_rate :
+            ]
+            n_samples = len(audio)
+        features = Features(
+            _fit(audio, n_frames * options.sample_rate // options.frame_rate),
+            _fit(own, -(-n_frames * RATE // options.frame_rate)),
+            f0_hz[frames], confidence[frames], loudness[frames], n_samples,
+        )  # fmt: skip
+        self._advance(piece)
+        return features
+
+    def _advance(self, piece: int) -> None:
+        keep = int(min(CONTEXT_SECS, self._before + piece))
+        done = self._before + piece - keep
+        self._queue_16k.drop(done * RATE)
+        self._queue.drop(done * self._options.sample_rate)
+        self._before = keep
+
+    def _f0(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        started, options = time.thread_time(), self._options
+        padding = 'center' if options.alignment == 'center' else 'same'
+        result = estimate_f0(
+            segment, RATE, options.frame_rate, self._estimator, options.viterbi, padding,
+            alignment=options.alignment,
+        )  # fmt: skip
+        self.costs['f0'] += time.thread_time() - started
+        return result
+
+    def _loudness(self, segment: np.ndarray) -> np.ndarray:
+        started, options = time.thread_time(), self._options
+        padding = 'center' if options.alignment == 'center' else 'same'
+        result = loudness_db(segment, RATE, options.frame_rate, padding=padding)
+        self.costs['loudness'] += time.thread_time() - started
+        return result
+
+
+def cut_examples(pieces: Iterable[Features], options: PrepareOptions) -> Iterator[dict[str, np.ndarray]]:
+    """Cuts examples from the features of one recording.
+
+    The last example is padded: silence, the last pitch, confidence 0 and loudness at the floor.
+
+    Args:
+      pieces: The features in order.
+      options: Length, distance and rates of the examples.
+
+    Yields:
+      The features of an example by name.
+    """
+    length, hop, extra = options.example_frames, options.hop_frames, int(options.centered)
+    waiting: dict[str, np.ndarray] = {}
+    covered = 0  # frames of `waiting` that an example held already
+    for piece in pieces:
+        fresh = _by_name(piece, options)
+        waiting = {name: np.concatenate((waiting[name], fresh[name])) for name in fresh} if waiting else fresh
+        while len(waiting['f0_hz']) >= length + extra:
+            yield _first_window(waiting, options)
+            waiting = {name: values[_samples(name, hop, options) :] for name, values in waiting.items()}
+            covered = length - hop
+    if options.pad_tail and waiting and len(waiting['f0_hz']) > covered + extra:
+        yield _first_window(waiting, options)
+
+
+def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
+    features = {
+        'audio': piece.audio,
+        'f0_hz': piece.f0_hz,
+        'f0_confidence': piece.f0_confidence,
+        'loudness_db': piece.loudness_db,
+    }
+    if options.sample_rate != RATE:
+        features['audio_16k'] = piece.audio_16k
+    return features
+
+
+def _first_window(waiting: dict[str, np.ndarray], options: PrepareOptions) -> dict[str, np.ndarray]:
+    """The example at the beginning of what waits, padded where that ends."""
+    example = {}
+    for name, length in options.feature_lengths.items():
+        values = waiting[name][:length]
+        if len(values) < length:
+            values = np.concatenate(
+                (values, np.full(length - len(values), _padding(name, values), np.float32))
+            )
+        example[name] = values
+    return example
+
+
+def _padding(name: str, values: np.ndarray) -> float:
+    if name == 'loudness_db':
+        return PADDED_LOUDNESS_DB
+    if name == 'f0_confidence':
+        return PADDED_CONFIDENCE
+    return float(values[-1]) if name == 'f0_hz' and len(values) else 0.0
+
+
+def _samples(name: str, frames: int, options: PrepareOptions) -> int:
+    """How many values of a feature `frames` frames are."""
+    if name == 'audio':
+        return frames * options.sample_rate // options.frame_rate
+    return frames * RATE // options.frame_rate if name == 'audio_16k' else frames
+
+
+def _fit(values: np.ndarray, length: int) -> np.ndarray:
+    """Cut or padded with zeros to a length."""
+    return values[:length] if len(values) >= length else np.pad(values, (0, length - len(values)))

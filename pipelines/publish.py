@@ -1,0 +1,224 @@
+"""From finished shards to a published dataset: metadata, manifest, and one rename that makes it visible."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+from typing import Any
+
+from ddsp.dataset import MANIFEST, SCHEMA_VERSION
+from ddsp.version import __version__
+from pipelines.options import PrepareOptions
+from pipelines.shards import ShardPlan
+from pipelines.sources import Source
+from pipelines.statistics import Statistics
+
+_PACKAGES = ('numpy', 'scipy', 'soundfile', 'soxr', 'apache-beam', 'swift-f0', 'onnxruntime')
+
+
+def publish(
+    target: pathlib.Path,
+    staging: pathlib.Path,
+    shards: list[tuple[ShardPlan, dict[str, Any]]],
+    sources: list[Source],
+    options: PrepareOptions,
+    fingerprint: str,
+) -> dict[str, Statistics]:
+    """Writes everything beside the shards and makes the dataset visible by one rename.
+
+    Args:
+      target: The version directory `<root>/<name>/<version>`, which does not exist yet.
+      staging: Where the shards are.
+      shards: The shards with what their .json says.
+      sources: All inputs with their outcomes.
+      options: The options.
+      fingerprint: Of the whole preparation.
+
+    Returns:
+      The statistics of each split.
+    """
+    name, version = target.parent.name, target.name
+    folder = staging / 'publish'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    splits: dict[str, Any] = {split: {'examples': 0, 'files': []} for split in options.splits}
+    statistics = {split: Statistics() for split in options.splits}
+    for plan, row in shards:
+        file_name = f'{name}-{plan.stem}'
+        _link(staging / plan.stem, folder / file_name)
+        entry = {
+            'name': file_name,
+            'bytes': row['bytes'],
+            'sha256': row['sha256'],
+            'examples': row['examples'],
+        }
+        splits[plan.split]['files'].append(entry)
+        splits[plan.split]['examples'] += row['examples']
+        statistics[plan.split].merge(Statistics.from_json(row['statistics']))
+    estimator = shards[0][0]
+    contents = {
+        'features.json': _dump(_tfds_features(options)),
+        'dataset_info.json': _dump(_tfds_info(name, version, splits)),
+        'statistics.json': _dump(_statistics(statistics)),
+        'sources.jsonl': _lines([_source_row(source, shards) for source in sources]),
+        'rejected.jsonl': _lines(
+            {'path': source.path, 'reason': source.reason, 'message': source.message}
+            for source in sources
+            if source.outcome == 'rejected'
+        ),
+        'pipeline.json': _dump(_pipeline(options, estimator, fingerprint)),
+    }
+    for file_name, content in contents.items():
+        (folder / file_name).write_text(content, encoding='ascii')
+    manifest = {
+        'schema_version': SCHEMA_VERSION,
+        'name': name,
+        'version': version,
+        'created': _now(),
+        'fingerprint': fingerprint,
+        'sample_rate': options.sample_rate,
+        'frame_rate': options.frame_rate,
+        'example_secs': options.example_secs,
+        'hop_secs': options.hop_secs,
+        'centered': options.centered,
+        'alignment': options.alignment,
+        'f0_estimator': estimator.estimator,
+        'splits': splits,
+        'files': {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()},
+    }
+    _write_last(folder / MANIFEST, _dump(manifest))
+    os.rename(folder, target)
+    shutil.rmtree(staging, ignore_errors=True)
+    return statistics
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A second name where the file system can, so that an interruption here costs nothing; else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_last(path: pathlib.Path, content: str) -> None:
+    with path.open('w', encoding='ascii') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tfds_features(options: PrepareOptions) -> dict[str, Any]:
+    """features.json, as TFDS writes it for flat float features."""
+    features = {
+        name: {
+            'pythonClassName': 'tensorflow_datasets.core.features.tensor_feature.Tensor',
+            'tensor': {'dtype': 'float32', 'encoding': 'none', 'shape': {'dimensions': [str(length)]}},
+        }
+        for name, length in sorted(options.feature_lengths.items())
+    }
+    kind = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
+    return {'featuresDict': {'features': features}, 'pythonClassName': kind}
+
+
+def _tfds_info(name: str, version: str, splits: dict[str, Any]) -> dict[str, Any]:
+    """dataset_info.json, as TFDS writes it."""
+    rows = [
+        {
+            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+            'name': split,
+            'numBytes': str(sum(entry['bytes'] for entry in content['files'])),
+            'shardLengths': [str(entry['examples']) for entry in content['files']],
+        }
+        for split, content in splits.items()
+    ]
+    description = 'Audio with f0 and loudness for differentiable signal processing; see pipeline.json.'
+    return {
+        'description': description,
+        'fileFormat': 'tfrecord',
+        'name': name,
+        'splits': rows,
+        'version': version,
+    }
+
+
+def _statistics(statistics: dict[str, Statistics]) -> dict[str, Any]:
+    splits = {split: part.summary() for split, part in statistics.items()}
+    return {'schema_version': SCHEMA_VERSION, 'splits': splits}
+
+
+def _source_row(source: Source, shards: list[tuple[ShardPlan, dict[str, Any]]]) -> dict[str, Any]:
+    """A line of sources.jsonl."""
+    parts = [
+        (plan.split, row) for plan, shard in shards for row in shard['rows'] if row['path'] == source.path
+    ]
+    splits = sorted({split for split, row in parts if row['examples']})
+    row: dict[str, Any] = {
+        'path': source.path,
+        'sha256': source.sha256,
+        'duration_s': round(sum(part['seconds'] for _, part in parts), 3) if parts else None,
+        'sample_rate': source.info.sample_rate if source.info else None,
+        'channels': source.info.channels if source.info else None,
+        'outcome': source.outcome,
+        'split': '+'.join(splits),
+        'examples': sum(part['examples'] for _, part in parts),
+        'warnings': source.warnings,
+    }
+    if source.outcome != 'accepted':
+        row |= {'reason': source.reason, 'message': source.message}
+    if len(splits) > 1:
+        row['split_by_time'] = {split: part['seconds'] for split, part in parts}
+    return row
+
+
+def _pipeline(options: PrepareOptions, estimator: ShardPlan, fingerprint: str) -> dict[str, Any]:
+    return {
+        'parameters': options.record(),
+        'f0_estimator': {'name': estimator.estimator, 'weights_sha256': estimator.estimator_sha256},
+        'versions': {'ddsp': __version__, 'python': platform.python_version()} | _versions(),
+        'code_revision': _revision(),
+        'fingerprint': fingerprint,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision() -> str:
+    """The git revision of the code, where it is a checkout."""
+    here = pathlib.Path(__file__).resolve().parent
+    command = ['git', '-C', str(here), 'rev-parse', 'HEAD']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ''
+
+
+def _now() -> str:
+    """UTC; SOURCE_DATE_EPOCH sets it for reproducible manifests."""
+    epoch = os.environ.get('SOURCE_DATE_EPOCH')
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if epoch:
+        now = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
+    return now.strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + '\n'
+
+
+def _lines(rows: Any) -> str:
+    return ''.join(json.dumps(row) + '\n' for row in rows)

@@ -1,0 +1,149 @@
+"""Running the graph of a preparation: plans in, shards on disk, progress and interruption on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+
+from ddsp.errors import DDSPError
+from pipelines._beam import PipelineOptions, beam
+from pipelines.shards import CANCEL_FILE, FAILURE_MARK, MakeShard, ShardPlan
+
+Progress = Callable[[float, float, str], None]
+
+# By its full name: a bare DirectRunner may fetch and start another engine.
+LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner'
+_POLL_SECS = 0.2
+_ONE_THREAD = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+def build(pipeline: beam.Pipeline, plans: list[ShardPlan], folder: pathlib.Path) -> beam.PCollection[str]:
+    """The graph: only plans (short strings) are shuffled; one call makes one whole shard.
+
+    Args:
+      pipeline: Where to build it.
+      plans: The shards to make.
+      folder: Where they go; every worker sees it.
+
+    Returns:
+      The stems of the shards.
+    """
+    return (
+        pipeline
+        | 'Plans' >> beam.Create([plan.to_json() for plan in plans])
+        | 'Spread' >> beam.Reshuffle()
+        | 'MakeShards' >> beam.ParDo(MakeShard(str(folder)))
+    )
+
+
+def run_shards(
+    plans: list[ShardPlan], folder: pathlib.Path, workers: int, progress: Progress | None = None
+) -> None:
+    """Makes shards on this machine.
+
+    Args:
+      plans: The shards to make.
+      folder: Where they go.
+      workers: Number of processes; 1 works in this one.
+      progress: Called with (seconds of audio done, in all, text).
+
+    Raises:
+      DDSPError: What went wrong in a worker.
+      KeyboardInterrupt: After Ctrl-C, when the workers have stopped.
+    """
+    if not plans:
+        return
+    (folder / CANCEL_FILE).unlink(missing_ok=True)
+    for plan in plans:
+        (folder / f'{plan.stem}.progress').unlink(missing_ok=True)
+    failure: list[BaseException] = []
+    thread = threading.Thread(target=_run, args=(plans, folder, workers, failure), daemon=True)
+    with _quiet_beam(), _one_thread_each(workers):
+        thread.start()
+        try:
+            _follow(thread, plans, folder, progress)
+        except BaseException:
+            (folder / CANCEL_FILE).touch()
+            thread.join(timeout=60)
+            raise
+    if failure:
+        raise _readable(failure[0]) from failure[0]
+
+
+def _run(plans: list[ShardPlan], folder: pathlib.Path, workers: int, failure: list[BaseException]) -> None:
+    options = PipelineOptions(
+        flags=[],
+        runner=LOCAL_RUNNER,
+        direct_num_workers=workers,
+        direct_running_mode='multi_processing' if workers > 1 else 'in_memory',
+    )
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            build(pipeline, plans, folder)
+    except BaseException as error:
+        failure.append(error)
+
+
+def _follow(
+    thread: threading.Thread, plans: list[ShardPlan], folder: pathlib.Path, progress: Progress | None
+) -> None:
+    total = sum(plan.seconds for plan in plans)
+    while thread.is_alive():
+        thread.join(_POLL_SECS)
+        if progress:
+            done = min(total, sum(_seconds_done(folder, plan) for plan in plans))
+            progress(done, total, f'{done:.0f} of {total:.0f} s of audio analysed')
+
+
+def _seconds_done(folder: pathlib.Path, plan: ShardPlan) -> float:
+    try:
+        return float((folder / f'{plan.stem}.progress').read_text() or 0)
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _readable(error: BaseException) -> BaseException:
+    """The worker's own message out of the runner's traceback."""
+    found = re.search(re.escape(FAILURE_MARK) + r'("(?:[^"\\]|\\.)*")', str(error).replace('\\\\', '\\'))
+    if found:
+        with contextlib.suppress(ValueError):
+            return DDSPError(json.loads(found.group(1)))
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return DDSPError(f'the pipeline failed: {lines[-1] if lines else error!r}')
+
+
+@contextlib.contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Processes started inside use one thread for linear algebra each."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    if workers > 1:
+        os.environ.update(dict.fromkeys(_ONE_THREAD, '1'))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet_beam() -> Iterator[None]:
+    """Keeps the runner's own log off the terminal; errors are raised anyway."""
+    logger = logging.getLogger('apache_beam')
+    root = logging.getLogger()
+    levels = logger.level, root.level
+    logger.setLevel(logging.CRITICAL)
+    root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(levels[0])
+        root.setLevel(levels[1])

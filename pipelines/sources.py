@@ -1,0 +1,256 @@
+"""From what the user names to a list of recordings: finding files, looking into them, splitting them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+from ddsp.audio import AudioError, AudioInfo, probe
+from ddsp.errors import DDSPError
+
+# Looked for in folders; a file that is named by itself is opened whatever its name.
+AUDIO_SUFFIXES = frozenset({
+    '.wav', '.wave', '.rf64', '.w64', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.mp2', '.aiff', '.aif',
+    '.aifc', '.caf', '.au', '.snd', '.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.alac',
+    '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
+})  # fmt: skip
+_SKIP_NAMED_OTHERWISE = 'not audio by its name'
+
+
+@dataclasses.dataclass
+class Source:
+    """One input and what became of it.
+
+    Attributes:
+      path: Absolute path.
+      outcome: `'accepted'`, `'rejected'`, `'skipped'` or `'duplicate'`; `''` while it is open.
+      reason: One word for a machine where it was not accepted.
+      message: What a person should know about it.
+      sha256: Of the file's bytes.
+      info: What the header says.
+      warnings: What is odd about it, though it is used.
+    """
+
+    path: str
+    outcome: str = ''
+    reason: str = ''
+    message: str = ''
+    sha256: str = ''
+    info: AudioInfo | None = None
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def reject(self, reason: str, message: str) -> None:
+        """Marks it as unusable."""
+        self.outcome, self.reason, self.message = 'rejected', reason, message
+
+
+def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Source]:
+    """Lists the inputs: files, folders (with all that is in them) and patterns with `*`, `?` or `[...]`.
+
+    Args:
+      sources: One of these or several.
+
+    Returns:
+      One row for each file that was met, in the order of their paths; what is no audio by its name or hidden
+      is there as skipped.
+
+    Raises:
+      DDSPError: A path or a pattern matches nothing, or a folder holds no file.
+    """
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not given:
+        raise DDSPError('no input was named: give files, folders or patterns such as recordings/*.wav')
+    found: dict[str, Source] = {}
+    for item in given:
+        for source in _expand(os.fspath(item)):
+            known = found.get(source.path)
+            if known is None or (known.outcome == 'skipped' and not source.outcome):
+                found[source.path] = source
+    return [found[path] for path in sorted(found)]
+
+
+def _expand(item: str) -> Iterator[Source]:
+    path = os.path.abspath(os.path.expanduser(item))
+    if os.path.isdir(path):
+        yield from _nonempty(item, list(_walk(path, set())))
+    elif os.path.lexists(path):
+        yield Source(path)
+    elif glob.has_magic(item):
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise DDSPError(f'the pattern {item!r} matches no file.')
+        for match in matches:
+            yield from _walk(match, set()) if os.path.isdir(match) else [_judge_name(match)]
+    else:
+        raise DDSPError(f'{item}: no such file or folder.')
+
+
+def _nonempty(item: str, rows: list[Source]) -> list[Source]:
+    if not any(row.outcome != 'skipped' for row in rows):
+        there = f'; {len(rows)} other files were passed over, such as {rows[0].path}' if rows else ''
+        raise DDSPError(f'the folder {item} holds no audio files{there}.')
+    return rows
+
+
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+    """Files below a folder; follows links to folders, but goes into each folder once."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            yield Source(folder, 'skipped', 'loop', 'a folder that was read already')
+            return
+        seen.add((status.st_dev, status.st_ino))
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        yield Source(folder, 'rejected', 'permission', f'{folder}: {error.strerror}.')
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not name.startswith('.'):
+            yield from _walk(path, seen)
+        else:
+            yield _judge_name(path)
+
+
+def _judge_name(path: str) -> Source:
+    name = os.path.basename(path)
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith('.'):
+        return Source(path, 'skipped', 'hidden', 'a hidden file')
+    if suffix and suffix not in AUDIO_SUFFIXES:
+        return Source(path, 'skipped', 'not_audio', _SKIP_NAMED_OTHERWISE)
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            return Source(path, 'skipped', 'not_a_file', 'not a regular file')
+    except OSError:
+        pass  # `survey` says why it cannot be opened
+    return Source(path)
+
+
+def survey(sources: list[Source], report: Callable[[int, int], None] | None = None, threads: int = 8) -> None:
+    """Looks into each open source: its header and its sha256; rejects what is no audio, finds duplicates.
+
+    Args:
+      sources: The rows of `find_sources`; they are filled in.
+      report: Called with (done, all).
+      threads: Files that are read at once.
+    """
+    rows = [source for source in sources if not source.outcome]
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for done, _ in enumerate(pool.map(_look_into, rows), 1):
+            if report:
+                report(done, len(rows))
+    first: dict[str, Source] = {}
+    for source in rows:
+        if not source.outcome and first.setdefault(source.sha256, source) is not source:
+            original = first[source.sha256].path
+            source.outcome, source.reason = 'duplicate', 'duplicate'
+            source.message = f'the same bytes as {original}, which is used'
+
+
+def _look_into(source: Source) -> None:
+    try:
+        source.info = probe(source.path)
+        with open(source.path, 'rb') as file:
+            source.sha256 = _sha256(file)
+    except AudioError as error:
+        source.reject(error.reason, str(error))
+    except OSError as error:
+        source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
+
+
+def _sha256(file: object) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):  # type: ignore[attr-defined]
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a recording that goes into one split.
+
+    Attributes:
+      path: The file.
+      sha256: Of its bytes.
+      split: Where it goes.
+      start_s: Where it begins, in seconds.
+      end_s: Where it ends; None for the end of the recording.
+      seconds: Its length as the header has it; 0 where that does not say.
+    """
+
+    path: str
+    sha256: str
+    split: str
+    start_s: float = 0.0
+    end_s: float | None = None
+    seconds: float = 0.0
+
+
+def split_sources(sources: list[Source], splits: dict[str, float], grid_s: float = 0.004) -> list[Piece]:
+    """Decides which recording goes into which split, by a hash of its content.
+
+    The hash keeps the decision when recordings are added, moved or renamed. No split stays empty where there
+    are as many recordings as splits. A single recording is split by time.
+
+    Args:
+      sources: The usable recordings.
+      splits: Share of each split.
+      grid_s: A single recording is cut at multiples of this, in seconds.
+
+    Returns:
+      One piece for each recording; for a single recording one for each split.
+    """
+    if len(sources) == 1 and len(splits) > 1:
+        return _split_by_time(sources[0], splits, grid_s)
+    chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
+    ranked = sorted(sources, key=_position, reverse=True)
+    for split in splits:
+        if split in chosen.values():
+            continue
+        counts = {name: list(chosen.values()).count(name) for name in splits}
+        largest = max(counts, key=lambda name: counts[name])
+        if counts[largest] > 1:
+            taken = next(source for source in ranked if chosen[source.sha256] == largest)
+            chosen[taken.sha256] = split
+    return [
+        Piece(source.path, source.sha256, chosen[source.sha256], seconds=_seconds(source))
+        for source in sources
+    ]
+
+
+def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:
+    seconds = _seconds(source)
+    pieces, start, share = [], 0.0, 0.0
+    for i, (name, part) in enumerate(splits.items()):
+        share += part
+        last = i == len(splits) - 1
+        end = seconds if last else round(share * seconds / grid_s) * grid_s
+        pieces.append(Piece(source.path, source.sha256, name, start, None if last else end, end - start))
+        start = end
+    return pieces
+
+
+def _position(source: Source) -> float:
+    """A number from 0 to 1 that belongs to the content of a recording."""
+    digest = hashlib.sha256(b'ddsp split:' + source.sha256.encode()).digest()
+    return int.from_bytes(digest[:8], 'big') / 2**64
+
+
+def _split_of(position: float, splits: dict[str, float]) -> str:
+    edge = 0.0
+    for name, share in splits.items():
+        edge += share
+        if position < edge:
+            return name
+    return name
+
+
+def _seconds(source: Source) -> float:
+    return (source.info.duration_s if source.info else None) or 0.0
