@@ -1,0 +1,78 @@
+"""What every data provider can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from ddsp.dataset import DatasetError
+
+# What tf.data raises for records that are cut short, altered, or of other lengths than expected.
+UNREADABLE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
+
+
+class DataProvider:
+    """Base of providers: subclasses implement `get_dataset(shuffle)`.
+
+    Args:
+      sample_rate: Of the feature `audio`, Hz.
+      frame_rate: Of the frame-wise features, frames per second.
+    """
+
+    can_start_later = (
+        False  # get_batch takes `start`, the number of examples that a resumed training has seen
+    )
+
+    def __init__(self, sample_rate: int, frame_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._frame_rate = frame_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the feature `audio`, Hz."""
+        return self._sample_rate
+
+    @property
+    def frame_rate(self) -> int:
+        """Of the frame-wise features, frames per second."""
+        return self._frame_rate
+
+    def get_dataset(self, shuffle: bool) -> tf.data.Dataset:
+        """One pass over the examples, dictionaries of features."""
+        raise NotImplementedError(f'{type(self).__name__} must implement get_dataset(shuffle)')
+
+    def get_batch(
+        self, batch_size: int, shuffle: bool = True, repeats: int = -1, drop_remainder: bool = True
+    ) -> tf.data.Dataset:
+        """Batches of examples.
+
+        Args:
+          batch_size: Examples of a batch.
+          shuffle: Whether the order is random.
+          repeats: Passes over the data; -1: without end.
+          drop_remainder: Leave out a last batch that is not full.
+
+        Returns:
+          Dataset of dictionaries of tensors `[batch, ...]`.
+        """
+        dataset = self.get_dataset(shuffle).repeat(repeats)
+        return dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+
+    def explain(self, error: Exception) -> DatasetError:
+        """A readable error for what tf.data raised while reading."""
+        return DatasetError(f'the data cannot be read: {str(error).strip().splitlines()[0]}')
+
+
+def iterate(provider: DataProvider, dataset: tf.data.Dataset) -> Iterator[Any]:
+    """Iterates over a provider's dataset; unreadable data is a DatasetError that names the file."""
+    batches = iter(dataset)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UNREADABLE as error:
+            raise provider.explain(error) from error
+        yield batch

@@ -1,0 +1,104 @@
+"""One place that sets everything that follows from sample rate, frame rate and length."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import gin
+
+from ddsp.dataset import Dataset
+from ddsp.errors import ConfigError
+from ddsp.training import config
+
+_BASE_RATE = 16000  # the rate for which the FFT sizes of SpectralLoss are meant
+_FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
+
+
+def configure_rates(
+    sample_rate: int, frame_rate: int, example_secs: float, centered: bool = False
+) -> dict[str, Any]:
+    """Sets the parameters of all parts that depend on rates and length, in the configuration.
+
+    Args:
+      sample_rate: Of the audio, Hz.
+      frame_rate: Of the features, frames per second.
+      example_secs: Length of an example, s.
+      centered: Whether the features have one frame more.
+
+    Returns:
+      The parameters that were set.
+
+    Raises:
+      ConfigError: The hop (sample_rate / frame_rate) or the number of frames or samples is not whole; the message
+        holds the nearest legal values.
+    """
+    check_rates(sample_rate, frame_rate, example_secs)
+    hop = sample_rate // frame_rate
+    n_frames = round(frame_rate * example_secs)
+    online = _preprocessor_name().endswith('OnlineF0PowerPreprocessor')
+    # Online preprocessing keeps the extra frame, which a final Crop takes away again.
+    n_samples = hop * (n_frames + (1 if online and centered else 0))
+    values: dict[str, Any] = {'Crop.frame_size': hop} if online and centered else {}
+    for name in ('F0LoudnessPreprocessor', 'F0PowerPreprocessor'):
+        values |= {
+            f'{name}.time_steps': n_frames,
+            f'{name}.frame_rate': frame_rate,
+            f'{name}.sample_rate': sample_rate,
+        }
+    values['OnlineF0PowerPreprocessor.frame_rate'] = frame_rate
+    values['OnlineF0PowerPreprocessor.padding'] = 'center' if centered else 'same'
+    for name in ('Harmonic', 'Sinusoidal', 'Wavetable'):
+        values |= {f'{name}.n_samples': n_samples, f'{name}.sample_rate': sample_rate}
+    values['FilteredNoise.n_samples'] = n_samples
+    for name in ('TFRecordProvider', 'LegacyTFRecordProvider'):
+        values |= {
+            f'{name}.sample_rate': sample_rate,
+            f'{name}.frame_rate': frame_rate,
+            f'{name}.example_secs': example_secs,
+            f'{name}.centered': centered,
+        }
+    if sample_rate >= 2 * _BASE_RATE and not config.is_bound('SpectralLoss.fft_sizes'):
+        factor = round(sample_rate / _BASE_RATE)
+        values['SpectralLoss.fft_sizes'] = tuple(factor * size for size in _FFT_SIZES)
+    for name, value in values.items():
+        config.bind(name, value)
+    return values
+
+
+def configure_for_dataset(dataset: Dataset) -> dict[str, Any]:
+    """`configure_rates` with the rates and the length of a prepared dataset."""
+    return configure_rates(dataset.sample_rate, dataset.frame_rate, dataset.example_secs, dataset.centered)
+
+
+def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:
+    """Raises a ConfigError, with the nearest legal values, unless hop, frames and samples are whole numbers."""
+    for name, value in (
+        ('sample_rate', sample_rate),
+        ('frame_rate', frame_rate),
+        ('example_secs', example_secs),
+    ):
+        if not value > 0:
+            raise ConfigError(f'{name} is {value}; it must be above 0')
+    if sample_rate % frame_rate:
+        legal = [r for r in range(1, sample_rate + 1) if sample_rate % r == 0]
+        below, above = max(r for r in legal if r < frame_rate), min(r for r in legal if r > frame_rate)
+        raise ConfigError(
+            f'frame_rate {frame_rate} does not divide sample_rate {sample_rate}; the nearest that do are {below} '
+            f'and {above} frames per second'
+        )
+    frames = Fraction(str(example_secs)) * frame_rate
+    if frames.denominator != 1:
+        nearest = max(round(frames), 1) / frame_rate
+        raise ConfigError(
+            f'example_secs {example_secs} is {float(frames):g} frames at frame_rate {frame_rate}; it must be a whole '
+            f'number: the nearest length is {nearest:g} s'
+        )
+
+
+def _preprocessor_name() -> str:
+    try:
+        bound = gin.query_parameter('Autoencoder.preprocessor')
+    except ValueError:
+        return ''
+    return getattr(bound, 'selector', '')
