@@ -10,6 +10,7 @@ from keras import ops
 
 from ddsp import core, spectral_ops
 from ddsp.errors import ConfigError
+from ddsp.losses import fused
 from ddsp.losses.base import Loss, check_loss_type, mean_difference
 
 Tensor = Any
@@ -78,7 +79,7 @@ class SpectralLoss(Loss):
         Returns:
           Scalar.
         """
-        return _total(self.get_terms(target_audio, audio, weights))
+        return self._evaluate(target_audio, audio, weights)[0]
 
     def get_terms(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None = None) -> Terms:
         """Each term by itself: `{(fft size, term): scalar}`; their sum is the loss.
@@ -86,25 +87,27 @@ class SpectralLoss(Loss):
         The terms are 'mag', 'delta_time', 'delta_freq', 'cumsum_freq', 'logmag' at each FFT size, and
         (None, 'loudness'); each is multiplied by its weight, and those of weight 0 are absent.
         """
-        target_audio, audio = core.tf_float32(target_audio), core.tf_float32(audio)
-        _check_same_shape(target_audio, audio)
+        target_audio, audio = _as_signals(target_audio, audio)
         terms: Terms = {}
-        for size in self.fft_sizes:
+        active = self._active_terms()
+        for size in self.fft_sizes if active else ():
             target, value = (
                 spectral_ops.compute_mag(target_audio, size),
                 spectral_ops.compute_mag(audio, size),
             )
-            for term, weight, transform in self._active_terms():
+            for term, weight, transform in active:
                 difference = mean_difference(transform(target), transform(value), self.loss_type, weights)
                 terms[size, term] = weight * difference
-        if self.loudness_weight:
-            target, value = (spectral_ops.compute_loudness(x, n_fft=2048) for x in (target_audio, audio))
-            if weights is not None and len(ops.shape(weights)) == 3:
-                weights = ops.mean(core.tf_float32(weights), axis=-1)  # loudness has no frequency axis
-            terms[None, 'loudness'] = self.loudness_weight * mean_difference(
-                target, value, self.loss_type, weights
-            )
-        return terms
+        return {**terms, **self._loudness_term(target_audio, audio, weights)}
+
+    def _loudness_term(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None) -> Terms:
+        if not self.loudness_weight:
+            return {}
+        target, value = (spectral_ops.compute_loudness(x, n_fft=2048) for x in (target_audio, audio))
+        if weights is not None and len(ops.shape(weights)) == 3:
+            weights = ops.mean(core.tf_float32(weights), axis=-1)  # loudness has no frequency axis
+        difference = mean_difference(target, value, self.loss_type, weights)
+        return {(None, 'loudness'): self.loudness_weight * difference}
 
     def loss_and_metrics(
         self, target_audio: Tensor, audio: Tensor, weights: Tensor | None = None
@@ -121,12 +124,32 @@ class SpectralLoss(Loss):
           'loudness' where it has a weight; the metrics sum to the loss and are not to be added to it. The
           names start with the name of the layer.
         """
-        terms = self.get_terms(target_audio, audio, weights)
+        total, terms = self._evaluate(target_audio, audio, weights)
         metrics: dict[str, Tensor] = {}
         for (size, term), value in terms.items():
             key = f'{self.name}_{size or term}'
             metrics[key] = metrics[key] + value if key in metrics else value
-        return {self.name: _total(terms)}, metrics
+        return {self.name: total}, metrics
+
+    def _evaluate(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None) -> tuple[Tensor, Terms]:
+        """The loss, and its terms (without a gradient where the quick path made them)."""
+        active = {term for term, *_ in self._active_terms()}
+        plain = self.loss_type == 'L1' and weights is None and active and active <= {'mag', 'logmag'}
+        if not plain or not fused.supports(self.fft_sizes):
+            terms = self.get_terms(target_audio, audio, weights)
+            return _total(terms), terms
+        target_audio, audio = _as_signals(target_audio, audio)
+        loss, parts = fused.l1_spectral_loss(
+            target_audio, audio, self.fft_sizes, self.mag_weight, self.logmag_weight
+        )
+        terms = {
+            (size, term): parts[i, j]
+            for i, size in enumerate(self.fft_sizes)
+            for j, term in enumerate(('mag', 'logmag'))
+            if term in active
+        }
+        loudness = self._loudness_term(target_audio, audio, None)
+        return loss + _total(loudness), {**terms, **loudness}
 
     def _active_terms(self) -> list[tuple[str, float, Callable[[Tensor], Tensor]]]:
         """Name, weight and transform of the magnitudes for each term that counts."""
@@ -159,7 +182,9 @@ def _check_fft_sizes(fft_sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _check_same_shape(target_audio: Tensor, audio: Tensor) -> None:
+def _as_signals(target_audio: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as [batch, n_samples] float32; a ConfigError unless they have the same shape."""
+    target_audio, audio = core.tf_float32(target_audio), core.tf_float32(audio)
     target_shape, shape = tuple(target_audio.shape), tuple(audio.shape)
     same = len(shape) == len(target_shape) and all(
         a == b or None in (a, b) for a, b in zip(target_shape, shape, strict=True)
@@ -169,3 +194,4 @@ def _check_same_shape(target_audio: Tensor, audio: Tensor) -> None:
             f'target_audio has shape {target_shape} and audio {shape}: [batch, n_samples] of the same length '
             'is needed for both'
         )
+    return spectral_ops.to_mono(target_audio), spectral_ops.to_mono(audio)

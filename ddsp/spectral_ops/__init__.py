@@ -2,7 +2,7 @@
 
 from ddsp.framing import get_framed_lengths
 from ddsp.loudness import DB_RANGE
-from ddsp.spectral_ops.frames import frame, pad, pad_or_trim_to_expected_length
+from ddsp.spectral_ops.frames import frame, pad, pad_or_trim_to_expected_length, to_mono
 from ddsp.spectral_ops.levels import compute_loudness, compute_power, compute_rms_energy
 from ddsp.spectral_ops.spectra import (
     compute_logmag,
@@ -37,4 +37,5 @@ __all__ = [
     'pad_or_trim_to_expected_length',
     'stft',
     'stft_np',
+    'to_mono',
 ]
