@@ -1,0 +1,120 @@
+"""Makes the pictures in docs/ again: `make docs`.
+
+The plots of the reference pages need nothing; the pictures in README.md (a spectrogram pair and the MLflow UI) come from
+a finished `make demo`, and the screenshot needs Chromium (Debian's package `chromium`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+IMAGES = pathlib.Path(__file__).parent / 'images'
+_START_S = 90.0  # the MLflow server takes 20 to 40 s to answer on 2 busy cores
+
+
+def main() -> int:
+    """Draws what can be drawn here and says what was left out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--demo', default='ddsp-demo', help='folder of a finished demo (default: %(default)s)')
+    parser.add_argument('--only', choices=['plots', 'demo', 'ui'], help='only these')
+    arguments = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    if arguments.only in (None, 'plots'):
+        from docs import plots_dsp, plots_spectral
+
+        plots_dsp.main(IMAGES)
+        plots_spectral.main(IMAGES)
+    if arguments.only in (None, 'demo'):
+        _demo_pictures(pathlib.Path(arguments.demo))
+    if arguments.only in (None, 'ui'):
+        _ui_screenshots(pathlib.Path(arguments.demo))
+    return 0
+
+
+def _demo_pictures(demo: pathlib.Path) -> None:
+    """Copies the pictures that the demo drew of its own sound."""
+    for name in ('resynthesis.png', 'transfer.png'):
+        source = demo / 'sound' / name
+        if not source.exists():
+            print(f'left out {name}: {source} is not there; run `make demo` first')
+            continue
+        shutil.copyfile(source, IMAGES / f'demo-{name}')
+        print(IMAGES / f'demo-{name}')
+
+
+def _ui_screenshots(demo: pathlib.Path) -> None:
+    """Opens the MLflow UI on the demo's run and photographs it."""
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    run_file = demo / 'run' / 'run.json'
+    if chromium is None or not run_file.exists():
+        print(f'left out the MLflow UI: chromium {chromium or "is not installed"}, {run_file} '
+              f'{"exists" if run_file.exists() else "is not there: run `make demo` first"}')
+        return
+    import json
+
+    run = json.loads(run_file.read_text())
+    with _mlflow_ui() as address:
+        page = f'{address}/#/experiments/{run["experiment_id"]}/runs/{run["run_id"]}'
+        for name, tail in (('mlflow-metrics.png', '/model-metrics'), ('mlflow-artifacts.png', '/artifacts/listen.html')):
+            _photograph(chromium, page + tail, IMAGES / name)
+
+
+@contextlib.contextmanager
+def _mlflow_ui() -> Iterator[str]:
+    """A UI on a free loopback port, stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, '-m', 'experiments.cli', 'ui', '--port', str(port), '--no-browser']
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    address = f'http://127.0.0.1:{port}'
+    try:
+        _wait_for(address, server)
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
+        server.wait(20)
+
+
+def _wait_for(address: str, server: subprocess.Popen) -> None:
+    """Returns when the server answers."""
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(f'{address}/health', timeout=2)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise SystemExit(f'the MLflow UI did not answer at {address}')
+
+
+def _photograph(chromium: str, page: str, path: pathlib.Path) -> None:
+    """One screenshot; the time budget lets the page draw its charts."""
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                chromium, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--hide-scrollbars',
+                '--disable-background-networking', '--disable-component-update', '--disable-sync',
+                f'--user-data-dir={profile}', '--window-size=1500,1100', '--virtual-time-budget=20000',
+                f'--screenshot={path}', page,
+            ],
+            check=True, timeout=180, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    print(path)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
