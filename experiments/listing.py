@@ -96,13 +96,13 @@ def close_abandoned(client: MlflowClient) -> list[str]:
     closed = []
     for run in store.search(client, here):
         pid = run.data.tags.get('ddsp.pid', '')
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not process_exists(int(pid)):
             client.set_terminated(run.info.run_id, 'KILLED')
             closed.append(run.info.run_id)
     return closed
 
 
-def _alive(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
     """Whether a process of that number exists."""
     try:
         os.kill(pid, 0)

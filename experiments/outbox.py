@@ -8,6 +8,7 @@ delivers the rest.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -49,6 +50,7 @@ class Outbox:
         self._hurry = False
         self.problem = ''  # why the last delivery failed; '' when all is well
         self.rejected: list[str] = []
+        _end_last_line(self._journal)
         rows = read_rows(self._journal)
         self._sent = 0 if resend else self._read_sent()
         self._next = max([row['n'] for row in rows], default=0) + 1
@@ -161,6 +163,13 @@ class Outbox:
             return int(self._sent_file.read_text())
         except (OSError, ValueError):
             return 0
+
+
+def _end_last_line(journal: pathlib.Path) -> None:
+    """Ends a line that a crash has cut off, so that the next row does not become a part of it."""
+    with contextlib.suppress(OSError), journal.open('rb+') as file:
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b'\n':
+            file.write(b'\n')
 
 
 def read_rows(journal: pathlib.Path) -> list[Row]:

@@ -83,7 +83,6 @@ def native_noise_hidden() -> Iterator[None]:
             raise
         else:
             _restore(saved)
-    os.close(saved)
 
 
 def _restore(saved: int) -> None:
@@ -91,6 +90,7 @@ def _restore(saved: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         sys.stderr.flush()
     os.dup2(saved, 2)
+    os.close(saved)
 
 
 def load_keras() -> None:

@@ -22,6 +22,7 @@ from experiments import quiet
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
+INTERRUPTED_MESSAGE = 'Interrupted. The same command goes on from here.'
 
 app = typer.Typer(
     name='ddsp',
@@ -88,6 +89,8 @@ def _load_commands() -> None:
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: handled as Ctrl-C is, so that a run is closed and what was made is kept."""
 
+    exit_code = TERMINATED
+
 
 def _terminate_like_interrupt() -> Any:
     """Makes SIGTERM raise in the main thread; returns the previous handler, None where it was not changed."""
@@ -106,15 +109,18 @@ def _terminate_like_interrupt() -> Any:
 def _run(arguments: list[str], debug: bool) -> int:
     """Runs the command and turns whatever it raises into a message and a status."""
     command = typer.main.get_command(app)
+    if '_DDSP_COMPLETE' in os.environ:  # the shell asks what could be typed next
+        return command.main(args=arguments, prog_name='ddsp', standalone_mode=False) or 0
     try:
-        status = command.main(args=arguments, prog_name='ddsp', standalone_mode=False)
-        status = int(status or 0)
-        if status == INTERRUPTED:  # typer turned the KeyboardInterrupt into this
-            _say('Interrupted. The same command goes on from here.')
-        return status
+        # Not command.main(), which would make a bare status of Ctrl-C and lose what was interrupted.
+        with command.make_context('ddsp', arguments) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
     except (KeyboardInterrupt, typer.Abort) as stop:
-        _say('Interrupted. The same command goes on from here.')
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        told = str(stop)
+        _say(f'{told[0].upper()}{told[1:]}.' if told else INTERRUPTED_MESSAGE)
+        return getattr(stop, 'exit_code', INTERRUPTED)
     except BrokenPipeError:
         _discard_stdout()
         return 1

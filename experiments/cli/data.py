@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
+import re
 from typing import Annotated
 
 import typer
@@ -15,6 +18,8 @@ PANEL = 'Data'
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp doctor --json[/bold]')
 def doctor(as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False) -> int:
     """Show what is installed and usable here, and what is missing."""
+    from rich.markup import escape
+
     from experiments import doctor as checks
 
     report = checks.run_checks()
@@ -27,8 +32,112 @@ def doctor(as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] 
         checks.WARNING: '[yellow]--[/yellow]',
         checks.MISSING: '[red]missing[/red]',
     }
-    rows = [(marks[check.state], check.name, check.found, check.advice) for check in report]
+    rows = [(marks[check.state], check.name, escape(check.found), escape(check.advice)) for check in report]
     output.print_table('', ('', 'What', 'Found', 'Advice'), rows)
     if missing:
         output.say(f'{len(missing)} required {"thing is" if len(missing) == 1 else "things are"} missing.')
     return int(bool(missing))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp prepare recordings/ --output data --name violin --f0 swift[/bold]',
+)
+def prepare(
+    sources: Annotated[
+        list[str], typer.Argument(metavar='SOURCE...', help='Files, folders or patterns of audio.')
+    ],
+    root: Annotated[
+        pathlib.Path,
+        typer.Option('--output', help='Folder of all datasets; this one is OUTPUT/NAME/VERSION.'),
+    ] = pathlib.Path('data'),
+    name: Annotated[
+        str, typer.Option('--name', help='Name of the dataset; that of the source by default.')
+    ] = '',
+    version: Annotated[
+        str, typer.Option('--version', help='Such as 1.0.0; the newest while nothing changed, else the next.')
+    ] = '',
+    sample_rate: Annotated[int, typer.Option('--sample-rate', help='Of the audio, Hz.')] = 16000,
+    frame_rate: Annotated[
+        int, typer.Option('--frame-rate', help='Of f0 and loudness, frames per second.')
+    ] = 250,
+    example_secs: Annotated[
+        float, typer.Option('--example-secs', help='Length of an example, seconds.')
+    ] = 4.0,
+    hop_secs: Annotated[float, typer.Option('--hop-secs', help='Between starts of examples, seconds.')] = 1.0,
+    f0: Annotated[
+        str, typer.Option('--f0', help='Pitch estimator; `ddsp doctor` lists those usable here.')
+    ] = 'auto',
+    viterbi: Annotated[
+        bool, typer.Option('--viterbi/--no-viterbi', help='Join f0 frames by a likely path.')
+    ] = True,
+    splits: Annotated[
+        str, typer.Option('--splits', help='Share of the recordings of each split.')
+    ] = 'train=0.8,test=0.2',
+    num_shards: Annotated[
+        int | None,
+        typer.Option('--num-shards', min=1, help='Files of each split; about a minute each by default.'),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option('--workers', min=1, help='Processes; what cores and memory allow by default.'),
+    ] = None,
+    max_rejected: Annotated[
+        float, typer.Option('--max-rejected', min=0, max=1, help='Share of inputs that may be unusable.')
+    ] = 1.0,
+    centered: Annotated[
+        bool, typer.Option('--centered/--no-centered', help='One frame more, at the end of the example.')
+    ] = False,
+    pad_tail: Annotated[
+        bool,
+        typer.Option('--pad-tail/--drop-tail', help='Pad and mask the end of a recording, or leave it out.'),
+    ] = True,
+    channel: Annotated[
+        str, typer.Option('--channel', help="'mix', or the number of the channel from 0.")
+    ] = 'mix',
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> int:
+    """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
+    from pipelines.options import PrepareOptions
+    from pipelines.prepare import prepare_dataset
+
+    options = PrepareOptions(
+        sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs, f0=f0,
+        viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
+        max_rejected=max_rejected, centered=centered, pad_tail=pad_tail,
+        channel=int(channel) if channel.isdigit() else channel,
+    )  # fmt: skip
+    with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
+        result = prepare_dataset(
+            sources, root, name or _name_of(sources[0]), version or None, options=options, progress=progress
+        )
+    if as_json:
+        output.print_json(dataclasses.asdict(result))
+        return 0
+    output.print_table('', ('', ''), result.summary_rows(), header=False)
+    if result.rejected:
+        print(f'Why: {result.path}/rejected.jsonl')
+    print(f'Next: ddsp train {result.path.parent}')
+    return 0
+
+
+def _name_of(source: str) -> str:
+    """A dataset's name from where its recordings are."""
+    stem = re.sub(r'\W+', '_', pathlib.Path(source).resolve().stem).strip('_').lower()
+    return stem if stem[:1].isalpha() else f'data_{stem}'.strip('_')
+
+
+def _parse_splits(text: str) -> dict[str, float]:
+    """'train=0.8,test=0.2' as a dictionary."""
+    splits = {}
+    for part in text.split(','):
+        name, equals, share = part.partition('=')
+        try:
+            splits[name.strip()] = float(share)
+        except ValueError:
+            equals = ''
+        if not equals:
+            raise typer.BadParameter(
+                f'{text!r}: expected shares such as train=0.8,test=0.2', param_hint='--splits'
+            )
+    return splits

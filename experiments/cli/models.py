@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import pathlib
 from typing import Annotated
 
 import typer
@@ -10,6 +12,109 @@ from experiments.cli import output
 from experiments.cli.app import app
 
 PANEL = 'Models'
+
+
+class ExportFormat(str, enum.Enum):
+    """What `ddsp export` can write."""
+
+    impulse_response = 'impulse-response'
+    saved_model = 'saved-model'
+
+
+ModelOption = Annotated[
+    str, typer.Option('--model', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.')
+]
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp transfer flute.wav --model models:/violin@champion --output violin.wav '
+    '--pitch-shift 12[/bold]',
+)
+def transfer(
+    audio: Annotated[pathlib.Path, typer.Argument(metavar='INPUT', help='Recording to play on the model.')],
+    model: ModelOption,
+    to: Annotated[pathlib.Path, typer.Option('--output', help='WAV to write.')],
+    pitch_shift: Annotated[
+        str, typer.Option('--pitch-shift', help="Semitones; 'auto' moves into the model's range by octaves.")
+    ] = 'auto',
+    loudness_shift: Annotated[float, typer.Option('--loudness-shift', help='Decibels.')] = 0.0,
+    match_loudness: Annotated[
+        bool, typer.Option('--match-loudness/--keep-loudness', help="Fit the dynamics to the model's.")
+    ] = True,
+    reverb: Annotated[
+        bool, typer.Option('--reverb/--no-reverb', help="Keep the model's room, or leave it out.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> int:
+    """Play a recording on a trained instrument (timbre transfer)."""
+    from ddsp import audio as audio_files
+    from experiments import quiet
+    from experiments.registry import resolve_bundle
+
+    shift = _semitones(pitch_shift)
+    samples = audio_files.load_audio(audio, sample_rate=None)
+    sample_rate = audio_files.probe(audio).sample_rate
+    folder = resolve_bundle(model)
+    quiet.load_keras()
+    from ddsp import inference
+
+    result = inference.transfer(
+        inference.load_bundle(folder), samples, sample_rate, pitch_shift_semitones=shift,
+        loudness_shift_db=loudness_shift, match_loudness=match_loudness, reverb=reverb,
+    )  # fmt: skip
+    audio_files.write_wav(to, result.audio, result.sample_rate)
+    if as_json:
+        output.print_json({'output': str(to), 'pitch_shift_semitones': result.pitch_shift_semitones})
+    else:
+        print(f'{to} (pitch shifted by {result.pitch_shift_semitones:+g} semitones)')
+    return 0
+
+
+def _semitones(text: str) -> float | str:
+    """'auto' or a number."""
+    if text == 'auto':
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a number nor 'auto'.", param_hint='--pitch-shift'
+        ) from None
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp export runs/violin-laptop --format impulse-response --output room.wav[/bold]',
+)
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(metavar='MODEL', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.'),
+    ],
+    form: Annotated[ExportFormat, typer.Option('--format', help='What to export.')],
+    to: Annotated[pathlib.Path, typer.Option('--output', help='File or folder to write.')],
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> int:
+    """Write a model, or a part of it, for other programs."""
+    from experiments import quiet
+    from experiments.registry import resolve_bundle
+
+    folder = resolve_bundle(model)
+    quiet.load_keras()
+    from ddsp import export as exporting
+    from ddsp import inference
+
+    bundle = inference.load_bundle(folder)
+    if form is ExportFormat.impulse_response:
+        path = exporting.export_impulse_response(bundle, to)
+    else:
+        path = exporting.export_saved_model(bundle, to)
+    if as_json:
+        output.print_json({'output': str(path), 'format': form.value})
+    else:
+        print(path)
+    return 0
 
 
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp promote violin-2 --name violin[/bold]')

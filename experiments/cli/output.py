@@ -32,10 +32,18 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numeric: Sequence[str] = (),
+    *,
+    header: bool = True,
 ) -> None:
     """A table on stdout; columns named in `numeric` are aligned to the right, cells may hold rich markup."""
-    made = Table(title=title or None, title_justify='left', header_style='bold', box=None, pad_edge=False)
+    made = Table(
+        title=title or None, title_justify='left', header_style='bold', box=None, pad_edge=False,
+        show_header=header,
+    )  # fmt: skip
     for column in columns:
         made.add_column(column, justify='right' if column in numeric else 'left', overflow='fold')
     for row in rows:

@@ -51,7 +51,7 @@ def runs(
     from experiments import listing, store
 
     if sync is not None:
-        from experiments.track import sync as deliver
+        from experiments.delivery import sync as deliver
 
         count = deliver(sync)
         output.print_json({'recorded': count}) if as_json else print(f'{count} entries recorded.')

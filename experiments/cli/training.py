@@ -1,1 +1,233 @@
 """`ddsp train`, `ddsp evaluate`, `ddsp sweep` and `ddsp demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli import output
+from experiments.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from experiments.sweep import SweepResult
+    from experiments.sweep_spec import SweepSpec
+
+PANEL = 'Training'
+
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(metavar='DATASET', help='Dataset directory: its version, its name, or a root with one.'),
+]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON.')]
+ExperimentOption = Annotated[str, typer.Option('--experiment', help='MLflow experiment.')]
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp train data/violin --preset laptop --steps 2000 --gin-param '
+    '"Trainer.learning_rate = 0.001"[/bold]',
+)
+def train(
+    dataset: DatasetArgument,
+    preset: Annotated[str, typer.Option('--preset', help="Packaged configuration, such as 'laptop'.")] = '',
+    gin_file: Annotated[
+        list[str] | None,
+        typer.Option('--gin-file', help='Gin file, packaged or your own; may be given again.'),
+    ] = None,
+    gin_param: Annotated[
+        list[str] | None, typer.Option('--gin-param', help="Binding such as 'Trainer.learning_rate = 0.001'.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option('--steps', min=1, help='Training steps in total.')] = None,
+    batch_size: Annotated[int | None, typer.Option('--batch-size', min=1, help='Examples in a step.')] = None,
+    seed: Annotated[int, typer.Option('--seed', min=0, help='Of weights, order of examples and noise.')] = 0,
+    save_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option('--save-dir', help='Training folder; runs/DATASET-PRESET by default.'),
+    ] = None,
+    experiment: ExperimentOption = 'ddsp',
+    run_name: Annotated[str, typer.Option('--run-name', help='That of the folder by default.')] = '',
+    evaluate: Annotated[
+        bool, typer.Option('--evaluate/--no-evaluate', help='Evaluate on the held-out examples at the end.')
+    ] = True,
+    register: Annotated[str, typer.Option('--register', help='Register the model under this name.')] = '',
+    as_json: JsonOption = False,
+) -> int:
+    """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
+    from experiments import quiet
+
+    quiet.load_keras()
+    from ddsp.dataset import open_dataset
+    from experiments.run import dataset_warnings, train_run
+
+    for warning in dataset_warnings(open_dataset(dataset)):
+        output.say(f'Warning: {warning}')
+    with output.progress('Training', enabled=not as_json) as progress:
+        result = train_run(
+            dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
+            experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size, seed=seed,
+            evaluate=evaluate, register_as=register or None, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        output.print_json(dataclasses.asdict(result))
+        return 0
+    _print_metrics(result.metrics)
+    rows = [('run', result.run_id), ('folder', result.save_dir), ('model', result.bundle)]
+    rows += [('listen', result.listen_page)] if result.listen_page else []
+    output.print_table('', ('', ''), rows, header=False)
+    print(f'Next: ddsp ui --run {result.run_id[:8]}')
+    return 0
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    """Metrics that people look at first, as a table."""
+    from experiments.page import format_number
+
+    shown = ('losses/', 'eval/', 'speed/', 'held_out/')
+    rows = [(name, format_number(value)) for name, value in sorted(metrics.items()) if name.startswith(shown)]
+    output.print_table('', ('Metric', 'Value'), rows, numeric=('Value',))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp evaluate models:/violin@champion data/violin --split test[/bold]',
+)
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(metavar='MODEL', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.'),
+    ],
+    dataset: DatasetArgument,
+    split: Annotated[str, typer.Option('--split', help='Split of the dataset.')] = 'test',
+    f0: Annotated[str, typer.Option('--f0', help='Pitch estimator for the generated audio.')] = 'auto',
+    limit: Annotated[
+        int | None, typer.Option('--limit', min=1, help='Evaluate at most so many examples.')
+    ] = None,
+    to: Annotated[
+        pathlib.Path | None, typer.Option('--output', help='Folder for WAV pairs, pictures and listen.html.')
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Evaluate a model on held-out examples: spectral loss, loudness, f0 of the generated audio."""
+    from experiments import quiet
+
+    quiet.load_keras()
+    from experiments.evaluation import evaluate_model
+
+    with output.progress('Evaluating', enabled=not as_json) as progress:
+        result = evaluate_model(
+            model, dataset, split, estimator=f0, limit=limit, folder=to, progress=progress
+        )
+    if as_json:
+        output.print_json({'metrics': result.metrics, 'examples': result.rows})
+        return 0
+    _print_metrics(result.metrics)
+    if result.listen_page:
+        print(f'Listen: {result.listen_page}')
+    return 0
+
+
+@app.command(
+    rich_help_panel=PANEL, epilog='Example: [bold]ddsp sweep sweep.yaml data/violin --workers 2[/bold]'
+)
+def sweep(
+    spec: Annotated[
+        pathlib.Path, typer.Argument(metavar='SPEC', help='YAML file; docs/experiments.md describes it.')
+    ],
+    dataset: DatasetArgument,
+    workers: Annotated[int, typer.Option('--workers', min=1, help='Processes on this machine.')] = 1,
+    trials: Annotated[
+        int | None, typer.Option('--trials', min=1, help="Trials, in place of the file's.")
+    ] = None,
+    sweep_dir: Annotated[
+        pathlib.Path | None, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')
+    ] = None,
+    storage: Annotated[
+        str, typer.Option('--storage', help='Database of the study (sqlite:///... or postgresql://...).')
+    ] = '',
+    experiment: ExperimentOption = 'ddsp',
+    as_json: JsonOption = False,
+) -> int:
+    """Train over a space of parameters. The same command joins, and goes on after an interruption."""
+    from experiments import quiet
+    from experiments.sweep import SweepPlace, run_sweep
+    from experiments.sweep_spec import load_spec
+
+    loaded = load_spec(spec)
+    if trials is not None:
+        loaded = dataclasses.replace(loaded, trials=trials)
+    place = SweepPlace.at(loaded, spec, dataset, folder=sweep_dir, storage=storage, experiment=experiment)
+    if workers == 1:
+        quiet.load_keras()
+    with output.progress('Trials', enabled=not as_json) as progress:
+        result = run_sweep(loaded, place, workers=workers, progress=progress)
+    if as_json:
+        output.print_json(dataclasses.asdict(result))
+    else:
+        _print_sweep(loaded, result, place.experiment)
+    return 0 if result.done else 1
+
+
+def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
+    """The sweep's outcome and what to do with it."""
+    rows: list[tuple[str, Any]] = [
+        (
+            'trials',
+            f'{result.finished} finished, {result.pruned} pruned, {result.failed} failed of {result.total}',
+        )
+    ]
+    if result.best_value is not None:
+        rows.append((f'best {spec.objective}', f'{result.best_value:.4g}'))
+        rows += [(name, value) for name, value in result.best_params.items()]
+        rows.append(('run', result.best_run_id))
+    output.print_table('', ('', ''), rows, header=False)
+    if result.command:
+        print(f'Again: {result.command}')
+    print(f'Next: ddsp compare --experiment {experiment} --filter "tags.sweep_id = \'{spec.name}\'"')
+
+
+@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')
+def demo(
+    audio: Annotated[
+        str | None, typer.Option('--audio', help='Recordings to learn from; a synthetic corpus by default.')
+    ] = None,
+    workdir: Annotated[
+        pathlib.Path | None, typer.Option('--workdir', help='Folder for everything; ddsp-demo by default.')
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option('--seconds', min=10, help='Length of the synthetic corpus.')
+    ] = 180.0,
+    seed: Annotated[int, typer.Option('--seed', min=0, help='Of corpus, weights and order of examples.')] = 0,
+    steps: Annotated[
+        int | None, typer.Option('--steps', min=1, help="Training steps; the preset's by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Recordings, dataset, training, evaluation and sound in one command."""
+    from experiments import quiet
+
+    quiet.load_keras()
+    from experiments.demo import DemoSettings, run_demo
+
+    result = run_demo(
+        DemoSettings(audio=audio, seconds=seconds, seed=seed, steps=steps),
+        workdir,
+        stage=lambda title: output.progress(title, enabled=not as_json),
+    )
+    if as_json:
+        output.print_json(dataclasses.asdict(result))
+        return 0
+    _print_metrics(result.metrics)
+    rows = [
+        *result.sounds.items(),
+        *result.pictures.items(),
+        ('dataset', result.dataset),
+        ('model', result.bundle),
+    ]
+    output.print_table('', ('', ''), rows, header=False)
+    print(f'Next: ddsp ui --run {result.run_id[:8]}')
+    return 0

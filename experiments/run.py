@@ -1,0 +1,281 @@
+"""One training from dataset to evaluated model, tracked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddsp.dataset import Dataset, open_dataset
+from ddsp.errors import ConfigError
+from experiments import mlflow_model, report, store
+
+if TYPE_CHECKING:
+    from ddsp.training.train_util import TrainingCallback
+    from experiments.track import MLflowTracker
+
+Progress = Callable[[int, int, str], None]
+
+DEFAULT_PRESET = 'laptop'
+_SETTINGS = 'train.json'
+# Below these a model seldom learns an instrument; each gives a warning.
+_FEW_SECONDS = 30.0
+_FEW_VOICED = 0.2
+_SILENT_DB = -60.0
+_HELD_OUT_EXAMPLES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a training left.
+
+    Attributes:
+      run_id: Of the MLflow run.
+      save_dir: Training folder.
+      bundle: The model bundle.
+      metrics: Newest value of every metric, training and evaluation.
+      step: Steps done.
+      listen_page: Page with held-out examples; None without an evaluation.
+    """
+
+    run_id: str
+    save_dir: pathlib.Path
+    bundle: pathlib.Path
+    metrics: dict[str, float]
+    step: int
+    listen_page: pathlib.Path | None
+
+
+def train_run(
+    dataset: str | os.PathLike[str],
+    *,
+    preset: str = '',
+    gin_files: Sequence[str] = (),
+    gin_params: Sequence[str] = (),
+    save_dir: str | os.PathLike[str] | None = None,
+    experiment: str = store.EXPERIMENT,
+    run_name: str | None = None,
+    num_steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    callbacks: Sequence[TrainingCallback] = (),
+    tags: Mapping[str, str] | None = None,
+    evaluate: bool = True,
+    register_as: str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
+    interrupted.
+
+    Args:
+      dataset: Dataset directory.
+      preset: Packaged preset such as `'laptop'`, parsed first; the default when there is no `gin_files`
+        either.
+      gin_files: Gin files, later ones win.
+      gin_params: Bindings, which win over all files.
+      save_dir: Training folder; None for `runs/DATASET-PRESET`. A folder stays with the settings it was begun
+        with, of which only `num_steps` may change.
+      experiment: MLflow experiment.
+      run_name: Of the MLflow run; None for the folder's name.
+      num_steps: Steps in total; None for the configuration's.
+      batch_size: Examples in a step; None for the configuration's.
+      seed: Of the initial weights, the order of the examples and the noise.
+      callbacks: Told about the progress, after the tracker.
+      tags: Further tags of the run.
+      evaluate: Evaluate on the split `test` at the end, when the dataset has one.
+      register_as: Name under which the model is registered.
+      progress: `progress(done, total, text)`.
+
+    Returns:
+      What was made.
+
+    Raises:
+      DDSPError: Dataset, configuration, folder or tracking store cannot be used.
+    """
+    data = open_dataset(dataset)
+    files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
+    bindings = _bindings(gin_params, num_steps, batch_size, seed)
+    folder = pathlib.Path(save_dir) if save_dir else _default_folder(data, files)
+    _configure(data, files, bindings)
+    _settle(
+        folder, data, files, [binding for binding in bindings if not binding.startswith('train.num_steps')]
+    )
+    from experiments.track import MLflowTracker
+
+    with MLflowTracker(
+        folder, experiment=experiment, run_name=run_name or folder.name, tags=tags, dataset=data
+    ) as tracker:
+        training = _Training(data, folder, tracker, seed)
+        training.run(callbacks, progress)
+        return training.finish(evaluate, register_as, progress)
+
+
+class _Training:
+    """One training with what it needs and what comes out of it."""
+
+    def __init__(self, data: Dataset, folder: pathlib.Path, tracker: MLflowTracker, seed: int):
+        import keras
+
+        from ddsp.training import models, train_util, trainers
+        from ddsp.training.data import DatasetProvider
+        from experiments.watchers import LastMetrics
+
+        self._data = data
+        self._folder = folder
+        self._tracker = tracker
+        self._provider = DatasetProvider(data, 'train', seed=seed)
+        keras.utils.set_random_seed(seed)
+        strategy = train_util.get_strategy(cluster_config=os.environ.get('TF_CONFIG', ''))
+        with strategy.scope():
+            self._model = models.get_model()
+            self._trainer = trainers.get_trainer_class()(self._model, strategy)
+        self._last = LastMetrics()
+
+    def run(self, callbacks: Sequence[TrainingCallback], progress: Progress | None) -> None:
+        """Trains."""
+        from ddsp.training import train_util
+        from experiments.watchers import ProgressWatcher
+
+        watchers: list[Any] = [self._tracker, self._last, *self._held_out_watcher()]
+        watchers += [ProgressWatcher(progress)] if progress else []
+        train_util.train(
+            self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
+            callbacks=[*watchers, *callbacks],
+        )  # fmt: skip
+
+    def _held_out_watcher(self) -> list[Any]:
+        """Listens to held-out examples by step, when there are any."""
+        from ddsp.training.data import DatasetProvider
+        from experiments.watchers import HeldOutWatcher
+
+        count = min(_HELD_OUT_EXAMPLES, self._data.splits.get('test', 0))
+        if not count:
+            return []
+        provider = DatasetProvider(self._data, 'test')
+        batch = next(iter(provider.get_batch(count, shuffle=False, repeats=1)))
+        watcher = HeldOutWatcher(
+            self._tracker, self._model, batch, self._data.sample_rate, self._data.frame_rate,
+            self._folder / 'media' / 'steps',
+        )  # fmt: skip
+        return [watcher]
+
+    def finish(self, evaluate: bool, register_as: str | None, progress: Progress | None) -> RunResult:
+        """Saves the bundle, evaluates it, records pictures, sound and model."""
+        from ddsp import inference
+
+        bundle = inference.save_bundle(
+            self._folder / mlflow_model.NAME, self._model, self._data, metrics=self._last.metrics
+        )
+        metrics = dict(self._last.metrics)
+        page = None
+        if self._last.losses:
+            picture = report.loss_curve(self._folder / 'media' / 'loss.png', self._last.losses)
+            self._tracker.log_artifact(picture, 'media')
+        if evaluate and self._data.splits.get('test'):
+            metrics, page = self._evaluate(bundle, metrics, progress)
+            bundle = inference.save_bundle(bundle, self._model, self._data, metrics=metrics)
+        self._tracker.log_model(bundle, register_as)
+        return RunResult(self._tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
+
+    def _evaluate(
+        self, bundle: pathlib.Path, metrics: dict[str, float], progress: Progress | None
+    ) -> tuple[dict[str, float], pathlib.Path | None]:
+        """Evaluates on the held-out split and records figures, sound and pictures."""
+        from experiments.evaluation import evaluate_model
+
+        loss = self._folder / 'media' / 'loss.png'
+        result = evaluate_model(
+            bundle, self._data.path, 'test', folder=self._folder / 'media', progress=progress,
+            facts={'run': self._tracker.run_id, 'steps': str(self._trainer.step)},
+            pictures=[loss] if loss.exists() else [],
+        )  # fmt: skip
+        self._tracker.log_metrics(result.metrics, self._trainer.step)
+        for path in result.files:
+            self._tracker.log_artifact(path, 'media')
+        if result.listen_page:
+            self._tracker.log_artifact(result.listen_page)
+        self._tracker.log_artifact(result.rows_file, 'evaluation')
+        return {**metrics, **result.metrics}, result.listen_page
+
+
+def _bindings(
+    gin_params: Sequence[str], num_steps: int | None, batch_size: int | None, seed: int
+) -> list[str]:
+    """The caller's bindings, then what the arguments say."""
+    bindings = [*gin_params, f'Trainer.seed = {seed}']
+    bindings += [f'train.num_steps = {num_steps}'] if num_steps is not None else []
+    bindings += [f'train.batch_size = {batch_size}'] if batch_size is not None else []
+    return bindings
+
+
+def _configure(data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Sets the configuration, with rates and lengths from the dataset."""
+    from ddsp.training import config, rates
+
+    config.parse_config(files, bindings)
+    rates.configure_for_dataset(data)
+
+
+def _default_folder(data: Dataset, files: Sequence[str]) -> pathlib.Path:
+    """`runs/DATASET-CONFIGURATION`: the same command finds it again."""
+    return pathlib.Path('runs') / re.sub(r'[^\w.-]+', '_', f'{data.name}-{pathlib.Path(files[-1]).stem}')
+
+
+def _settle(folder: pathlib.Path, data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Notes the settings in a new folder; refuses a folder that was begun with others."""
+    wanted = {'dataset': data.digest, 'gin_files': list(files), 'gin_params': list(bindings)}
+    path = folder / _SETTINGS
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        part = path.with_suffix('.part')
+        part.write_text(json.dumps({**wanted, 'dataset_path': str(data.path.resolve())}, indent=2) + '\n')
+        part.replace(path)
+        return
+    try:
+        begun = json.loads(path.read_text())
+    except ValueError:
+        raise ConfigError(f'{path} cannot be read; remove {folder} to begin anew.') from None
+    for name, value in wanted.items():
+        if begun.get(name) != value:
+            raise ConfigError(
+                f'{folder} holds a training that was begun with {_shown(name, begun.get(name))}, not '
+                f'{_shown(name, value)}. Give another --save-dir, or remove the folder to begin anew.'
+            )
+
+
+def _shown(name: str, value: Any) -> str:
+    """A setting as people write it."""
+    if name == 'dataset':
+        return f'the dataset of digest {str(value)[:12]}'
+    return f'{name} {", ".join(value) if isinstance(value, list) and value else "none"}'
+
+
+def dataset_warnings(data: Dataset, split: str = 'train') -> list[str]:
+    """What about a dataset will make training hard: too short, silent, without pitch.
+
+    Args:
+      data: The dataset.
+      split: Which part of it.
+
+    Returns:
+      Sentences; none when all is well.
+    """
+    statistics = data.statistics(split)
+    found = []
+    if statistics['audio_seconds'] < _FEW_SECONDS:
+        found.append(
+            f'the split {split} holds {statistics["audio_seconds"]:.0f} s of audio; minutes are better.'
+        )
+    voiced = statistics['voiced_share']
+    if voiced < _FEW_VOICED:
+        found.append(
+            f'only {100 * voiced:.0f} % of the frames have a pitch; models of pitched sounds need more.'
+        )
+    loudest = (statistics.get('loudness_db') or {}).get('max', 0.0)
+    if loudest < _SILENT_DB:
+        found.append(f'the loudest frame has {loudest:.0f} dB: the recordings are (nearly) silent.')
+    return found

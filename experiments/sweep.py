@@ -1,0 +1,301 @@
+"""Sweeps: trainings over a space of parameters, shared between any number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments import store, study
+from experiments.study import ERROR, SLOT, SweepError
+from experiments.sweep_spec import SweepSpec
+
+if TYPE_CHECKING:
+    import optuna
+
+Progress = Callable[[int, int, str], None]
+
+_POLL_SECS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlace:
+    """Where a sweep lives: its training folders, its study, its MLflow experiment."""
+
+    dataset: str
+    folder: pathlib.Path
+    storage: str
+    experiment: str
+    spec_path: pathlib.Path
+    heartbeat_secs: int = study.HEARTBEAT_SECS
+
+    @classmethod
+    def at(
+        cls,
+        spec: SweepSpec,
+        spec_path: str | os.PathLike[str],
+        dataset: str,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        storage: str = '',
+        experiment: str = store.EXPERIMENT,
+    ) -> SweepPlace:
+        """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
+        root = pathlib.Path(folder or pathlib.Path('sweeps') / spec.name)
+        storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
+        heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', study.HEARTBEAT_SECS))
+        return cls(dataset, root, storage, experiment, pathlib.Path(spec_path), heartbeat_secs)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepResult:
+    """What a sweep has come to."""
+
+    finished: int
+    pruned: int
+    failed: int
+    total: int
+    best_value: float | None
+    best_params: Mapping[str, Any]
+    best_run_id: str
+    command: str
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial has ended."""
+        return self.finished + self.pruned + self.failed >= self.total
+
+
+def run_sweep(
+    spec: SweepSpec, place: SweepPlace, *, workers: int = 1, progress: Progress | None = None
+) -> SweepResult:
+    """Works on a sweep until nothing is left to do; more workers may join with the same command.
+
+    Args:
+      spec: The sweep.
+      place: Where it lives.
+      workers: Processes on this machine; 1 works in this process.
+      progress: Called with (trials ended, trials, text).
+
+    Returns:
+      The state of the whole sweep, other workers' trials included.
+
+    Raises:
+      SweepError: All trials failed, or the database cannot be used.
+    """
+    place.folder.mkdir(parents=True, exist_ok=True)
+    opened = study.open_study(spec, place.storage, place.heartbeat_secs)
+    report = progress or (lambda done, total, text: None)
+    if workers > 1:
+        _run_workers(opened, spec, place, workers, report)
+    else:
+        _work(opened, spec, place, report)
+    result = outcome(opened, spec, place)
+    if result.done:
+        if result.best_value is None:
+            raise SweepError(
+                f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(opened)}'
+            )
+        from experiments.sweep_report import record_summary
+
+        record_summary(opened, spec, place, result)
+    return result
+
+
+def _run_workers(
+    opened: optuna.Study, spec: SweepSpec, place: SweepPlace, workers: int, report: Progress
+) -> None:
+    """Starts worker processes and watches them; one that dies leaves its trial to the others."""
+    command = [
+        sys.executable, '-m', 'experiments.cli', 'sweep', str(place.spec_path), place.dataset,
+        '--sweep-dir', str(place.folder), '--storage', place.storage, '--experiment', place.experiment,
+        '--json',
+    ]  # fmt: skip
+    logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
+    processes = [subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) for log in logs]
+    try:
+        while any(process.poll() is None for process in processes):
+            _report_state(opened, spec, report)
+            time.sleep(_POLL_SECS)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in processes:
+            process.wait()
+        for log in logs:
+            log.close()
+    _report_state(opened, spec, report)
+    codes = [process.returncode for process in processes]
+    if all(codes):
+        last = pathlib.Path(logs[0].name).read_text(errors='replace').strip().splitlines()[-3:]
+        raise SweepError(
+            f'all {workers} workers ended early ({codes}); see {logs[0].name}:\n' + '\n'.join(last)
+        )
+
+
+def _work(opened: optuna.Study, spec: SweepSpec, place: SweepPlace, report: Progress) -> None:
+    """Takes trials until none waits and none is in hand anywhere."""
+    while True:
+        in_hand = study.recover(opened)
+        trial = study.take(opened)
+        if trial is not None:
+            _run_trial(opened, trial, spec, place, report)
+            _report_state(opened, spec, report)
+        elif in_hand:
+            _report_state(opened, spec, report)
+            time.sleep(_POLL_SECS)
+        else:
+            return
+
+
+def _run_trial(
+    opened: optuna.Study, trial: optuna.Trial, spec: SweepSpec, place: SweepPlace, report: Progress
+) -> None:
+    """Trains one trial and tells how it went."""
+    import optuna
+    from optuna.trial import TrialState
+
+    from experiments.run import train_run
+
+    slot = trial.user_attrs[SLOT]
+    values = spec.suggest(trial)
+    tags = {'sweep_id': spec.name, 'sweep_role': 'trial', 'sweep_trial': str(slot)}
+    ended, total = _ended(opened), study.slots(spec)
+    watcher = _Pruning(trial, spec, lambda text: report(ended, total, f'trial {slot}: {text}'))
+    try:
+        with study.heartbeat(opened, trial, place.heartbeat_secs):
+            result = train_run(
+                place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
+                gin_params=spec.gin_params(values), save_dir=place.folder / f'trial-{slot:04d}',
+                experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
+                batch_size=spec.batch_size, callbacks=[watcher], tags=tags,
+            )  # fmt: skip
+        trial.set_user_attr('run_id', result.run_id)
+        if spec.objective not in result.metrics:
+            raise SweepError(
+                f'the objective {spec.objective!r} is none of the metrics of a run: '
+                f'{", ".join(sorted(result.metrics))}'
+            )
+        opened.tell(trial, result.metrics[spec.objective])
+    except optuna.TrialPruned:
+        trial.set_user_attr('run_id', store.run_id_of(place.folder / f'trial-{slot:04d}'))
+        opened.tell(trial, state=TrialState.PRUNED)
+    except KeyboardInterrupt:
+        opened.tell(trial, state=TrialState.FAIL)
+        study.recover(opened)  # queues the same parameters again
+        raise
+    except Exception as error:
+        trial.set_user_attr(ERROR, f'{type(error).__name__}: {error}')
+        opened.tell(trial, state=TrialState.FAIL)
+        if isinstance(error, SweepError | OSError):
+            raise  # the next trial would fail for the same cause
+
+
+class _Pruning:
+    """Reports a training's progress to Optuna and ends it when it is not worth going on."""
+
+    def __init__(self, trial: optuna.Trial, spec: SweepSpec, report: Callable[[str], None]):
+        self._trial = trial
+        self._spec = spec
+        self._report = report
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Nothing to prepare."""
+
+    def on_step(self, step: int) -> None:
+        """Nothing: progress is judged with the summaries."""
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Ends the training by `optuna.TrialPruned` when the pruner says so."""
+        value = metrics.get(self._spec.prune_on)
+        self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
+        if value is None or self._spec.pruner == 'none':
+            return
+        self._trial.report(value if self._spec.minimize else -value, step)
+        if self._trial.should_prune():
+            import optuna
+
+            raise optuna.TrialPruned(f'pruned at step {step}')
+
+    def on_save(self, step: int, checkpoint: str) -> None:
+        """Nothing."""
+
+    def on_train_end(self, step: int, reason: str) -> None:
+        """Nothing."""
+
+
+def outcome(opened: optuna.Study, spec: SweepSpec, place: SweepPlace) -> SweepResult:
+    """The state of a sweep, with the best trial's parameters and the command that repeats it."""
+    from optuna.trial import TrialState
+
+    trials = [trial for trial in opened.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    failed = {trial.user_attrs[SLOT] for trial in trials if ERROR in trial.user_attrs}
+    best = _best(complete, spec)
+    values = spec.decode(best.params) if best else {}
+    return SweepResult(
+        finished=len(complete),
+        pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
+        failed=len(failed),
+        total=study.slots(spec),
+        best_value=best.value if best else None,
+        best_params=values,
+        best_run_id=best.user_attrs.get('run_id', '') if best else '',
+        command=train_command(spec, place, values) if best else '',
+    )
+
+
+def _best(complete: Sequence[Any], spec: SweepSpec) -> Any:
+    """The best of the finished trials; None when there is none."""
+    choose = min if spec.minimize else max
+    return choose(complete, key=lambda trial: trial.value, default=None)
+
+
+def train_command(spec: SweepSpec, place: SweepPlace, values: Mapping[str, Any]) -> str:
+    """The `ddsp train` command that repeats a trial."""
+    words = ['ddsp', 'train', place.dataset]
+    words += ['--preset', spec.preset] if spec.preset else []
+    for path in spec.gin_files:
+        words += ['--gin-file', str(path)]
+    for binding in spec.gin_params(values):
+        words += ['--gin-param', binding]
+    words += ['--steps', str(spec.steps)] if spec.steps else []
+    words += ['--batch-size', str(spec.batch_size)] if spec.batch_size else []
+    return shlex.join([*words, '--save-dir', f'{spec.name}-best'])
+
+
+def _ended(opened: optuna.Study) -> int:
+    """Trials that have ended, one way or the other."""
+    from optuna.trial import TrialState
+
+    trials = [trial for trial in opened.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
+    over = {TrialState.COMPLETE, TrialState.PRUNED}
+    return sum(trial.state in over or ERROR in trial.user_attrs for trial in trials)
+
+
+def _report_state(opened: optuna.Study, spec: SweepSpec, report: Progress) -> None:
+    """How far the sweep is, and its best value."""
+    from optuna.trial import TrialState
+
+    complete = [
+        trial.value
+        for trial in opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if trial.value is not None
+    ]
+    best = (min if spec.minimize else max)(complete, default=None)
+    report(_ended(opened), study.slots(spec), '' if best is None else f'best {spec.objective} {best:.4g}')
+
+
+def _first_error(opened: optuna.Study) -> str:
+    """What the first failed trial said."""
+    errors = [
+        trial.user_attrs[ERROR] for trial in opened.get_trials(deepcopy=False) if ERROR in trial.user_attrs
+    ]
+    return errors[0] if errors else 'their workers ended without a word'

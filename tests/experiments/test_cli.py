@@ -1,0 +1,165 @@
+"""The command's frame: help, texts and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from ddsp.errors import ConfigError
+from ddsp.version import __version__
+from experiments.cli import app as frame
+
+COMMANDS = (
+    'doctor', 'prepare', 'train', 'evaluate', 'transfer', 'sweep', 'compare', 'export', 'ui', 'demo', 'runs',
+    'promote',
+)  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Help without boxes, colours and line breaks."""
+    return re.sub(r'\s+', ' ', re.sub(r'\x1b\[[0-9;]*m|[│╭╮╰╯─]', ' ', text))
+
+
+def test_help_lists_every_command(ddsp):
+    status, out, err = ddsp('--help')
+    assert status == 0
+    assert err == ''
+    for command in COMMANDS:
+        assert f' {command} ' in _plain(out)
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_of_each_command_has_an_example(ddsp, command):
+    status, out, err = ddsp(command, '--help')
+    assert status == 0
+    assert err == ''
+    assert f'Example: ddsp {command}' in _plain(out)
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_each_option_has_a_help_text(command):
+    frame._load_commands()
+    parameters = typer.main.get_command(frame.app).commands[command].params
+    assert parameters
+    for parameter in parameters:
+        assert parameter.help, f'{command} {parameter.name}'
+
+
+def test_help_answers_at_once_and_imports_no_framework():
+    code = (
+        'import sys; from experiments.cli import main; main(["--help"]); '
+        'heavy = {"tensorflow", "keras", "mlflow", "apache_beam", "optuna", "matplotlib", "numpy", "scipy"}; '
+        'sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)'
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 5  # about 0.3 s on an idle machine
+
+
+def test_no_arguments_shows_the_help(ddsp):
+    status, out, err = ddsp()
+    assert status == 2
+    assert 'Usage: ddsp' in _plain(out)
+    assert err == ''
+
+
+def test_version(ddsp):
+    assert ddsp('--version') == (0, f'ddsp {__version__}\n', '')
+
+
+def test_misspelt_command_suggests_the_nearest(ddsp):
+    status, out, err = ddsp('prepair')
+    assert (status, out) == (2, '')
+    assert err == "ddsp: No such command 'prepair'. Did you mean 'prepare'?\nTry 'ddsp --help'.\n"
+
+
+def test_misspelt_option_suggests_the_nearest(ddsp):
+    status, out, err = ddsp('runs', '--limt', '3')
+    assert (status, out) == (2, '')
+    assert err == "ddsp runs: No such option: --limt (Possible options: --limit)\nTry 'ddsp runs --help'.\n"
+
+
+def test_missing_argument(ddsp):
+    status, _, err = ddsp('train')
+    assert status == 2
+    assert "Missing argument 'DATASET'" in err
+    assert "Try 'ddsp train --help'." in err
+
+
+def _raising(monkeypatch, error: BaseException):
+    """Makes `ddsp doctor` fail with an error."""
+    from experiments import doctor
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(doctor, 'run_checks', fail)
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'message'),
+    [
+        (ConfigError('hop 3 is wrong; 4 is right'), 1, 'Error: hop 3 is wrong; 4 is right\n'),
+        (
+            OSError(errno.ENOSPC, 'No space', '/data/x'),
+            1,
+            'Error: /data/x: the disk is full. Free some space',
+        ),
+        (
+            PermissionError(errno.EACCES, 'denied', '/root/x'),
+            1,
+            'Error: /root/x: no permission to read or write',
+        ),
+        (FileNotFoundError(errno.ENOENT, 'gone', 'x.wav'), 1, 'Error: x.wav: No such file or directory.'),
+        (MemoryError(), 1, 'Error: not enough memory.'),
+        (ZeroDivisionError('by zero'), 1, 'Error: ZeroDivisionError: by zero\nThis is a defect of ddsp'),
+        (KeyboardInterrupt(), 130, 'Interrupted. The same command goes on from here.\n'),
+        (KeyboardInterrupt('interrupted after 7 steps'), 130, 'Interrupted after 7 steps.\n'),
+    ],
+)
+def test_errors_are_one_message_without_a_traceback(ddsp, monkeypatch, error, status, message):
+    _raising(monkeypatch, error)
+    returned, out, err = ddsp('doctor')
+    assert (returned, out) == (status, '')
+    assert err.startswith(message)
+    assert 'Traceback' not in err
+
+
+@pytest.mark.parametrize('arguments', [('--debug', 'doctor'), ('doctor', '--debug')])
+def test_debug_shows_the_traceback_wherever_it_stands(ddsp, monkeypatch, arguments):
+    _raising(monkeypatch, ConfigError('wrong'))
+    status, _, err = ddsp(*arguments)
+    assert status == 1
+    assert 'Traceback' in err
+    assert err.endswith('Error: wrong\n')
+
+
+def test_interruption_brings_its_own_exit_code(ddsp, monkeypatch):
+    stop = KeyboardInterrupt('interrupted after 3 steps: saved in run')
+    stop.exit_code = 143
+    _raising(monkeypatch, stop)
+    assert ddsp('doctor')[0] == 143
+
+
+def test_sigterm_ends_a_command_like_ctrl_c(ddsp, monkeypatch):
+    from experiments import doctor
+
+    monkeypatch.setattr(doctor, 'run_checks', lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    status, _, err = ddsp('doctor')
+    assert (status, err) == (143, 'Interrupted. The same command goes on from here.\n')
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_closed_pipe_is_silent():
+    command = f'{sys.executable} -m experiments.cli --help | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ''
