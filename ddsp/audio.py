@@ -6,6 +6,7 @@ format and ffmpeg is installed, by ffmpeg. Everything streams: memory does not g
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,6 +38,8 @@ _CANCEL_RATIO = 0.01
 _AUDIBLE_RMS = 1e-3
 _DC_LIMIT = 0.01
 _DC_BLOCKER_HZ = 5.0
+_SMALL_BLOCK = 1024  # samples
+_stderr_lock = threading.RLock()
 
 
 class AudioError(DDSPError):
@@ -96,7 +100,7 @@ def probe(path: PathLike) -> AudioInfo:
     """
     _check_regular_file(path)
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with _open(path) as file:
             codec = f'{file.format} {file.subtype}'
             warnings = _wav_warnings(path) if file.format.startswith('WAV') else ()
             frames = file.frames if file.frames < 2**62 else None
@@ -329,11 +333,17 @@ def _decode(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np
 
 def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
     done = 0
-    with soundfile.SoundFile(os.fsencode(info.path)) as file:
+    mp3 = _is_mp3(info.path)
+    with _open(info.path) as file:
         while True:
             try:
-                block = file.read(block_frames, dtype='float32', always_2d=True)
+                with _muted_stderr(mp3):
+                    block = file.read(block_frames, dtype='float32', always_2d=True)
             except soundfile.LibsndfileError as error:
+                if block_frames > _SMALL_BLOCK:  # nearer to the damage in smaller steps
+                    block_frames = _SMALL_BLOCK
+                    file.seek(done)
+                    continue
                 if done == 0:
                     raise _not_audio(info.path, error) from None
                 notes.append(f'damaged after {done / info.sample_rate:.2f} s: the rest is left out')
@@ -344,6 +354,34 @@ def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str])
             yield block
     if info.n_samples and done < 0.99 * info.n_samples:
         notes.append(f'ends after {done / info.sample_rate:.2f} s of {info.duration_s:.2f} s: truncated')
+
+
+def _open(path: PathLike) -> soundfile.SoundFile:
+    with _muted_stderr(_is_mp3(path)):
+        return soundfile.SoundFile(os.fsencode(path))
+
+
+def _is_mp3(path: PathLike) -> bool:
+    with open(path, 'rb') as file:
+        head = file.read(3)
+    return head == b'ID3' or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
+
+
+@contextlib.contextmanager
+def _muted_stderr(mute: bool) -> Iterator[None]:
+    """Keeps off the terminal what the mp3 decoder writes to file descriptor 2; errors are raised anyway."""
+    if not mute:
+        yield
+        return
+    with _stderr_lock:
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
 
 
 def _decode_with_ffmpeg(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:

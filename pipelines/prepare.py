@@ -408,7 +408,8 @@ def _describe(dataset: Dataset, sources: list[Source], made: int, wall: float) -
 def _no_space(folder: pathlib.Path, needed: int, free: int) -> str:
     return (
         f'the disk of {folder.parent} is full: about {needed / 1e6:.0f} MB are needed and '
-        f'{free / 1e6:.0f} MB are free. Make room and run the same command again: it goes on where it stopped.'
+        f'{free / 1e6:.0f} MB are free. Make room and run the same command again: '
+        'it goes on where it stopped.'
     )
 
 

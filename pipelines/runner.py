@@ -82,6 +82,7 @@ def _run(plans: list[ShardPlan], folder: pathlib.Path, workers: int, failure: li
         runner=LOCAL_RUNNER,
         direct_num_workers=workers,
         direct_running_mode='multi_processing' if workers > 1 else 'in_memory',
+        default_sdk_harness_log_level='CRITICAL',
     )
     try:
         with beam.Pipeline(options=options) as pipeline:

@@ -15,7 +15,7 @@ UPSTREAM_OFFSET = 512
 PADDINGS = ('same', 'center')
 ALIGNMENTS = ('center', 'start')
 VOICED = 0.5  # confidence from which a frame counts as voiced
-_SILENCE_RMS = 1e-4  # -80 dB of full scale
+_SILENCE_RMS = 2e-5  # -94 dB of full scale
 
 
 def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding: str = 'same') -> int:
@@ -68,7 +68,7 @@ def window_audio(audio: np.ndarray, n_frames: int, frame_rate: float, window: in
 
 
 def mark_silence(audio: np.ndarray, confidence: np.ndarray, frame_rate: float) -> np.ndarray:
-    """Sets the confidence to 0 where 64 ms around the frame are below -80 dB of full scale."""
+    """Sets the confidence to 0 where 64 ms around the frame are below -94 dB of full scale."""
     energy = np.concatenate(([0.0], np.cumsum(np.square(audio, dtype=np.float64))))
     centres = frame_positions(len(confidence), frame_rate)
     low, high = np.clip(centres - 512, 0, len(audio)), np.clip(centres + 512, 0, len(audio))

@@ -1,6 +1,8 @@
 """The estimator `'swift'`: the small network of the package swift-f0, which carries its weights.
 
-The network answers every 16 ms; between its frames log frequency is interpolated by a monotone cubic.
+The network answers every 16 ms, to a few cents, and now and then an octave too high. Between its frames log
+frequency is interpolated by a monotone cubic; then the waveform itself is measured near that pitch, which takes
+the error below one cent on a clean tone, and an octave is corrected where half of it explains far more.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ import pathlib
 
 import numpy as np
 import scipy.interpolate
+import scipy.ndimage
 
 from ddsp.errors import require
 from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced
+from ddsp.f0.yin import refine_track
 
 _HOP = 256
 _MIN_SAMPLES = 2048
+_OCTAVE_FRAMES = 51  # a correction holds for that long, or is none
+_OCTAVE_RATIO = 0.35
 
 
 class Swift:
     """Pitch from 47 to 2094 Hz by swift-f0; needs that package (and onnxruntime with it)."""
 
     name = 'swift'
+    cost = 0.014  # CPU seconds for a second of audio, about
 
     def __init__(self) -> None:
         module = require('swift_f0', "for the pitch estimator 'swift'")
@@ -34,19 +41,27 @@ class Swift:
         self, audio: np.ndarray, frame_rate: float, n_frames: int, viterbi: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pitch of each frame, as `F0Estimator` says. The network needs no decoding: `viterbi` is ignored."""
+        audio = np.asarray(audio, np.float32)
         # A whole number of hops, so that the network sees the end as well.
         missing = max(_MIN_SAMPLES - len(audio), -len(audio) % _HOP)
-        result = self._detector.detect(
-            np.pad(np.asarray(audio, np.float32), (0, missing + _HOP)), SAMPLE_RATE
-        )
-        pitch, confidence = result.pitch_hz, result.confidence
+        result = self._detector.detect(np.pad(audio, (0, missing + _HOP)), SAMPLE_RATE)
+        times, voiced = np.asarray(result.timestamps), result.confidence >= VOICED
         wanted = np.arange(n_frames) / frame_rate
-        times = np.asarray(result.timestamps)
-        voiced = confidence >= VOICED
-        confident = np.interp(wanted, times, confidence).astype(np.float32)
-        bridged = fill_unvoiced(pitch, voiced)
-        if not voiced.any() or len(times) < 2:
-            return np.zeros(n_frames, np.float32), confident
-        curve = scipy.interpolate.PchipInterpolator(times, np.log(bridged))
-        f0_hz = np.exp(curve(np.clip(wanted, times[0], times[-1])))
-        return f0_hz.astype(np.float32), confident
+        confidence = np.interp(wanted, times, result.confidence).astype(np.float32)
+        if not voiced.any():
+            return np.zeros(n_frames, np.float32), confidence
+        curve = scipy.interpolate.PchipInterpolator(times, np.log(fill_unvoiced(result.pitch_hz, voiced)))
+        coarse = np.exp(curve(np.clip(wanted, times[0], times[-1])))
+        return _measure(audio, frame_rate, coarse, confidence >= VOICED), confidence
+
+
+def _measure(audio: np.ndarray, frame_rate: float, coarse: np.ndarray, voiced: np.ndarray) -> np.ndarray:
+    """Pitch measured on the waveform near that of the network, an octave below where that fits far better."""
+    if not voiced.any():
+        return coarse.astype(np.float32)
+    fine, ratio = refine_track(audio, frame_rate, coarse, voiced)
+    smooth = scipy.ndimage.median_filter(np.where(voiced, np.log(ratio), 0.0), _OCTAVE_FRAMES, mode='nearest')
+    too_high = voiced & (smooth < np.log(_OCTAVE_RATIO))
+    if not too_high.any():
+        return fine
+    return refine_track(audio, frame_rate, np.where(too_high, coarse / 2, coarse), voiced)[0]

@@ -7,10 +7,12 @@ probabilities have a closed form here, and decoding runs over the candidates ins
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.fft
 
-from ddsp.f0.framing import SAMPLE_RATE, fill_unvoiced, frame_positions
+from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, frame_positions
 
 F0_MIN, F0_MAX = 40.0, 2100.0
 _WINDOW = 512  # samples compared, 32 ms
@@ -21,17 +23,21 @@ _N_CANDIDATES = 6
 _BETA = 18.0  # thresholds are distributed as Beta(2, 18): a mean of 0.1
 _LONG_LAG = 128  # several short periods up to here are measured together, for precision
 _BATCH = 512  # frames at once, so that memory stays small
+_REACH, _REACH_STEPS = 0.03, 7  # how far from a guess a minimum is looked for
+_SOFTEN = 0.05  # differences below this are noise
 # Costs of the path, in nats (for steps of 4 ms).
 _CENTS_PER_NAT = 25.0
 _JUMP_COST = 9.0
 _SWITCH_COST = 4.0
 _FLOOR = 1e-5
+_UNVOICED_WEIGHT = 0.1  # a reverberant note is no less a note
 
 
 class Yin:
     """The estimator `'yin'`: needs nothing but numpy and scipy."""
 
     name = 'yin'
+    cost = 0.008  # CPU seconds for a second of audio, about
 
     def predict(
         self, audio: np.ndarray, frame_rate: float, n_frames: int, viterbi: bool = True
@@ -49,20 +55,67 @@ class Yin:
         """
         if n_frames == 0:
             return np.zeros(0, np.float32), np.zeros(0, np.float32)
-        starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2
-        padding = _FFT_SIZE
-        padded = np.pad(
-            np.asarray(audio, np.float32), (padding, max(padding, int(starts[-1]) + 2 * _FFT_SIZE))
-        )
         parts = []
-        for first in range(0, n_frames, _BATCH):
-            difference = _difference(padded, starts[first : first + _BATCH] + padding)
-            normalised = _normalise(difference)
+        for _, difference, normalised in _differences(audio, frame_rate, n_frames):
             coarse, weight = _candidates(normalised)
             parts.append((*_refine(difference, normalised, coarse), weight))
         lags, offsets, values, probability = [np.concatenate(part) for part in zip(*parts, strict=True)]
         path = _decode(lags, probability, frame_rate) if viterbi else _best(probability)
-        return _track(lags, offsets, values, path, frame_rate)
+        f0_hz = _track(lags, offsets, path, frame_rate)
+        periodicity = np.clip(1 - 2 * values[np.arange(n_frames), np.maximum(path, 0)], 0, 1)
+        sure = np.maximum(periodicity, VOICED)
+        confidence = np.where(path >= 0, sure, np.minimum(0.5 * periodicity, 0.49))
+        return f0_hz, confidence.astype(np.float32)
+
+
+def refine_track(
+    audio: np.ndarray, frame_rate: float, f0_hz: np.ndarray, voiced: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measures on the waveform what another estimator knows coarsely.
+
+    Args:
+      audio: Mono signal [n_samples] at 16 kHz.
+      frame_rate: Frames per second.
+      f0_hz: Pitch to within 3 % [n_frames], Hz.
+      voiced: Where it counts [n_frames], bool.
+
+    Returns:
+      Pitch [n_frames], Hz, bridged where it is not voiced; and how much better the signal repeats after twice
+      the period [n_frames], as a ratio: far below 1 where `f0_hz` is an octave too high.
+    """
+    lags = SAMPLE_RATE / np.clip(f0_hz, F0_MIN, F0_MAX)
+    parts = []
+    for frames, difference, normalised in _differences(audio, frame_rate, len(f0_hz)):
+        rows = np.arange(len(difference))[:, None]
+        near = _nearest_minimum(difference, rows, lags[frames, None])
+        twice = _nearest_minimum(normalised, rows, np.minimum(2 * lags[frames, None], _LAG_MAX))
+        ratio = (normalised[rows, twice] + _SOFTEN) / (normalised[rows, near] + _SOFTEN)
+        lag, offset, _ = _refine(difference, normalised, near)
+        parts.append((lag, offset, np.where(2 * lags[frames, None] <= _LAG_MAX, ratio, 1.0)))
+    refined, offsets, ratios = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return _track(refined, offsets, np.where(voiced, 0, -1), frame_rate), ratios[:, 0]
+
+
+def _differences(
+    audio: np.ndarray, frame_rate: float, n_frames: int
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Difference functions and normalised ones [n, lags], some frames at a time."""
+    starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2
+    after = max(_FFT_SIZE, int(starts[-1]) + 2 * _FFT_SIZE - len(audio))
+    padded = np.pad(np.asarray(audio, np.float32), (_FFT_SIZE, after))
+    for first in range(0, n_frames, _BATCH):
+        frames = slice(first, min(first + _BATCH, n_frames))
+        difference = _difference(padded, starts[frames] + _FFT_SIZE)
+        yield frames, difference, _normalise(difference)
+
+
+def _nearest_minimum(curve: np.ndarray, rows: np.ndarray, lags: np.ndarray) -> np.ndarray:
+    """The lag of the least value within 3 % (and one sample) of each of `lags` [n, 1]."""
+    reach = np.maximum(1.0, _REACH * lags)
+    tried = np.clip(np.round(lags + reach * np.linspace(-1, 1, 2 * _REACH_STEPS + 1)), 1, _LAG_MAX).astype(
+        np.int64
+    )
+    return np.take_along_axis(tried, curve[rows, tried].argmin(axis=1, keepdims=True), axis=1)
 
 
 def _difference(padded: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -169,7 +222,7 @@ def _decode(lags: np.ndarray, probability: np.ndarray, frame_rate: float) -> np.
     """The cheapest path through the candidates and the state "no pitch" (-1), [n_frames]."""
     there = lags > 0
     cents = np.where(there, 1200 * np.log2(SAMPLE_RATE / np.maximum(lags, 1.0)), 0.0)
-    unvoiced = np.maximum(1 - probability.sum(axis=1, keepdims=True), _FLOOR)
+    unvoiced = np.maximum(_UNVOICED_WEIGHT * (1 - probability.sum(axis=1, keepdims=True)), _FLOOR)
     local = -np.log(np.maximum(np.concatenate((probability, unvoiced), axis=1), _FLOOR))
     local[:, :-1][~there] = 1e6
     steps = np.abs(cents[1:, :, None] - cents[:-1, None, :]) / (_CENTS_PER_NAT * 250 / frame_rate)
@@ -190,10 +243,8 @@ def _decode(lags: np.ndarray, probability: np.ndarray, frame_rate: float) -> np.
     return np.where(path == n_states - 1, -1, path)
 
 
-def _track(
-    lags: np.ndarray, offsets: np.ndarray, values: np.ndarray, path: np.ndarray, frame_rate: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch and confidence along a path, with each value moved to the centre of its frame."""
+def _track(lags: np.ndarray, offsets: np.ndarray, path: np.ndarray, frame_rate: float) -> np.ndarray:
+    """Pitch along a path [n_frames], each value moved to the centre of its frame, gaps bridged."""
     rows, voiced = np.arange(len(path)), path >= 0
     column = np.maximum(path, 0)
     pitch = np.log2(SAMPLE_RATE / np.maximum(lags[rows, column], 1.0))
@@ -203,8 +254,4 @@ def _track(
     count = np.concatenate((steady, [0])) + np.concatenate(([0], steady)).astype(float)
     slope = (np.concatenate((step, [0])) + np.concatenate(([0], step))) / np.maximum(count, 1)
     pitch -= slope * offsets[rows, column] * frame_rate / SAMPLE_RATE
-    f0_hz = fill_unvoiced(2**pitch, voiced)
-    periodicity = np.clip(1 - 2 * values[rows, column], 0, 1)
-    unsure = np.clip(1 - 2 * values[:, 0], 0, 1) * 0.5
-    confidence = np.where(voiced, np.maximum(periodicity, 0.5), np.minimum(unsure, 0.49))
-    return f0_hz.astype(np.float32), confidence.astype(np.float32)
+    return fill_unvoiced(2**pitch, voiced).astype(np.float32)
