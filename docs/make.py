@@ -1,7 +1,7 @@
 """Makes the pictures in docs/ again: `make docs`.
 
-The plots of the reference pages need nothing; the pictures in README.md (a spectrogram pair and the MLflow UI) come from
-a finished `make demo`, and the screenshot needs Chromium (Debian's package `chromium`).
+The plots of the reference pages need nothing; the pictures in README.md (a spectrogram pair and the MLflow UI)
+come from a finished `make demo`, and the screenshots need Chromium (Debian's package `chromium`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import urllib.request
 from collections.abc import Iterator
 
 IMAGES = pathlib.Path(__file__).parent / 'images'
+_PAGES = {'mlflow-metrics.png': '/model-metrics', 'mlflow-artifacts.png': '/artifacts/listen.html'}
 _START_S = 90.0  # the MLflow server takes 20 to 40 s to answer on 2 busy cores
 
 
 def main() -> int:
     """Draws what can be drawn here and says what was left out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--demo', default='ddsp-demo', help='folder of a finished demo (default: %(default)s)')
+    parser.add_argument('--demo', default='ddsp-demo', help='finished demo (default: %(default)s)')
     parser.add_argument('--only', choices=['plots', 'demo', 'ui'], help='only these')
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
@@ -67,7 +68,7 @@ def _ui_screenshots(demo: pathlib.Path) -> None:
     run = json.loads(run_file.read_text())
     with _mlflow_ui() as address:
         page = f'{address}/#/experiments/{run["experiment_id"]}/runs/{run["run_id"]}'
-        for name, tail in (('mlflow-metrics.png', '/model-metrics'), ('mlflow-artifacts.png', '/artifacts/listen.html')):
+        for name, tail in _PAGES.items():
             _photograph(chromium, page + tail, IMAGES / name)
 
 
@@ -106,8 +107,8 @@ def _photograph(chromium: str, page: str, path: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
             [
-                chromium, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--hide-scrollbars',
-                '--disable-background-networking', '--disable-component-update', '--disable-sync',
+                chromium, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+                '--hide-scrollbars', '--disable-background-networking', '--disable-component-update', '--disable-sync',
                 f'--user-data-dir={profile}', '--window-size=1500,1100', '--virtual-time-budget=20000',
                 f'--screenshot={path}', page,
             ],

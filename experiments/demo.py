@@ -1,0 +1,311 @@
+"""`ddsp demo`: recordings -> dataset -> training -> evaluation -> sound, in one command that can be
+interrupted.
+
+Each stage leaves what it made in the demo's folder and does not run again when that is complete:
+
+  corpus/      the synthetic recordings (without --audio)
+  datasets/    the dataset directory
+  run/         checkpoints and the model bundle
+  sound/       WAVs and pictures
+  stages/      which stages are complete, and with what
+  results.json figures of the held-out recordings, seconds and memory of each stage
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ddsp.dataset import open_dataset
+from ddsp.errors import DDSPError
+from experiments.resources import ResourceMonitor
+
+Progress = Callable[[int, int, str], None]
+Stage = Callable[[str], contextlib.AbstractContextManager[Progress]]
+
+PRESET = 'laptop'
+EXPERIMENT = 'demo'
+DATASET = 'demo'
+_SETTINGS = 'demo.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings:
+    """What a demo is made of; a folder keeps to the one that it was begun with.
+
+    Attributes:
+      audio: Recordings to learn from (a file or a folder); None synthesises a corpus.
+      seconds: Length of the synthetic corpus.
+      seed: Of the corpus, the initial weights and the order of the examples.
+      steps: Training steps; None for what the preset says.
+    """
+
+    audio: str | None = None
+    seconds: float = 180.0
+    seed: int = 0
+    steps: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoResult:
+    """What a demo reached.
+
+    Attributes:
+      folder: Where everything lies.
+      dataset: The dataset directory.
+      bundle: The model bundle.
+      metrics: Of the held-out recordings: name (with unit) to value.
+      sounds: What it is to the WAV.
+      pictures: What it is to the PNG.
+      costs: Stage to its wall seconds, CPU seconds and peak memory in MB, of the last time that it ran.
+      run_id: Of MLflow.
+    """
+
+    folder: pathlib.Path
+    dataset: pathlib.Path
+    bundle: pathlib.Path
+    metrics: dict[str, float]
+    sounds: dict[str, str]
+    pictures: dict[str, str]
+    costs: dict[str, dict[str, float]]
+    run_id: str
+
+
+def default_folder(audio: str | None) -> pathlib.Path:
+    """`ddsp-demo`, or `ddsp-demo-NAME` for recordings of the user's."""
+    return pathlib.Path('ddsp-demo' if audio is None else f'ddsp-demo-{pathlib.Path(audio).stem.lower()}')
+
+
+def run_demo(
+    settings: DemoSettings,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    stage: Stage | None = None,
+) -> DemoResult:
+    """Runs the demo, or goes on with it where it stopped.
+
+    Args:
+      settings: What to do.
+      folder: Where to put everything; None for `default_folder`.
+      stage: `stage(title)` gives a context manager that yields `progress(done, total, text)`; None shows
+        nothing.
+
+    Returns:
+      The result, as also written to `results.json`.
+
+    Raises:
+      DDSPError: Recordings, disk or settings cannot be used; the message says which and what to do.
+    """
+    home = pathlib.Path(folder or default_folder(settings.audio))
+    _settle(home, settings)
+    demo = _Demo(home, settings, stage or _silent)
+    return demo.run()
+
+
+@contextlib.contextmanager
+def _silent(title: str):
+    yield lambda done, total, text: None
+
+
+def _settle(home: pathlib.Path, settings: DemoSettings) -> None:
+    """Writes the settings into a new folder; refuses one that was begun with others."""
+    path = home / _SETTINGS
+    wanted = dataclasses.asdict(settings)
+    if path.exists():
+        try:
+            begun = json.loads(path.read_text())
+        except ValueError:
+            begun = None
+        if begun != wanted:
+            raise DDSPError(
+                f'{home} holds a demo that was begun with other settings ({_differences(begun, wanted)}). '
+                f'Give another folder with --workdir, or remove {home} to begin anew.'
+            )
+        return
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(wanted, indent=2) + '\n')
+    except OSError as error:
+        raise DDSPError(f'The folder {home} cannot be written: {error.strerror}.') from error
+
+
+def _differences(begun: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
+    if begun is None:
+        return 'its demo.json cannot be read'
+    return ', '.join(
+        f'{name} {begun.get(name)} there, {value} now'
+        for name, value in wanted.items()
+        if begun.get(name) != value
+    )
+
+
+class _Demo:
+    """The stages, in order."""
+
+    def __init__(self, home: pathlib.Path, settings: DemoSettings, stage: Stage):
+        self._home = home
+        self._settings = settings
+        self._stage = stage
+        self._typical = 0
+        self._costs: dict[str, dict[str, float]] = _read_json(home / 'results.json').get('costs', {})
+
+    def run(self) -> DemoResult:
+        dataset = self._dataset(self._corpus())
+        run_id, bundle = self._train(dataset)
+        metrics = self._evaluate(run_id, bundle, dataset)
+        sounds, pictures = self._sound(run_id, bundle, dataset)
+        result = DemoResult(self._home, dataset, bundle, metrics, sounds, pictures, self._costs, run_id)
+        _write_json(self._home / 'results.json', _plain(result))
+        return result
+
+    def _stored(
+        self, name: str, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What `make` returned for these inputs, now or earlier; the files that it names must still exist."""
+        path = self._home / 'stages' / f'{name}.json'
+        known = _read_json(path)
+        if known.get('inputs') == inputs and all(
+            pathlib.Path(file).exists() for file in known.get('files', [])
+        ):
+            return known['made']
+        made = make()
+        path.parent.mkdir(exist_ok=True)
+        files = [value for value in _leaves(made) if isinstance(value, str) and os.sep in value]
+        _write_json(path, {'inputs': inputs, 'made': made, 'files': files})
+        return made
+
+    @contextlib.contextmanager
+    def _measured(self, name: str, title: str):
+        """Shows a stage and notes what it cost."""
+        with self._stage(title) as progress, ResourceMonitor() as used:
+            yield progress
+        if used.wall_s > 1 or name not in self._costs:  # a stage that found its work done costs nothing
+            self._costs[name] = {
+                'wall_s': round(used.wall_s, 1), 'cpu_s': round(used.cpu_s, 1), 'peak_mb':
+                round(used.peak_mb),
+            }  # fmt: skip
+            _write_json(self._home / 'results.json', {'costs': self._costs})
+
+    def _corpus(self) -> str:
+        if self._settings.audio is not None:
+            return self._settings.audio
+        from pipelines.synthetic_corpus import synthesize_corpus
+
+        with self._measured('corpus', 'Synthesising recordings') as progress:
+            corpus = synthesize_corpus(
+                self._home / 'corpus',
+                seconds=self._settings.seconds,
+                seed=self._settings.seed,
+                progress=progress,
+            )
+        return str(corpus.audio_dir)
+
+    def _dataset(self, sources: str) -> pathlib.Path:
+        from pipelines.prepare import PrepareOptions, prepare_dataset
+
+        with self._measured('dataset', 'Preparing the dataset') as progress:
+            prepared = prepare_dataset(
+                [sources], str(self._home / 'datasets'), DATASET, options=PrepareOptions(), progress=progress
+            )
+        return pathlib.Path(prepared.path)
+
+    def _train(self, dataset: pathlib.Path) -> tuple[str, pathlib.Path]:
+        def make() -> dict[str, Any]:
+            from experiments.run import train_run
+
+            with self._measured('training', 'Training') as progress:
+                run = train_run(
+                    str(dataset), preset=PRESET, save_dir=str(self._home / 'run'), experiment=EXPERIMENT,
+                    run_name=self._home.name, num_steps=self._settings.steps, seed=self._settings.seed,
+                    progress=progress,
+                )  # fmt: skip
+            return {'run_id': run.run_id, 'bundle': str(run.bundle)}
+
+        made = self._stored('training', {'dataset': open_dataset(dataset).digest}, make)
+        return made['run_id'], pathlib.Path(made['bundle'])
+
+    def _evaluate(self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path) -> dict[str, float]:
+        """Held-out figures of the trained model, and the spectral loss that its weights had at the start."""
+
+        def make() -> dict[str, Any]:
+            from ddsp import inference
+
+            with self._measured('evaluation', 'Evaluating') as progress:
+                trained = inference.load_bundle(bundle)
+                report = inference.evaluate(trained, dataset, _split(dataset), progress=progress)
+                fresh = inference.untrained(trained, self._settings.seed)
+                before = inference.evaluate(fresh, dataset, _split(dataset), progress=progress)
+            metrics = {**report.totals, 'untrained_spectral_loss': before.totals['spectral_loss']}
+            metrics['share_of_untrained_loss'] = metrics['spectral_loss'] / metrics['untrained_spectral_loss']
+            typical = sorted(report.rows, key=lambda row: row['spectral_loss'])[len(report.rows) // 2]
+            return {'metrics': metrics, 'typical_example': typical['example']}
+
+        made = self._stored('evaluation', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
+        self._typical = made['typical_example']
+        return made['metrics']
+
+    def _sound(
+        self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """WAVs and pictures: a held-out example, its variations, and another instrument's melody."""
+
+        def make() -> dict[str, Any]:
+            from ddsp import inference
+            from experiments import store
+            from experiments.demo_sounds import make_sounds
+
+            with self._measured('sound', 'Making sound') as progress:
+                made = make_sounds(
+                    inference.load_bundle(bundle), dataset, _split(dataset), self._typical,
+                    self._home / 'sound', seed=self._settings.seed, progress=progress,
+                )  # fmt: skip
+                store.client().log_artifacts(run_id, str(self._home / 'sound'), 'sound')
+            return made
+
+        made = self._stored('sound', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
+        return made['sounds'], made['pictures']
+
+
+def _split(dataset: pathlib.Path) -> str:
+    """The held-out split; the only one where a dataset has no other."""
+    splits = open_dataset(dataset).splits
+    return 'test' if splits.get('test') else next(iter(splits))
+
+
+def _fingerprint(bundle: pathlib.Path) -> str:
+    """Of the weights of a bundle."""
+    return hashlib.sha256((bundle / 'weights.weights.h5').read_bytes()).hexdigest()
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from _leaves(value)
+    else:
+        yield tree
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    part = path.with_suffix('.part')
+    part.write_text(json.dumps(value, indent=2) + '\n')
+    part.replace(path)
+
+
+def _plain(result: DemoResult) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, pathlib.Path) else value
+        for name, value in dataclasses.asdict(result).items()
+    }
