@@ -2,6 +2,7 @@
 
 from ddsp.losses.base import Loss, mean_difference
 from ddsp.losses.group import LossGroup
+from ddsp.losses.hmm import HmmTranscriber
 from ddsp.losses.params import (
     FilteredNoiseConsistencyLoss,
     HarmonicConsistencyLoss,
@@ -9,16 +10,27 @@ from ddsp.losses.params import (
     amp_loss,
     freq_loss,
 )
+from ddsp.losses.sinusoidal import (
+    KDEConsistencyLoss,
+    TWMLoss,
+    WassersteinConsistencyLoss,
+    wasserstein_distance,
+)
 from ddsp.losses.spectral import SpectralLoss
 
 __all__ = [
     'FilteredNoiseConsistencyLoss',
     'HarmonicConsistencyLoss',
+    'HmmTranscriber',
+    'KDEConsistencyLoss',
     'Loss',
     'LossGroup',
     'ParamLoss',
     'SpectralLoss',
+    'TWMLoss',
+    'WassersteinConsistencyLoss',
     'amp_loss',
     'freq_loss',
     'mean_difference',
+    'wasserstein_distance',
 ]
