@@ -1,7 +1,7 @@
 """Makes the pictures in docs/ again: `make docs`.
 
-The plots of the reference pages need nothing; the pictures in README.md (a spectrogram pair and the MLflow UI)
-come from a finished `make demo`, and the screenshots need Chromium (Debian's package `chromium`).
+The plots of the reference pages need nothing; the pictures in README.md (spectrograms and the MLflow UI) come
+from a finished `make demo`, and the screenshots need Chromium (Debian's package `chromium`).
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _photograph(chromium: str, page: str, path: pathlib.Path) -> None:
         subprocess.run(
             [
                 chromium, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-                '--hide-scrollbars', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+                '--hide-scrollbars', '--disable-background-networking', '--disable-component-update',
+                '--disable-sync',
                 f'--user-data-dir={profile}', '--window-size=1500,1100', '--virtual-time-budget=20000',
                 f'--screenshot={path}', page,
             ],
