@@ -245,3 +245,21 @@ def _check_macros() -> None:
                         f'configuration: {selector.split(".")[-1]}.{parameter} uses %{name}, which nothing defines'
                         + (f'; did you mean %{near[0]}?' if near else '')
                     )
+
+
+def model_config_str() -> str:
+    """The configuration in use, as far as a model needs it: what was used of this package.
+
+    Settings of other packages (of experiments, of a user's own code) are left out, so that this package alone can
+    read it.
+    """
+    stored = gin_config._OPERATIVE_CONFIG
+    others = {
+        key: value for key, value in stored.items() if not key[1].startswith(('ddsp.', 'gin.', 'tf.keras'))
+    }
+    for key in others:
+        del stored[key]
+    try:
+        return gin.operative_config_str()
+    finally:
+        stored.update(others)

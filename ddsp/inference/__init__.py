@@ -1,0 +1,22 @@
+"""What a trained model is for: resynthesis, timbre transfer, evaluation. Everything takes a model bundle."""
+
+from ddsp.inference.bundle import Bundle, BundleError, load_bundle, save_bundle, untrained
+from ddsp.inference.evaluation import EvaluationReport, evaluate
+from ddsp.inference.features import compute_features
+from ddsp.inference.room import dereverberate, transfer_room
+from ddsp.inference.transfer import TransferResult, transfer
+
+__all__ = [
+    'Bundle',
+    'BundleError',
+    'EvaluationReport',
+    'TransferResult',
+    'compute_features',
+    'dereverberate',
+    'evaluate',
+    'load_bundle',
+    'save_bundle',
+    'transfer',
+    'transfer_room',
+    'untrained',
+]

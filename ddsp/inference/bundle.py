@@ -1,0 +1,315 @@
+"""Model bundles: a directory with everything that it takes to use a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import soxr
+
+from ddsp.dataset import Dataset
+from ddsp.errors import ConfigError, DDSPError
+from ddsp.inference.features import compute_features
+from ddsp.inference.synthesis import Synthesizer
+from ddsp.training import config, models
+from ddsp.version import __version__
+
+SCHEMA_VERSION = 1
+CONFIG = 'config.gin'
+WEIGHTS = 'weights.weights.h5'
+STATISTICS = 'statistics.json'
+METADATA = 'metadata.json'
+_REQUIRED = ('sample_rate', 'frame_rate', 'hop_size', 'example_secs', 'f0_estimator', 'centered')
+
+
+class BundleError(DDSPError):
+    """A model bundle that is missing, incomplete or damaged."""
+
+
+@dataclasses.dataclass
+class Bundle:
+    """A trained model with what is known about it.
+
+    Attributes:
+      path: Its directory.
+      model: The model.
+      metadata: Content of metadata.json.
+      statistics: Content of statistics.json: of the dataset that it was trained on.
+      config: Its gin configuration.
+    """
+
+    path: pathlib.Path
+    model: Any
+    metadata: dict[str, Any]
+    statistics: dict[str, Any]
+    config: str
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio that it makes, Hz."""
+        return self.metadata['sample_rate']
+
+    @property
+    def frame_rate(self) -> int:
+        """Of its features, frames per second."""
+        return self.metadata['frame_rate']
+
+    @property
+    def hop_size(self) -> int:
+        """Samples of a frame."""
+        return self.metadata['hop_size']
+
+    @functools.cached_property
+    def synthesizer(self) -> Synthesizer:
+        """The model, run on features of any length."""
+        return Synthesizer(self.model, self.hop_size)
+
+    def features(
+        self, audio: np.ndarray, sample_rate: int, progress: Callable[[int, int, str], None] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Features of audio as the model was trained on them.
+
+        Args:
+          audio: Mono signal `[n_samples]`.
+          sample_rate: Hz.
+          progress: `progress(done, total, text)`.
+
+        Returns:
+          `f0_hz`, `f0_confidence`, `loudness_db` `[n_frames]`, and `audio` at the rate of the model.
+        """
+        features = compute_features(
+            audio,
+            sample_rate,
+            self.frame_rate,
+            centered=self.metadata['centered'],
+            alignment=self.metadata.get('alignment', 'center'),
+            estimator=self.metadata['f0_estimator'],
+            progress=progress,
+        )
+        audio = np.asarray(audio, np.float32)
+        features['audio'] = audio if sample_rate == self.sample_rate else soxr.resample(
+            audio, sample_rate, self.sample_rate
+        )  # fmt: skip
+        return features
+
+    def resynthesize(
+        self, audio: np.ndarray, sample_rate: int, *, reverb: bool = True, seed: int = 0
+    ) -> np.ndarray:
+        """Audio through the model.
+
+        Args:
+          audio: Mono signal `[n_samples]` of any length.
+          sample_rate: Hz.
+          reverb: With the learned room.
+          seed: Of the noise.
+
+        Returns:
+          `[n_samples at the model's sample_rate]`, float32.
+        """
+        return self.synthesize(self.features(audio, sample_rate), reverb=reverb, seed=seed)
+
+    def synthesize(
+        self, features: Mapping[str, np.ndarray], *, reverb: bool = True, seed: int = 0
+    ) -> np.ndarray:
+        """Features to audio.
+
+        Args:
+          features: `f0_hz` (Hz) and `loudness_db` (dB), `[n_frames]` each, at the model's frame rate; `audio` too when
+            the model has an encoder.
+          reverb: With the learned room.
+          seed: Of the noise.
+
+        Returns:
+          `[n_samples]`, float32: as long as `features['audio']` where that is given, else `n_frames * hop_size`.
+        """
+        batch = {
+            key: np.asarray(value, np.float32)[None] for key, value in features.items() if key != 'audio_16k'
+        }
+        audio = self.synthesizer(batch, seed=seed, reverb=reverb)['audio'][0]
+        n_samples = len(features['audio']) if 'audio' in features else len(features['f0_hz']) * self.hop_size
+        return np.pad(audio, (0, max(0, n_samples - len(audio))))[:n_samples]
+
+    def impulse_response(self) -> np.ndarray | None:
+        """The learned room `[n]`, at the model's sample rate; its first sample, the dry path, is 0."""
+        reverb = self.synthesizer.reverb
+        if reverb is None:
+            return None
+        controls = reverb.get_controls(np.zeros([1, self.hop_size], np.float32))
+        response = np.array(controls['ir'][0], np.float32).reshape(-1)
+        response[0] = 0.0
+        return response
+
+
+def save_bundle(
+    path: str | os.PathLike[str],
+    model: Any,
+    dataset: Dataset,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    gin_config: str | None = None,
+) -> pathlib.Path:
+    """Writes a bundle, whole or not at all; one that is there is replaced.
+
+    The bundle is read back before it is put in place, so that what was saved is known to work.
+
+    Args:
+      path: Directory of the bundle.
+      model: The trained model.
+      dataset: What it was trained on.
+      metrics: What it reached, for metadata.json.
+      gin_config: The configuration that makes the model; by default the one in use.
+
+    Returns:
+      The directory.
+
+    Raises:
+      BundleError: It cannot be written, or the configuration does not make the model.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
+    text = config.model_config_str() if gin_config is None else gin_config
+    try:
+        part.mkdir(parents=True)
+        (part / CONFIG).write_text(text, encoding='utf-8')
+        model.save_weights(part / WEIGHTS)
+        shutil.copyfile(dataset.path / STATISTICS, part / STATISTICS)
+        metadata = _metadata(model, dataset, metrics or {})
+        (part / METADATA).write_text(json.dumps(metadata, indent=2) + '\n', encoding='utf-8')
+        _check_same_weights(load_bundle(part).model, model)
+        _replace(part, path)
+    except OSError as error:
+        if isinstance(error, DDSPError):
+            raise
+        raise BundleError(f'the bundle {path} cannot be written: {error}') from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return path
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Opens a bundle.
+
+    Args:
+      path: Its directory.
+
+    Returns:
+      The bundle, its model ready to be used.
+
+    Raises:
+      BundleError: There is none, or a file is missing or damaged; the message names it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise BundleError(f'no model bundle at {path}: there is no such directory')
+    missing = [name for name in (METADATA, CONFIG, WEIGHTS, STATISTICS) if not (path / name).is_file()]
+    if missing:
+        raise BundleError(f'{path} is no complete model bundle: {", ".join(missing)} is missing')
+    metadata = _read_json(path / METADATA)
+    if metadata.get('schema_version') != SCHEMA_VERSION:
+        raise BundleError(
+            f'{path / METADATA} has schema_version {metadata.get("schema_version")!r}; this version of ddsp reads '
+            f'{SCHEMA_VERSION}'
+        )
+    absent = [key for key in _REQUIRED if key not in metadata]
+    if absent:
+        raise BundleError(f'{path / METADATA} is damaged: {", ".join(absent)} is missing')
+    text = (path / CONFIG).read_text(encoding='utf-8', errors='replace')
+    model = _make_model(path / CONFIG, text, metadata)
+    try:
+        model.load_weights(path / WEIGHTS)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BundleError(
+            f'{path / WEIGHTS} cannot be read: it is damaged or belongs to another {CONFIG} ({first})'
+        ) from error
+    return Bundle(path, model, metadata, _read_json(path / STATISTICS), text)
+
+
+def untrained(bundle: Bundle, seed: int = 0) -> Bundle:
+    """The same model with fresh weights, to compare with."""
+    keras.utils.set_random_seed(seed)
+    model = _make_model(bundle.path / CONFIG, bundle.config, bundle.metadata)
+    return dataclasses.replace(bundle, model=model)
+
+
+def _make_model(source: pathlib.Path, text: str, metadata: Mapping[str, Any]) -> Any:
+    """Makes the model of a configuration and creates its weights."""
+    with config.isolated():
+        try:
+            config.parse_config(bindings=text)
+            named = config.is_bound('get_model.model')
+            model = models.get_model() if named else models.Autoencoder()
+            model(_silence(metadata), training=False)
+        except (ConfigError, ValueError, TypeError, KeyError) as error:
+            raise BundleError(f'{source} does not make a model: {error}') from error
+    return model
+
+
+def _silence(metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Features of one silent example, to create the weights with."""
+    secs = metadata['example_secs']
+    n_frames = round(secs * metadata['frame_rate']) + int(metadata['centered'])
+    features = {key: np.zeros([1, n_frames], np.float32) for key in ('f0_hz', 'f0_confidence')}
+    features['loudness_db'] = np.full([1, n_frames], -80.0, np.float32)
+    features['audio'] = np.zeros([1, round(secs * metadata['sample_rate'])], np.float32)
+    features['audio_16k'] = np.zeros([1, round(secs * 16000)], np.float32)
+    return features
+
+
+def _metadata(model: Any, dataset: Dataset, metrics: Mapping[str, float]) -> dict[str, Any]:
+    packages = ('tensorflow', 'keras', 'numpy')
+    return {
+        'schema_version': SCHEMA_VERSION,
+        'sample_rate': dataset.sample_rate,
+        'frame_rate': dataset.frame_rate,
+        'hop_size': dataset.sample_rate // dataset.frame_rate,
+        'example_secs': dataset.example_secs,
+        'centered': dataset.centered,
+        'alignment': dataset.manifest.get('alignment', 'center'),
+        'f0_estimator': dataset.manifest['f0_estimator'],
+        'dataset': {'name': dataset.name, 'version': dataset.version, 'digest': dataset.digest},
+        'parameters': int(sum(np.prod(v.shape) for v in model.trainable_variables)),
+        'metrics': {key: float(value) for key, value in metrics.items()},
+        'versions': {
+            'ddsp': __version__,
+            'python': '.'.join(map(str, sys.version_info[:3])),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        'created': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+    }
+
+
+def _check_same_weights(loaded: Any, model: Any) -> None:
+    for kept, ours in zip(loaded.weights, model.weights, strict=True):
+        if not np.array_equal(kept, ours):
+            raise BundleError(f'the weight {ours.path} is not what was saved')
+
+
+def _replace(part: pathlib.Path, path: pathlib.Path) -> None:
+    old = path.with_name(part.name + '.old')
+    if path.exists():
+        path.rename(old)
+    part.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise BundleError(f'{path} is damaged: {error}') from error
+    if not isinstance(content, dict):
+        raise BundleError(f'{path} is damaged: it does not hold an object')
+    return content

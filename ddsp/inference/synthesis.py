@@ -1,0 +1,149 @@
+"""Running a model on features of any length."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ddsp import effects, synths
+from ddsp.training import decoders
+
+_REVERBS = (effects.Reverb, effects.ExpDecayReverb, effects.FilteredNoiseReverb)
+_WINDOW_FRAMES = 10000  # frames that the network sees at once: bounds its memory
+_CONTEXT_FRAMES = 1000  # of them before what is kept, so that the recurrent state has settled
+_FADE_FRAMES = 50  # over which the controls of two windows are cross-faded
+# Lengths to which causal networks' inputs are padded, so that few graphs are traced.
+_LENGTHS = (250, 500, 1000, 2000, 5000, _WINDOW_FRAMES)
+_FRAMEWISE = ('f0_hz', 'f0_confidence', 'loudness_db', 'pw_db', 'power_db')
+
+
+class Synthesizer:
+    """A model, run on features of any length.
+
+    Args:
+      model: An `Autoencoder` with its weights.
+      hop_size: Samples of a frame.
+    """
+
+    def __init__(self, model: Any, hop_size: int) -> None:
+        self.model = model
+        self.hop_size = hop_size
+        self._network = tf.function(self._run_network)
+
+    @property
+    def reverb(self) -> Any:
+        """The last reverb of the processor group, or `None`."""
+        found = [p for p in self.model.processor_group.processors if isinstance(p, _REVERBS)]
+        return found[-1] if found else None
+
+    def __call__(
+        self, features: Mapping[str, np.ndarray], seed: int = 0, reverb: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Synthesises.
+
+        Args:
+          features: Frame-wise `[batch, n_frames]`; `audio` `[batch, n_samples]` when the model has an encoder.
+          seed: Of the noise.
+          reverb: With the learned room.
+
+        Returns:
+          `audio` `[batch, n_frames * hop]`, and `harmonic` and `noise`, its dry parts, where the model has them.
+        """
+        features = {key: np.asarray(value, np.float32) for key, value in features.items()}
+        controls = self.controls(features)
+        n_frames = features['f0_hz'].shape[1]
+        with self._length(n_frames, seed):
+            result = self.model.processor_group(controls, return_outputs_dict=True)
+        outputs = result['controls']
+        room = self.reverb
+        audio = result['signal'] if reverb or room is None else outputs[room.name]['controls']['audio']
+        parts = {'audio': audio}
+        for name, key in (('harmonic', 'harmonic'), ('noise', 'filtered_noise')):
+            if isinstance(outputs.get(key), Mapping):
+                parts[name] = outputs[key]['signal']
+        return {key: np.asarray(value) for key, value in parts.items()}
+
+    def controls(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Inputs of the processors, `[batch, n_frames, channels]`, from features.
+
+        Long features pass through the network in windows that overlap; the overlap is cross-faded.
+        """
+        n_frames = features['f0_hz'].shape[1]
+        if n_frames <= _WINDOW_FRAMES:
+            return self._window(features, 0, n_frames)
+        whole: dict[str, np.ndarray] = {}
+        end = 0
+        while end < n_frames:
+            start = max(0, end - _CONTEXT_FRAMES)
+            stop = min(start + _WINDOW_FRAMES, n_frames)
+            part = self._window(features, start, stop)
+            if not whole:
+                whole = {
+                    key: np.zeros((v.shape[0], n_frames, v.shape[2]), np.float32) for key, v in part.items()
+                }
+                fade = np.ones(0, np.float32)
+            else:
+                fade = np.linspace(0.0, 1.0, _FADE_FRAMES + 2, dtype=np.float32)[1:-1]
+            for key, value in part.items():
+                begin = end - len(fade)
+                mix = fade[None, :, None]
+                whole[key][:, begin:end] *= 1.0 - mix
+                whole[key][:, begin:end] += mix * value[:, begin - start : end - start]
+                whole[key][:, end:stop] = value[:, end - start :]
+            end = stop
+        return whole
+
+    def _window(self, features: Mapping[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Controls of the frames from `start` to `stop`."""
+        length = stop - start
+        padded = self._padded_length(length)
+        window = {}
+        for key, value in features.items():
+            if key in _FRAMEWISE:
+                part = value[:, start:stop]
+                window[key] = np.pad(part, ((0, 0), (0, padded - length)), mode='edge')
+            elif key == 'audio':
+                part = value[:, start * self.hop_size : stop * self.hop_size]
+                window[key] = np.pad(part, ((0, 0), (0, padded * self.hop_size - part.shape[1])))
+        with self._length(padded, 0):
+            controls = self._network({key: tf.constant(value) for key, value in window.items()})
+        return {key: value.numpy()[:, :length] for key, value in controls.items()}
+
+    def _run_network(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        encoded = self.model.encode(features, training=False)
+        encoded.update(self.model.decoder(encoded, training=False))
+        n_frames = features['f0_hz'].shape[1]
+        return {k: v for k, v in encoded.items() if len(v.shape) == 3 and v.shape[1] == n_frames}
+
+    def _padded_length(self, length: int) -> int:
+        causal = self.model.encoder is None and isinstance(self.model.decoder, decoders.RnnFcDecoder)
+        if not causal:  # what comes after a frame changes it, also padding
+            return length
+        return next(n for n in _LENGTHS if n >= length)
+
+    @contextlib.contextmanager
+    def _length(self, n_frames: int, seed: int) -> Iterator[None]:
+        """Within, the model is made for so many frames, and its noise depends on the seed alone."""
+        changes: list[tuple[Any, str, Any]] = []
+        if hasattr(self.model.preprocessor, 'time_steps'):
+            changes.append((self.model.preprocessor, 'time_steps', n_frames))
+        if hasattr(self.model.preprocessor, 'compute_loudness'):
+            changes.append((self.model.preprocessor, 'compute_loudness', False))
+        for i, processor in enumerate(self.model.processor_group.processors):
+            if type(processor).__module__.startswith(synths.__name__) and hasattr(processor, 'n_samples'):
+                changes.append((processor, 'n_samples', n_frames * self.hop_size))
+            if isinstance(processor, synths.FilteredNoise):
+                changes.append((processor, 'seed', seed * 1000 + i))
+        previous = [(layer, name, getattr(layer, name)) for layer, name, _ in changes]
+        # Set beside Keras' bookkeeping: these are settings of a built layer, not new parts of it.
+        for layer, name, value in changes:
+            object.__setattr__(layer, name, value)
+        try:
+            yield
+        finally:
+            for layer, name, value in previous:
+                object.__setattr__(layer, name, value)

@@ -1,0 +1,230 @@
+"""Measures of how well generated audio keeps loudness and pitch.
+
+Pitch errors are in MIDI (semitones) over the frames where the reference is sure; examples without such frames,
+or off by more than an octave, are outliers (Engel et al., ICLR 2020, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ddsp import core, f0
+from ddsp.loudness import loudness_db
+
+MIN_F0_CONFIDENCE = 0.85  # of CREPE
+OUTLIER_MIDI_THRESH = 12.0  # semitones
+
+
+def squeeze(input_vector: Any) -> np.ndarray:
+    """The array without axes of size 1 (a single value keeps one)."""
+    vector = np.squeeze(np.asarray(input_vector))
+    return vector[None] if vector.ndim == 0 else vector
+
+
+def l1_distance(prediction: Any, ground_truth: Any) -> np.ndarray:
+    """`|prediction - ground_truth|`, element by element over the shorter length."""
+    a, b = squeeze(prediction), squeeze(ground_truth)
+    n = min(len(a), len(b))
+    return np.abs(a[:n] - b[:n])
+
+
+def is_outlier(ground_truth_f0_conf: Any, threshold: float = MIN_F0_CONFIDENCE) -> bool:
+    """Whether the reference has no frame that is sure."""
+    return bool(np.max(np.asarray(ground_truth_f0_conf)) < threshold)
+
+
+def confidence_threshold(estimator: str) -> float:
+    """Confidence from which an estimator's frame is sure: 0.85 for CREPE (the paper's), else `ddsp.f0.VOICED`."""
+    return MIN_F0_CONFIDENCE if estimator.startswith('crepe') else f0.VOICED
+
+
+def compute_audio_features(
+    audio: Any, frame_rate: int = 250, estimator: Any = 'auto'
+) -> dict[str, np.ndarray]:
+    """Pitch and loudness of 16 kHz audio.
+
+    Args:
+      audio: `[n_samples]`, at 16 kHz.
+      frame_rate: Frames per second.
+      estimator: Of pitch, as in `ddsp.f0.estimate_f0`.
+
+    Returns:
+      `audio` `[1, n_samples]`, `loudness_db`, `f0_hz` and `f0_confidence` `[n_frames]`.
+    """
+    audio = squeeze(audio).astype(np.float32)
+    f0_hz, f0_confidence = f0.estimate_f0(audio, 16000, frame_rate, estimator, padding='center')
+    loudness = loudness_db(audio, 16000, frame_rate, padding='center')
+    return {'audio': audio[None], 'loudness_db': loudness, 'f0_hz': f0_hz, 'f0_confidence': f0_confidence}
+
+
+def hz_to_midi(f0_hz: Any) -> np.ndarray:
+    """Hz to MIDI in numpy; 0 Hz is MIDI 0."""
+    f0_hz = np.asarray(f0_hz, np.float64)
+    with np.errstate(divide='ignore'):
+        return np.where(f0_hz > 0, 69.0 + 12.0 * np.log2(np.maximum(f0_hz, 1e-9) / 440.0), 0.0)
+
+
+def f0_dist_conf_thresh(
+    f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, f0_confidence_thresh: float = MIN_F0_CONFIDENCE
+) -> float | None:
+    """Mean pitch error over the frames where the reference is sure.
+
+    Args:
+      f0_hz: Reference `[n_frames]`, Hz.
+      f0_hz_gen: Of the generated audio `[n_frames]`, Hz.
+      f0_confidence: Of the reference `[n_frames]`.
+      f0_confidence_thresh: From which a frame is sure.
+
+    Returns:
+      Semitones, or `None` where no frame is sure.
+    """
+    if is_outlier(f0_confidence, f0_confidence_thresh):
+        return None
+    distance = l1_distance(hz_to_midi(squeeze(f0_hz)), hz_to_midi(squeeze(f0_hz_gen)))
+    sure = squeeze(f0_confidence)[: len(distance)] >= f0_confidence_thresh
+    return float(np.mean(distance[sure])) if sure.any() else None
+
+
+class BaseMetrics:
+    """Base of measures that are collected over batches and read by `flush`.
+
+    Args:
+      sample_rate: Of the audio, Hz.
+      frame_rate: Of the features, frames per second.
+      name: Of the measure.
+    """
+
+    def __init__(self, sample_rate: int, frame_rate: int, name: str) -> None:
+        self.sample_rate = sample_rate
+        self.frame_rate = frame_rate
+        self.name = name
+
+    def update_state(self, *args: Any) -> None:
+        """Takes a batch in."""
+        raise NotImplementedError(f'{type(self).__name__} must implement update_state')
+
+    def flush(self, step: int) -> dict[str, float]:
+        """The values so far, which are then forgotten."""
+        raise NotImplementedError(f'{type(self).__name__} must implement flush')
+
+
+class LoudnessMetrics(BaseMetrics):
+    """`loudness_db`: mean over examples of the mean difference of loudness, dB."""
+
+    def __init__(self, sample_rate: int, frame_rate: int, name: str = 'loudness') -> None:
+        super().__init__(sample_rate, frame_rate, name)
+        self._distances: list[float] = []
+
+    def update_state(self, batch: Mapping[str, Any], audio_gen: Any) -> None:
+        """Takes a batch in.
+
+        Args:
+          batch: With `audio` `[batch, n_samples]`.
+          audio_gen: Generated audio `[batch, n_samples]`.
+        """
+        for reference, generated in zip(np.asarray(batch['audio']), np.asarray(audio_gen), strict=True):
+            pair = (loudness_db(x, self.sample_rate, self.frame_rate) for x in (reference, generated))
+            self._distances.append(float(np.mean(l1_distance(*pair))))
+
+    def flush(self, step: int) -> dict[str, float]:
+        """`{'loudness_db': mean}`; nothing where no batch came."""
+        values, self._distances = self._distances, []
+        return {'loudness_db': float(np.mean(values))} if values else {}
+
+
+class F0CrepeMetrics(BaseMetrics):
+    """`f0_dist` (semitones) and `outlier_ratio` with the pitch taken from the generated audio.
+
+    Args:
+      sample_rate: Of the audio, Hz.
+      frame_rate: Of the features, frames per second.
+      name: Of the measure.
+      estimator: Of pitch; any of `ddsp.f0`, not only CREPE.
+    """
+
+    def __init__(
+        self, sample_rate: int, frame_rate: int, name: str = 'f0_crepe', estimator: str = 'auto'
+    ) -> None:
+        super().__init__(sample_rate, frame_rate, name)
+        self._estimator = estimator
+        self._threshold = confidence_threshold(estimator)
+        self._distances: list[float] = []
+        self._outliers: list[bool] = []
+
+    def update_state(self, batch: Mapping[str, Any], audio_gen: Any) -> None:
+        """Takes a batch in.
+
+        Args:
+          batch: With `f0_hz` and `f0_confidence` `[batch, n_frames]`.
+          audio_gen: Generated audio `[batch, n_samples]`.
+        """
+        for f0_hz, confidence, audio in zip(
+            np.asarray(batch['f0_hz']), np.asarray(batch['f0_confidence']), np.asarray(audio_gen), strict=True
+        ):
+            if is_outlier(confidence, self._threshold):  # nothing to compare with
+                continue
+            generated, _ = f0.estimate_f0(audio, self.sample_rate, self.frame_rate, self._estimator)
+            distance = f0_dist_conf_thresh(f0_hz, generated, confidence, self._threshold)
+            outlier = distance is None or distance > OUTLIER_MIDI_THRESH
+            self._outliers.append(outlier)
+            if not outlier:
+                self._distances.append(distance)
+
+    def flush(self, step: int) -> dict[str, float]:
+        """`{'f0_dist': mean, 'outlier_ratio': share}`, as far as there are examples for them."""
+        values = {'f0_dist': float(np.mean(self._distances))} if self._distances else {}
+        if self._outliers:
+            values['outlier_ratio'] = float(np.mean(self._outliers))
+        self._distances, self._outliers = [], []
+        return values
+
+
+class F0Metrics(BaseMetrics):
+    """`f0_dist`, raw pitch accuracy and raw chroma accuracy of a pitch that a model predicts.
+
+    Accuracy is the share of voiced frames within the tolerance (Salamon et al. 2014); chroma forgives octaves.
+
+    Args:
+      sample_rate: Of the audio, Hz.
+      frame_rate: Of the features, frames per second.
+      rpa_tolerance: Cents.
+      name: Of the measure.
+    """
+
+    def __init__(
+        self, sample_rate: int, frame_rate: int, rpa_tolerance: float = 50, name: str = 'f0'
+    ) -> None:
+        super().__init__(sample_rate, frame_rate, name)
+        self._tolerance = rpa_tolerance / 100.0
+        self._rows: list[tuple[float, float, float]] = []
+
+    def update_state(self, batch: Mapping[str, Any], f0_hz_predict: Any) -> None:
+        """Takes a batch in.
+
+        Args:
+          batch: With `f0_hz` and `f0_confidence` `[batch, n_frames(, 1)]`.
+          f0_hz_predict: `[batch, n_frames(, 1)]`, Hz; the reference is brought to its number of frames.
+        """
+        predicted = np.asarray(f0_hz_predict).reshape(len(f0_hz_predict), -1)
+        n = predicted.shape[1]
+        reference, confidence = (
+            np.asarray(core.resample(np.asarray(batch[key]).reshape(len(predicted), -1), n))
+            for key in ('f0_hz', 'f0_confidence')
+        )
+        for truth, sure, guess in zip(reference, confidence, predicted, strict=True):
+            voiced = (sure >= MIN_F0_CONFIDENCE) & (truth > 0)
+            if not voiced.any():
+                continue
+            error = np.abs(hz_to_midi(truth) - hz_to_midi(guess))[voiced]
+            chroma = np.abs((error + 6.0) % 12.0 - 6.0)
+            right = (error <= self._tolerance, chroma <= self._tolerance)
+            self._rows.append((float(error.mean()), *(float(np.mean(x)) for x in right)))
+
+    def flush(self, step: int) -> dict[str, float]:
+        """`f0_dist` (semitones), `raw_pitch_accuracy`, `raw_chroma_accuracy`."""
+        rows, self._rows = self._rows, []
+        names = ('f0_dist', 'raw_pitch_accuracy', 'raw_chroma_accuracy')
+        return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True)) if rows else {}
