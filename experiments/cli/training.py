@@ -69,8 +69,8 @@ def train(
     with output.progress('Training', enabled=not as_json) as progress:
         result = train_run(
             dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
-            experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size, seed=seed,
-            evaluate=evaluate, register_as=register or None, progress=progress,
+            experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size,
+            seed=seed, evaluate=evaluate, register_as=register or None, progress=progress,
         )  # fmt: skip
     if as_json:
         output.print_json(dataclasses.asdict(result))

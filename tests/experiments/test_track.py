@@ -1,0 +1,280 @@
+"""Runs in a real MLflow store: what is recorded, how a run goes on, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments import listing, quiet, store
+from experiments.delivery import sync
+from experiments.track import MLflowTracker
+
+GIN = 'Trainer.learning_rate = 0.01\ntrain.batch_size = 8\nNet.layers = \\\n    (1,\n     2)\n'
+
+
+@pytest.fixture(autouse=True)
+def calm():
+    """As within a command."""
+    quiet.calm_loggers()
+
+
+def begin(tracker: MLflowTracker, start_step: int = 0, num_steps: int = 10, gin_config: str = GIN) -> None:
+    tracker.on_train_begin(
+        start_step=start_step, num_steps=num_steps, save_dir=str(tracker.save_dir), gin_config=gin_config
+    )
+
+
+def history(run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in store.client().get_metric_history(run_id, name)]
+
+
+def test_a_whole_run(workdir):
+    tracker = MLflowTracker(
+        'run', experiment='violin', run_name='first', tags={'note': 'x'}, metrics_every=0.2
+    )
+    begin(tracker)
+    for step in range(1, 11):
+        tracker.on_step(step)
+        tracker.on_summary(step, {'losses/total_loss': 10.0 / step, 'speed/steps_per_sec': np.float32(3)})
+    tracker.on_save(10, 'run/ckpt-10')
+    time.sleep(0.6)
+    tracker.on_train_end(10, 'done')
+    tracker.log_metrics({'eval/spectral_loss': 4.5}, step=10)
+    (workdir / 'page.html').write_text('<p>x')
+    tracker.log_artifact(workdir / 'page.html')
+    assert tracker.close() == ''
+
+    client = store.client()
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == 'FINISHED'
+    assert run.info.run_name == 'first'
+    assert run.data.params['Trainer.learning_rate'] == '0.01'
+    assert run.data.params['Net.layers'] == '(1, 2)'
+    assert run.data.metrics['eval/spectral_loss'] == 4.5
+    assert history(tracker.run_id, 'losses/total_loss') == [(step, 10.0 / step) for step in range(1, 11)]
+    assert run.data.metrics['system/cpu_utilization_percentage'] >= 0
+    assert run.data.tags['note'] == 'x'
+    assert run.data.tags['ddsp.checkpoint'] == 'run/ckpt-10'
+    assert run.data.tags['ddsp.version']
+    artifacts = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {'config', 'page.html'}
+    config = client.download_artifacts(run.info.run_id, 'config/operative_config.gin')
+    assert pathlib.Path(config).read_text() == GIN
+    experiment = client.get_experiment_by_name('violin')
+    assert experiment.tags['mlflow.experimentKind'] == 'custom_model_development'
+    assert (workdir / 'mlartifacts' / 'violin').is_dir()
+
+
+def test_a_resumed_training_goes_on_in_the_same_run(workdir):
+    first = MLflowTracker('run', experiment='violin')
+    begin(first, num_steps=10)
+    for step in (2, 4, 6):
+        first.on_summary(step, {'losses/total_loss': float(step)})
+    first.on_train_end(6, 'interrupted')
+    first.close()
+    assert store.client().get_run(first.run_id).info.status == 'KILLED'
+
+    second = MLflowTracker('run', experiment='violin')  # the checkpoint was that of step 4
+    begin(second, start_step=4, num_steps=12)
+    for step in (6, 8):
+        second.on_summary(step, {'losses/total_loss': float(step)})
+    second.on_train_end(8, 'done')
+    second.close()
+
+    assert second.run_id == first.run_id
+    assert second.resumed
+    assert not first.resumed
+    assert len(store.search(store.client(), experiments=['violin'])) == 1
+    assert history(first.run_id, 'losses/total_loss') == [(step, float(step)) for step in (2, 4, 6, 8)]
+    run = store.client().get_run(first.run_id)
+    assert run.info.status == 'FINISHED'
+    assert run.data.params['num_steps'] == '10'
+    assert run.data.params['num_steps from step 4'] == '12'
+
+
+def test_a_run_whose_store_was_lost_is_recorded_again(workdir, empty_database):
+    first = MLflowTracker('run', experiment='violin')
+    first.on_summary(1, {'losses/total_loss': 1.0})
+    first.close('KILLED')
+    (workdir / 'mlflow.db').write_bytes(empty_database.read_bytes())  # another machine, another store
+    second = MLflowTracker('run', experiment='violin')
+    second.on_summary(2, {'losses/total_loss': 0.5})
+    second.close('FINISHED')
+    assert second.run_id != first.run_id
+    assert history(second.run_id, 'losses/total_loss') == [(1, 1.0), (2, 0.5)]
+    assert store.client().get_run(second.run_id).data.tags['ddsp.continues'] == first.run_id
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'), [(None, 'FINISHED'), (KeyboardInterrupt(), 'KILLED'), (ValueError('x'), 'FAILED')]
+)
+def test_the_end_of_a_run_is_what_happened(workdir, error, status):
+    tracker = MLflowTracker('run')
+    try:
+        with tracker:
+            if error is not None:
+                raise error
+    except (KeyboardInterrupt, ValueError):
+        pass
+    assert store.client().get_run(tracker.run_id).info.status == status
+
+
+def test_a_killed_process_leaves_no_run_running(workdir):
+    code = (
+        'import os, signal; from experiments.track import MLflowTracker; tracker = MLflowTracker("run"); '
+        'tracker.on_summary(1, {"losses/total_loss": 1.0}); tracker._outbox.flush(20); '
+        'os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=workdir, capture_output=True, check=False)
+    assert done.returncode == -9
+    client = store.client()
+    run_id = store.run_id_of(pathlib.Path('run'))
+    assert client.get_run(run_id).info.status == 'RUNNING'
+    assert listing.close_abandoned(client) == [run_id]
+    assert client.get_run(run_id).info.status == 'KILLED'
+    assert history(run_id, 'losses/total_loss') == [(1, 1.0)]
+
+
+def test_a_living_run_is_left_alone(workdir):
+    with MLflowTracker('run') as tracker:
+        assert listing.close_abandoned(store.client()) == []
+        assert store.client().get_run(tracker.run_id).info.status == 'RUNNING'
+
+
+def test_a_value_that_mlflow_refuses_costs_only_itself(workdir):
+    tracker = MLflowTracker('run')
+    tracker.on_summary(1, {'good': 1.0})
+    tracker.log_metrics({'bad$name': 1.0}, step=1)
+    tracker.on_summary(2, {'good': 2.0})
+    assert 'bad$name' in tracker.close()
+    assert history(tracker.run_id, 'good') == [(1, 1.0), (2, 2.0)]
+
+
+def test_recording_costs_little_time(workdir):
+    tracker = MLflowTracker('run')
+    metrics = {f'losses/loss_{index}': 1.0 for index in range(20)}
+    start = time.perf_counter()
+    for step in range(200):
+        tracker.on_step(step)
+        tracker.on_summary(step, metrics)
+    seconds = time.perf_counter() - start
+    tracker.close()
+    assert seconds / 200 < 0.005  # a step of training takes a hundred times as long
+
+
+def test_a_server_that_is_down_at_the_start_is_said_at_once(workdir, monkeypatch):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    with pytest.raises(
+        store.TrackingError, match=r'the tracking server http://127.0.0.1:9 does not answer .* unset'
+    ):
+        MLflowTracker('run')
+
+
+def test_a_resumed_run_whose_server_is_down_goes_on_and_is_synced_later(workdir, monkeypatch, ddsp):
+    first = MLflowTracker('run')
+    first.on_summary(1, {'losses/total_loss': 1.0})
+    first.close('KILLED')
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    second = MLflowTracker('run')
+    assert second.run_id == first.run_id
+    second.on_summary(2, {'losses/total_loss': 0.5})
+    message = second.close('FINISHED', timeout=0.2)
+    assert 'ddsp runs --sync run' in message
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')
+    status, out, err = ddsp('runs', '--sync', 'run')
+    assert (status, err) == (0, '')
+    assert out == '2 entries recorded.\n'
+    assert history(first.run_id, 'losses/total_loss') == [(1, 1.0), (2, 0.5)]
+    assert store.client().get_run(first.run_id).info.status == 'FINISHED'
+
+
+def test_sync_of_a_folder_that_is_no_run(workdir, ddsp):
+    status, _, err = ddsp('runs', '--sync', workdir)
+    assert status == 1
+    assert err == f'Error: {workdir} is no training folder: it has no run.json.\n'
+
+
+class Server:
+    """A real MLflow server on a loopback port, which can be killed and started again."""
+
+    def __init__(self, folder: pathlib.Path):
+        from experiments.ui import free_port
+
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f'http://127.0.0.1:{self.port}'
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = [
+            sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(self.port),
+            '--workers', '1', '--backend-store-uri', f'sqlite:///{self.folder / "mlflow.db"}',
+            '--artifacts-destination', str(self.folder / 'served'),
+        ]  # fmt: skip
+        log = (self.folder / 'server.log').open('ab')
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while store.server_problem(self.uri, timeout=2):
+            assert time.monotonic() < deadline, (self.folder / 'server.log').read_text()
+            assert self.process.poll() is None, (self.folder / 'server.log').read_text()
+            time.sleep(0.3)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(workdir, monkeypatch):
+    made = Server(workdir)
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', made.uri)
+    monkeypatch.setenv('MLFLOW_HTTP_REQUEST_MAX_RETRIES', '0')
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_does_not_stop_the_training_and_gets_everything_later(server, workdir, ddsp):
+    tracker = MLflowTracker('run', experiment='served', metrics_every=0)
+    begin(tracker)
+    tracker.on_summary(1, {'losses/total_loss': 1.0})
+    assert tracker._outbox.flush(30)
+    server.kill()
+    start = time.perf_counter()
+    for step in range(2, 50):
+        tracker.on_summary(step, {'losses/total_loss': 1.0 / step})
+    (workdir / 'sound.txt').write_text('x')
+    tracker.log_artifact(workdir / 'sound.txt', 'media')
+    assert time.perf_counter() - start < 1.0
+    server.start()
+    tracker.on_train_end(49, 'done')
+    assert tracker.close(timeout=90) == ''
+    assert history(tracker.run_id, 'losses/total_loss') == [(1, 1.0)] + [
+        (step, 1.0 / step) for step in range(2, 50)
+    ]
+    client = store.client()
+    assert client.get_run(tracker.run_id).info.status == 'FINISHED'
+    assert [entry.path for entry in client.list_artifacts(tracker.run_id, 'media')] == ['media/sound.txt']
+
+    # The same, with the server away until the training has ended.
+    late = MLflowTracker('late', experiment='served', metrics_every=0)
+    server.kill()
+    late.on_summary(1, {'losses/total_loss': 2.0})
+    assert 'ddsp runs --sync late' in late.close('FINISHED', timeout=1)
+    server.start()
+    assert sync('late') == 2
+    assert history(late.run_id, 'losses/total_loss') == [(1, 2.0)]
+
+    status, out, err = ddsp('runs', '--json')
+    assert (status, err) == (0, '')
+    assert {run['run_id'] for run in json.loads(out)} == {tracker.run_id, late.run_id}
