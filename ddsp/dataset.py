@@ -59,7 +59,7 @@ class Dataset:
     @functools.cached_property
     def digest(self) -> str:
         """The sha256 of MANIFEST.json, which holds that of every other file."""
-        return _sha256(self.path / MANIFEST)
+        return file_sha256(self.path / MANIFEST)
 
     @property
     def n_samples(self) -> int:
@@ -118,7 +118,7 @@ class Dataset:
             return [f'{name} is missing']
         if size is not None and path.stat().st_size != size:
             return [f'{name} has {path.stat().st_size} bytes where {size} were written']
-        return [] if _sha256(path) == digest else [f'{name} is not what was written (its sha256 differs)']
+        return [] if file_sha256(path) == digest else [f'{name} is not what was written (its sha256 differs)']
 
     def _check_split(self, split: str, known: dict[str, Any]) -> None:
         if split not in known:
@@ -208,6 +208,10 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _sha256(path: pathlib.Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -17,9 +17,6 @@ __all__ = ['PrepareOptions', 'PrepareResult', 'prepare_dataset']
 def __getattr__(name: str) -> Any:
     """Loads Beam only when something that needs it is used."""
     if name in __all__:
-        from ddsp.errors import require
-
-        require('apache_beam', 'to prepare datasets')
         from pipelines import prepare
 
         return getattr(prepare, name)

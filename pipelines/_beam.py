@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 
+from ddsp.errors import require
+
 _disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)
 try:
+    require('apache_beam', 'to prepare datasets')
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+
+    # By its own name: a DirectRunner may fetch and start another engine.
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 finally:
     logging.disable(_disabled)
 
-__all__ = ['PipelineOptions', 'beam']
+__all__ = ['FnApiRunner', 'PipelineOptions', 'SubprocessSDKEnvironment', 'beam']

@@ -8,17 +8,17 @@ import logging
 import os
 import pathlib
 import re
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
 from ddsp.errors import DDSPError
-from pipelines._beam import PipelineOptions, beam
+from pipelines._beam import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
 from pipelines.shards import CANCEL_FILE, FAILURE_MARK, MakeShard, ShardPlan
 
 Progress = Callable[[float, float, str], None]
 
-# By its full name: a bare DirectRunner may fetch and start another engine.
-LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner'
 _POLL_SECS = 0.2
 _ONE_THREAD = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
@@ -77,18 +77,20 @@ def run_shards(
 
 
 def _run(plans: list[ShardPlan], folder: pathlib.Path, workers: int, failure: list[BaseException]) -> None:
-    options = PipelineOptions(
-        flags=[],
-        runner=LOCAL_RUNNER,
-        direct_num_workers=workers,
-        direct_running_mode='multi_processing' if workers > 1 else 'in_memory',
-        default_sdk_harness_log_level='CRITICAL',
-    )
     try:
-        with beam.Pipeline(options=options) as pipeline:
+        options = PipelineOptions(flags=[], direct_num_workers=workers, direct_running_mode='in_memory')
+        runner = FnApiRunner(default_environment=_processes(folder) if workers > 1 else None)
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
             build(pipeline, plans, folder)
     except BaseException as error:
         failure.append(error)
+
+
+def _processes(folder: pathlib.Path) -> SubprocessSDKEnvironment:
+    """Workers as processes, whose log goes into a file and which leave Ctrl-C to this process."""
+    command = f'{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main'
+    log = shlex.quote(str(folder / 'workers.log'))
+    return SubprocessSDKEnvironment(command_string=f"trap '' INT; exec {command} >>{log} 2>&1")
 
 
 def _follow(

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from ddsp.audio import AudioError, AudioInfo, probe
+from ddsp.dataset import file_sha256
 from ddsp.errors import DDSPError
 
 # Looked for in folders; a file that is named by itself is opened whatever its name.
@@ -157,19 +158,11 @@ def survey(sources: list[Source], report: Callable[[int, int], None] | None = No
 def _look_into(source: Source) -> None:
     try:
         source.info = probe(source.path)
-        with open(source.path, 'rb') as file:
-            source.sha256 = _sha256(file)
+        source.sha256 = file_sha256(source.path)
     except AudioError as error:
         source.reject(error.reason, str(error))
     except OSError as error:
         source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
-
-
-def _sha256(file: object) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):  # type: ignore[attr-defined]
-        digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ddsp.audio import write_wav
+from ddsp.dataset import file_sha256
 from pipelines.synthetic_instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0
@@ -124,7 +124,7 @@ def _make_file(
     audio, known = play(instrument, round(seconds * rate), rate, np.random.default_rng(seed))
     truth.unlink(missing_ok=True)  # it vouches for the WAV: it goes first and comes last
     write_wav(wav, audio, rate)
-    digest = hashlib.sha256(wav.read_bytes()).hexdigest()
+    digest = file_sha256(wav)
     truth.parent.mkdir(parents=True, exist_ok=True)
     temporary = truth.with_suffix('.part')
     with temporary.open('wb') as file:
@@ -139,6 +139,6 @@ def _is_complete(wav: pathlib.Path, truth: pathlib.Path, recipe: str) -> bool:
     try:
         with np.load(truth) as file:
             same = str(file['recipe']) == recipe
-            return same and str(file['sha256']) == hashlib.sha256(wav.read_bytes()).hexdigest()
+            return same and str(file['sha256']) == file_sha256(wav)
     except (OSError, ValueError, KeyError):
         return False

@@ -1,7 +1,7 @@
 """The estimator `'swift'`: the small network of the package swift-f0, which carries its weights.
 
 The network answers every 16 ms, to a few cents, and now and then an octave too high. Between its frames log
-frequency is interpolated by a monotone cubic; then the waveform itself is measured near that pitch, which takes
+frequency is interpolated by a monotone cubic; then the waveform is measured near that pitch, which takes
 the error below one cent on a clean tone, and an octave is corrected where half of it explains far more.
 """
 
