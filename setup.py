@@ -21,14 +21,25 @@ REQUIRED = [
     'rich>=13,<16',
 ]
 EXTRAS = {
-    'pipelines': ['apache-beam>=2.70,<3', 'tensorflow-datasets>=4.9.9,<5', 'swift-f0>=0.1.2,<1'],
+    'pipelines': [
+        'apache-beam>=2.70,<3',
+        'tensorflow-datasets>=4.9.9,<5',
+        'swift-f0>=0.1.2,<1',
+        'google-crc32c>=1.5,<2',
+    ],
     'tracking': ['mlflow>=3.10,<4', 'optuna>=4,<6', 'matplotlib>=3.9,<4', 'psutil>=5.9'],
     'cloud': ['google-cloud-storage>=3,<4'],
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],
     'dev': [
-        'pytest>=8,<10', 'pytest-xdist>=3.5,<4', 'hypothesis>=6.100,<7', 'ruff>=0.9', 'mypy>=1.13',
-        'librosa>=0.11,<1', 'mir_eval>=0.8,<1', 'jax>=0.5,<1',
+        'pytest>=8,<10',
+        'pytest-xdist>=3.5,<4',
+        'hypothesis>=6.100,<7',
+        'ruff>=0.9',
+        'mypy>=1.13',
+        'librosa>=0.11,<1',
+        'mir_eval>=0.8,<1',
+        'jax>=0.5,<1',
     ],
 }
 EXTRAS['all'] = sorted({package for name in ('pipelines', 'tracking', 'cloud') for package in EXTRAS[name]})
@@ -41,7 +52,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
-    packages=find_packages(include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']),
+    packages=find_packages(
+        include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']
+    ),
     package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments': ['templates/*']},
     install_requires=REQUIRED,
     extras_require=EXTRAS,

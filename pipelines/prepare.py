@@ -173,7 +173,8 @@ class _Job:
         self._staging.mkdir(exist_ok=True)
         while True:
             usable = [source for source in sources if not source.outcome]
-            plans = plan_shards(split_sources(usable, self._options.splits), self._options, self.estimator)
+            pieces = split_sources(usable, self._options.splits, self._options.example_secs)
+            plans = plan_shards(pieces, self._options, self.estimator)
             shards = self._make(plans)
             newly_rejected = _take_outcomes(usable, shards)
             _check_usable(sources, self._options)

@@ -20,6 +20,7 @@ AUDIO_SUFFIXES = frozenset({
     '.aifc', '.caf', '.au', '.snd', '.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.alac',
     '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
 })  # fmt: skip
+_FEW = 4  # fewer recordings than this cannot be shared out by a hash
 _SKIP_NAMED_OTHERWISE = 'not audio by its name'
 
 
@@ -186,31 +187,38 @@ class Piece:
     seconds: float = 0.0
 
 
-def split_sources(sources: list[Source], splits: dict[str, float], grid_s: float = 0.004) -> list[Piece]:
+def split_sources(
+    sources: list[Source], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
+) -> list[Piece]:
     """Decides which recording goes into which split, by a hash of its content.
 
     The hash keeps the decision when recordings are added, moved or renamed. No split stays empty where there
-    are as many recordings as splits. A single recording is split by time.
+    are as many recordings as splits. A single recording, or up to three long ones, are split by time: each
+    split gets its own part of each of them, without overlap.
 
     Args:
       sources: The usable recordings.
       splits: Share of each split.
-      grid_s: A single recording is cut at multiples of this, in seconds.
+      example_secs: Length of an example: a part by time is no shorter.
+      grid_s: Where recordings are cut: at multiples of this, in seconds.
 
     Returns:
-      One piece for each recording; for a single recording one for each split.
+      One piece for each recording, or one for each recording and split.
     """
-    if len(sources) == 1 and len(splits) > 1:
-        return _split_by_time(sources[0], splits, grid_s)
+    least = min(splits.values())
+    long = all(_seconds(source) * least >= example_secs for source in sources)
+    if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
+        return [piece for source in sources for piece in _split_by_time(source, splits, grid_s)]
     chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
-    ranked = sorted(sources, key=_position, reverse=True)
-    for split in splits:
+    total = sum(_seconds(source) for source in sources)
+    for split, share in splits.items():
         if split in chosen.values():
             continue
         counts = {name: list(chosen.values()).count(name) for name in splits}
         largest = max(counts, key=lambda name: counts[name])
         if counts[largest] > 1:
-            taken = next(source for source in ranked if chosen[source.sha256] == largest)
+            there = [source for source in sources if chosen[source.sha256] == largest]
+            taken = min(there, key=lambda source: (abs(_seconds(source) - share * total), source.sha256))
             chosen[taken.sha256] = split
     return [
         Piece(source.path, source.sha256, chosen[source.sha256], seconds=_seconds(source))
