@@ -122,6 +122,68 @@ def center_crop(audio: Tensor, frame_size: int) -> Tensor:
     return audio[:, pad : dim(audio, 1) - pad]
 
 
+def frame_mixing(method: str, hop: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """How `resample` with end-point mixes frames, when a frame is a whole number of samples.
+
+    Args:
+      method: As in `resample`.
+      hop: Samples in a frame.
+
+    Returns:
+      Which frames count, relative to the sample's own, and their weights [len(frames), hop].
+    """
+    fraction = np.arange(hop, dtype=np.float64) / hop
+    frames, weights = _kernel(method, fraction)
+    return frames, np.stack(weights).astype(np.float32)
+
+
+def block_mixing(method: str, n_frames: int, n_timesteps: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """How `resample` with end-point mixes frames, for blocks of samples and any number of frames.
+
+    Args:
+      method: As in `resample`.
+      n_frames: Frames.
+      n_timesteps: Time steps.
+      size: Time steps in a block; the last block may lack some, whose weights are zero.
+
+    Returns:
+      Frames that count in each block [n_blocks, n_sets], and their weights [n_blocks, n_sets, size].
+    """
+    low, fraction = _positions(n_timesteps, n_frames, n_timesteps)
+    offsets, kernel = _kernel(method, fraction)
+    n_blocks = -(-n_timesteps // size)
+    block, place = np.divmod(np.arange(n_timesteps), size)
+    first = low[::size] + min(offsets)
+    n_sets = int((low + max(offsets) - first[block]).max()) + 1
+    weights = np.zeros([n_blocks, n_sets, size], np.float32)
+    for offset, weight in zip(offsets, kernel, strict=True):
+        weights[block, low + offset - first[block], place] += weight
+    return np.clip(first[:, None] + np.arange(n_sets), 0, n_frames - 1), weights
+
+
+def shift_frames(x: Tensor, offset: int) -> Tensor:
+    """Values of the frame `offset` later (earlier if negative) along axis 1; the first and last frames are held."""
+    if offset == 0:
+        return x
+    edge = x[:, -1:] if offset > 0 else x[:, :1]
+    kept = x[:, offset:] if offset > 0 else x[:, :offset]
+    missing = [edge] * abs(offset)
+    shifted = ops.concatenate([kept, *missing] if offset > 0 else [*missing, kept], axis=1)
+    return shifted[:, : dim(x, 1)]
+
+
+def _kernel(method: str, fraction: np.ndarray) -> tuple[tuple[int, ...], list]:
+    """Frames around a position, and their weights, at `fraction` of the way from one to the next."""
+    if method == 'nearest':
+        return (0,), [np.ones_like(fraction)]
+    if method == 'linear':
+        return (0, 1), [1.0 - fraction, fraction]
+    if method == 'window':
+        return (0, 1), [1.0 - hann_crossfade(fraction), hann_crossfade(fraction)]
+    t = np.round(fraction * _CUBIC_STEPS) / _CUBIC_STEPS
+    return (-1, 0, 1, 2), [_keys_outer(1.0 + t), _keys_inner(t), _keys_inner(1.0 - t), _keys_outer(2.0 - t)]
+
+
 def _is_static(value: Any) -> bool:
     return isinstance(value, (int, float, np.ndarray, np.generic))
 

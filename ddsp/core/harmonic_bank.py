@@ -1,0 +1,233 @@
+"""Sums of harmonics in blocks of frames, without an array of [batch, samples, harmonics].
+
+Within a frame the amplitude of each harmonic is a mix of a few frames' amplitudes with weights that are the same
+for all harmonics (a cross-fade), so that `audio[k] = sum_s w[s, k] sum_h c[s, h] sin(h phase[k])`. With
+`h = stride a + b`, `b` around zero,
+
+    sin((stride a + b) p) = sin(stride a p) cos(b p) + cos(stride a p) sin(b p)
+
+makes the sum over h two small matrix products over b and one sum over a: it takes the sines and cosines of about
+`2 sqrt(2 H)` multiples of the phase in place of H sines. The gradient runs through the same steps backwards and
+computes the sines anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from ddsp.core.blocks import custom_gradient, map_blocks
+from ddsp.core.phase import multiple
+from ddsp.core.utils import Tensor
+
+_BLOCK_SAMPLES = 16384  # what keeps a block's arrays in the cache: a few MB
+
+
+@dataclass(frozen=True)
+class _Split:
+    """How `n` harmonics are written as `h = stride a + b`, with `-low <= b <= high` and `0 <= a < rows`."""
+
+    n: int
+    stride: int
+    rows: int
+
+    @classmethod
+    def of(cls, n_harmonics: int) -> _Split:
+        stride = max(2, 2 * round(np.sqrt(2.0 * n_harmonics) / 2.0))
+        return cls(n_harmonics, stride, max(1, 1 + -(-(n_harmonics - stride // 2) // stride)))
+
+    @property
+    def high(self) -> int:
+        return self.stride // 2
+
+    @property
+    def low(self) -> int:
+        return self.stride // 2 - 1
+
+    def fold(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [g, s, n] of harmonics to those of cos(b p) [g, rows, s * (high + 1)] and of sin(b p)."""
+        n_sets = weights.shape[1]
+        # Position 0 holds h = -low; h = 0 and below have no weight.
+        end = self.rows * self.stride - self.low - 1 - self.n
+        padded = ops.pad(weights, [[0, 0], [0, 0], [self.low + 1, end]])
+        padded = ops.transpose(ops.reshape(padded, [-1, n_sets, self.rows, self.stride]), [0, 2, 1, 3])
+        positive = padded[..., self.low + 1 :]
+        negative = ops.flip(padded[..., : self.low], axis=-1)
+        negative = ops.pad(negative, [[0, 0]] * 3 + [[0, self.high - self.low]])
+        zero = padded[..., self.low : self.low + 1]
+        even = ops.concatenate([zero, positive + negative], axis=-1)
+        odd = positive - negative
+        return (
+            ops.reshape(even, [-1, self.rows, n_sets * (self.high + 1)]),
+            ops.reshape(odd, [-1, self.rows, n_sets * self.high]),
+        )
+
+    def unfold(self, even: Tensor, odd: Tensor, n_sets: int) -> Tensor:
+        """Gradients with respect to the results of `fold` to those with respect to its weights."""
+        even = ops.reshape(even, [-1, self.rows, n_sets, self.high + 1])
+        odd = ops.reshape(odd, [-1, self.rows, n_sets, self.high])
+        positive = even[..., 1:] + odd
+        negative = ops.flip((even[..., 1:] - odd)[..., : self.low], axis=-1)
+        padded = ops.concatenate([negative, even[..., :1], positive], axis=-1)
+        padded = ops.reshape(ops.transpose(padded, [0, 2, 1, 3]), [-1, n_sets, self.rows * self.stride])
+        return padded[..., self.low + 1 : self.low + 1 + self.n]
+
+    def waves(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """cos(b p), sin(b p) for b from 0 (1) to high, and cos(stride a p), sin(stride a p): [g, ., samples]."""
+        numbers = np.concatenate([np.arange(self.high + 1), self.stride * np.arange(self.rows)]).astype(
+            np.float32
+        )
+        angle = multiple(coarse[:, None, :], fine[:, None, :], numbers[None, :, None])
+        cos, sin = ops.cos(angle), ops.sin(angle)
+        m = self.high + 1
+        return cos[:, :m], sin[:, 1:m], cos[:, m:], sin[:, m:]
+
+
+def harmonic_sum(
+    coarse: Tensor,
+    fine: Tensor,
+    carrier: Tensor,
+    frequency: Tensor,
+    amplitudes: Tensor,
+    mixing: Any,
+    nyquist: float,
+) -> Tensor:
+    """Sum of the harmonics of one fundamental, from frames.
+
+    Args:
+      coarse: Coarse phase of the fundamental [rows, n], turns; a row is a stretch of time, such as a frame.
+      fine: Fine phase [rows, n], turns.
+      carrier: Zeros [rows, n] that take the gradient with respect to the fundamental's phase, radians.
+      frequency: Fundamental [rows, n], Hz; it must rise or fall steadily within a row.
+      amplitudes: [rows, n_sets, n_harmonics].
+      mixing: Weights of the sets, [n_sets, n] or [rows, n_sets, n].
+      nyquist: Harmonics of this frequency (Hz) and above are silent, sample by sample.
+
+    Returns:
+      Audio [rows, n].
+    """
+    n_sets, n_harmonics = amplitudes.shape[1:]
+    n = coarse.shape[1]
+    split = _Split.of(n_harmonics)
+    block_rows = max(1, _BLOCK_SAMPLES // n)
+    fixed = [coarse, fine, frequency] + ([mixing] if len(mixing.shape) == 3 else [])
+
+    def with_mixing(arrays: list, function: Any) -> Any:
+        mix = arrays[3] if len(fixed) == 4 else ops.convert_to_tensor(mixing)[None]
+        return function(_Block(split, nyquist, *arrays[:3], mix), *arrays[len(fixed) :])
+
+    def run(function: Any, arrays: list, out_shape: list) -> Tensor:
+        return map_blocks(
+            lambda *a: [with_mixing(list(a), function)], fixed + arrays, block_rows, [out_shape]
+        )[0]
+
+    @custom_gradient
+    def synthesize(carrier: Tensor, amplitudes: Tensor) -> tuple[Tensor, Any]:
+        def backward(upstream: Tensor) -> tuple[Tensor, Tensor]:
+            # Two passes, so that a graph drops the one whose result nobody uses.
+            to_carrier = run(_Block.phase_gradient, [amplitudes, upstream], [n])
+            to_amplitudes = run(_Block.amplitude_gradient, [upstream], [n_sets, n_harmonics])
+            return to_carrier, to_amplitudes
+
+        return run(_Block.audio, [amplitudes], [n]), backward
+
+    return synthesize(carrier, amplitudes)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of `harmonic_sum`."""
+
+    split: _Split
+    nyquist: float
+    coarse: Tensor
+    fine: Tensor
+    frequency: Tensor
+    mixing: Tensor
+
+    def audio(self, amplitudes: Tensor) -> Tensor:
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        even, odd = self.split.fold(self._full(amplitudes))
+        rows = sin_a * ops.matmul(even, self._mixed(cos_b)) + cos_a * ops.matmul(odd, self._mixed(sin_b))
+        return ops.sum(rows, axis=1) + self._partial_audio(amplitudes, ops.sin)
+
+    def phase_gradient(self, amplitudes: Tensor, upstream: Tensor) -> Tensor:
+        """d sin(h p) / dp = h cos(h p), and cos(A + B) = cos A cos B - sin A sin B."""
+        amplitudes = amplitudes * self._numbers
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        even, odd = self.split.fold(self._full(amplitudes))
+        rows = cos_a * ops.matmul(even, self._mixed(cos_b)) - sin_a * ops.matmul(odd, self._mixed(sin_b))
+        return upstream * (ops.sum(rows, axis=1) + self._partial_audio(amplitudes, ops.cos))
+
+    def amplitude_gradient(self, upstream: Tensor) -> Tensor:
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        upstream_rows = upstream[:, None, :]
+        even = ops.matmul(sin_a * upstream_rows, ops.transpose(self._mixed(cos_b), [0, 2, 1]))
+        odd = ops.matmul(cos_a * upstream_rows, ops.transpose(self._mixed(sin_b), [0, 2, 1]))
+        gradient = self._full(self.split.unfold(even, odd, self.mixing.shape[1]))
+        return self._partial_gradient(gradient, upstream)
+
+    @property
+    def _numbers(self) -> np.ndarray:
+        return np.arange(1, self.split.n + 1, dtype=np.float32)
+
+    def _mixed(self, waves: Tensor) -> Tensor:
+        """Waves [g, m, n] times each set's weights: [g, n_sets * m, n]."""
+        mixed = waves[:, None] * self.mixing[:, :, None]
+        return ops.reshape(mixed, [-1, mixed.shape[1] * mixed.shape[2], mixed.shape[3]])
+
+    # Harmonics that cross Nyquist within a row are silent for a part of it. They are few, mostly none or one, and
+    # follow those that are full; they are left out above and added one by one.
+
+    def _count(self, frequency: Tensor) -> Tensor:
+        """How many harmonics lie below Nyquist [g, 1]."""
+        return ops.sum(ops.cast(frequency * self._numbers < self.nyquist, 'int32'), axis=1, keepdims=True)
+
+    @property
+    def _n_full(self) -> Tensor:
+        return self._count(ops.maximum(self.frequency[:, :1], self.frequency[:, -1:]))
+
+    def _full(self, weights: Tensor) -> Tensor:
+        """Weights [g, s, n_harmonics] without those of harmonics that are silent in some of the row."""
+        full = np.arange(1, self.split.n + 1, dtype=np.int32) <= self._n_full
+        return weights * ops.cast(full, 'float32')[:, None, :]
+
+    def _partial(self, step: Any, initial: Tensor) -> Tensor:
+        """Folds `step(state, number [g, 1], audible [g, n])` over harmonics that are silent in a part of the row."""
+        n_full = self._n_full
+        some = self._count(ops.minimum(self.frequency[:, :1], self.frequency[:, -1:]))
+        most = ops.max(some - n_full)
+
+        def body(i: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            number = n_full + i
+            as_float = ops.cast(number, 'float32')
+            audible = ops.logical_and(number <= some, as_float * self.frequency < self.nyquist)
+            return i + 1, step(state, number, ops.cast(audible, 'float32'))
+
+        one = ops.ones([], 'int32')
+        return ops.while_loop(lambda i, _: i <= most, body, (one, initial))[1]
+
+    def _one_hot(self, number: Tensor) -> Tensor:
+        """[g, 1, n_harmonics]: which harmonic a number means."""
+        return ops.cast(np.arange(1, self.split.n + 1, dtype=np.int32) == number, 'float32')[:, None, :]
+
+    def _partial_audio(self, amplitudes: Tensor, wave: Any) -> Tensor:
+        def step(audio: Tensor, number: Tensor, audible: Tensor) -> Tensor:
+            weight = ops.sum(amplitudes * self._one_hot(number), axis=2, keepdims=True)
+            envelope = ops.sum(weight * self.mixing, axis=1)
+            return audio + audible * envelope * wave(
+                multiple(self.coarse, self.fine, ops.cast(number, 'float32'))
+            )
+
+        return self._partial(step, ops.zeros_like(self.coarse))
+
+    def _partial_gradient(self, gradient: Tensor, upstream: Tensor) -> Tensor:
+        def step(gradient: Tensor, number: Tensor, audible: Tensor) -> Tensor:
+            wave = ops.sin(multiple(self.coarse, self.fine, ops.cast(number, 'float32')))
+            weight = ops.sum((audible * upstream * wave)[:, None, :] * self.mixing, axis=2, keepdims=True)
+            return gradient + weight * self._one_hot(number)
+
+        return self._partial(step, gradient)
