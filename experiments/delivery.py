@@ -103,7 +103,7 @@ def _send_image(client: MlflowClient, run_id: str, row: Row) -> None:
 def _send_model(client: MlflowClient, run_id: str, row: Row) -> None:
     from experiments import mlflow_model
 
-    mlflow_model.log_bundle(run_id, row['path'], register_as=row['register_as'])
+    mlflow_model.log_bundle(client, run_id, row['path'], step=row['step'], register_as=row['register_as'])
 
 
 def _send_status(client: MlflowClient, run_id: str, row: Row) -> None:

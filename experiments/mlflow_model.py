@@ -6,43 +6,79 @@ MLflow.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddsp.errors import DDSPError
 from ddsp.version import __version__
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 NAME = 'bundle'
 _LOADER = 'ddsp.inference.pyfunc'
 _NEEDED = ('tensorflow', 'keras', 'numpy', 'scipy', 'gin-config', 'soundfile', 'soxr')
 _EXAMPLE_SECS = 1.0
+_DIGEST_TAG = 'ddsp.weights_sha256'
 
 
-def log_bundle(run_id: str, bundle: str | os.PathLike[str], *, register_as: str | None = None) -> str:
-    """Logs a bundle to a run.
+def log_bundle(
+    client: MlflowClient,
+    run_id: str,
+    bundle: str | os.PathLike[str],
+    *,
+    step: int = 0,
+    register_as: str | None = None,
+) -> str:
+    """Logs a bundle to a run; the same bundle is logged once, however often a finished training is called.
 
     Args:
+      client: Client of the store.
       run_id: The run that made it.
       bundle: Directory of the bundle.
+      step: Training step of its weights; the run's metrics of that step belong to the model.
       register_as: Name in the model registry, or None.
 
     Returns:
       `models:/...` address of the logged model.
     """
+    from mlflow import register_model
     from mlflow.models import Model
 
-    info = Model.log(
-        artifact_path=None, name=NAME, flavor=sys.modules[__name__], run_id=run_id, bundle=bundle,
-        registered_model_name=register_as, validate_serving_input=False,
-    )  # fmt: skip
-    return info.model_uri
+    digest = hashlib.sha256((pathlib.Path(bundle) / 'weights.weights.h5').read_bytes()).hexdigest()
+    model_id = _logged_before(client, run_id, digest)
+    if model_id is None:
+        created = client.create_logged_model(
+            client.get_run(run_id).info.experiment_id, name=NAME, source_run_id=run_id,
+            tags={_DIGEST_TAG: digest},
+        )  # fmt: skip
+        model_id = created.model_id
+        Model.log(
+            artifact_path=None, name=NAME, flavor=sys.modules[__name__], run_id=run_id, model_id=model_id,
+            bundle=bundle, step=step, validate_serving_input=False,
+        )  # fmt: skip
+        client.finalize_logged_model(model_id, 'READY')
+    if register_as:
+        register_model(f'models:/{model_id}', register_as)
+    return f'models:/{model_id}'
+
+
+def _logged_before(client: MlflowClient, run_id: str, digest: str) -> str | None:
+    """Id of the run's model with these weights."""
+    outputs = client.get_run(run_id).outputs
+    for output in outputs.model_outputs if outputs else []:
+        model = client.get_logged_model(output.model_id)
+        if model.tags.get(_DIGEST_TAG) == digest and model.status == 'READY':
+            return model.model_id
+    return None
 
 
 def save_model(path: str, mlflow_model: Any, bundle: str | os.PathLike[str], **_: Any) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
+import tempfile
+import urllib.parse
+import urllib.request
 from typing import TYPE_CHECKING
 
 from ddsp.errors import DDSPError
@@ -11,6 +15,7 @@ from experiments import store
 from experiments.mlflow_model import NAME
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = 'champion'
@@ -53,20 +58,70 @@ def resolve_bundle(address: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _download(uri: str) -> pathlib.Path:
-    """Brings a model of the store to this disk (a local store's is used where it lies)."""
-    client = store.client()
-    if uri.startswith('runs:/'):
-        reference, _, path = uri.removeprefix('runs:/').partition('/')
-        uri = f'runs:/{store.find_run(client, reference).info.run_id}/{path or NAME}'
-    from mlflow.artifacts import download_artifacts
+    """A model of the store on this disk: where a local store has it, or in the cache."""
     from mlflow.exceptions import MlflowException
 
+    client = store.client()
     try:
-        folder = pathlib.Path(download_artifacts(artifact_uri=uri))
+        if uri.startswith('runs:/'):
+            model_id = model_of_run(client, uri.removeprefix('runs:/').partition('/')[0])
+        else:
+            model_id = _model_of_version(client, uri)
+        folder = _local_copy(client, model_id)
     except (MlflowException, OSError) as error:
         raise ModelNotFoundError(f'{uri}: no model there ({str(error).splitlines()[0]}).') from None
     if not (folder / 'metadata.json').is_file():
         raise ModelNotFoundError(f'{uri} is no model bundle: metadata.json is missing.')
+    return folder
+
+
+def model_of_run(client: MlflowClient, reference: str) -> str:
+    """Id of the newest model that a run has logged.
+
+    Raises:
+      ModelNotFoundError: It has none.
+      TrackingError: There is no such run.
+    """
+    run = store.find_run(client, reference)
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        raise ModelNotFoundError(
+            f'the run {run.info.run_name} ({run.info.run_id[:8]}, {run.info.status}) has no model. '
+            'A training logs it when it ends.'
+        )
+    return max(outputs, key=lambda output: output.step).model_id
+
+
+def _model_of_version(client: MlflowClient, uri: str) -> str:
+    """Id of the model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/ID`."""
+    address = uri.removeprefix('models:/')
+    if '@' in address:
+        name, _, alias = address.rpartition('@')
+        version = client.get_model_version_by_alias(name, alias)
+    elif '/' in address:
+        name, _, number = address.rpartition('/')
+        version = client.get_model_version(name, number)
+    else:
+        return address
+    return version.model_id or model_of_run(client, version.run_id)
+
+
+def _local_copy(client: MlflowClient, model_id: str) -> pathlib.Path:
+    """The files of a logged model, which never change: a local store's own, or a cached download."""
+    from mlflow.artifacts import download_artifacts
+
+    location = client.get_logged_model(model_id).artifact_location
+    if location.startswith(('file:', '/')):
+        return pathlib.Path(urllib.request.url2pathname(urllib.parse.urlparse(location).path))
+    cache = (
+        pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'ddsp' / 'models'
+    )
+    folder = cache / model_id
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as part:
+            files = download_artifacts(artifact_uri=f'models:/{model_id}', dst_path=part)
+            shutil.move(files, folder)
     return folder
 
 
@@ -90,16 +145,15 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION) -> ModelVersion
     from mlflow import register_model
     from mlflow.exceptions import MlflowException
 
-    uri = f'runs:/{run_id}/{NAME}'
-    _download(uri)  # says why, when there is none
+    model_id = model_of_run(client, run_id)
     try:
         client.get_registered_model(name)
         versions = [
-            found for found in client.search_model_versions(f"name='{name}'") if found.run_id == run_id
+            found for found in client.search_model_versions(f"name='{name}'") if found.model_id == model_id
         ]
     except MlflowException:
         versions = []
-    version = versions[0] if versions else register_model(uri, name)
+    version = versions[0] if versions else register_model(f'models:/{model_id}', name)
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run_id, 'ddsp.registered', f'{name}/{version.version}')
     return client.get_model_version(name, version.version)

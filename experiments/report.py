@@ -143,7 +143,7 @@ def spectrogram_pair(
         )
         if f0 is not None:
             _draw_f0(axis, f0, frame_rate, '#35e0d0', 'f0')
-            axis.legend(loc='upper right', frameon=False, labelcolor='white')
+            axis.legend(loc='upper right', facecolor='black', labelcolor='white', framealpha=0.7)
         axis.set(title=title, xlabel='Time (s)', yscale='log', ylim=(_LOWEST_HZ, sample_rate / 2))
         _plain_log_ticks(axis)
     axes[0].set_ylabel('Frequency (Hz)')

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
     from experiments.track import MLflowTracker
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, float, str], None]
 
 DEFAULT_PRESET = 'laptop'
 _SETTINGS = 'train.json'
@@ -177,8 +177,8 @@ class _Training:
             self._tracker.log_artifact(picture, 'media')
         if evaluate and self._data.splits.get('test'):
             metrics, page = self._evaluate(bundle, metrics, progress)
-            bundle = inference.save_bundle(bundle, self._model, self._data, metrics=metrics)
-        self._tracker.log_model(bundle, register_as)
+            _add_metrics(bundle, metrics)
+        self._tracker.log_model(bundle, self._trainer.step, register_as)
         return RunResult(self._tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
 
     def _evaluate(
@@ -198,8 +198,19 @@ class _Training:
             self._tracker.log_artifact(path, 'media')
         if result.listen_page:
             self._tracker.log_artifact(result.listen_page)
-        self._tracker.log_artifact(result.rows_file, 'evaluation')
+        if result.rows_file:
+            self._tracker.log_artifact(result.rows_file, 'evaluation')
         return {**metrics, **result.metrics}, result.listen_page
+
+
+def _add_metrics(bundle: pathlib.Path, metrics: Mapping[str, float]) -> None:
+    """Completes the metrics in a bundle's metadata by those of the evaluation."""
+    path = bundle / 'metadata.json'
+    metadata = json.loads(path.read_text())
+    metadata['metrics'] |= metrics
+    part = path.with_suffix('.part')
+    part.write_text(json.dumps(metadata, indent=2) + '\n')
+    part.replace(path)
 
 
 def _bindings(

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = 'ddsp'
-_HTTP_DEFAULTS = {  # MLflow's own defaults wait for many minutes before they give up
+_DEFAULTS = {  # MLflow's own wait for many minutes before they give up, and draw bars
     'MLFLOW_HTTP_REQUEST_MAX_RETRIES': '2',
     'MLFLOW_HTTP_REQUEST_TIMEOUT': '20',
+    'MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR': 'false',
 }
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
@@ -62,7 +63,7 @@ def client(uri: str | None = None) -> MlflowClient:
       MissingDependencyError: MLflow is not installed.
       TrackingError: The server does not answer, or the database cannot be opened.
     """
-    for name, value in _HTTP_DEFAULTS.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     uri = uri or tracking_uri()
     if uri.startswith('http') and (problem := server_problem(uri)):

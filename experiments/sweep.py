@@ -19,7 +19,7 @@ from experiments.sweep_spec import SweepSpec
 if TYPE_CHECKING:
     import optuna
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, float, str], None]
 
 _POLL_SECS = 2.0
 
@@ -163,12 +163,13 @@ def _run_trial(
     from optuna.trial import TrialState
 
     from experiments.run import train_run
+    from experiments.watchers import PruningWatcher
 
     slot = trial.user_attrs[SLOT]
     values = spec.suggest(trial)
     tags = {'sweep_id': spec.name, 'sweep_role': 'trial', 'sweep_trial': str(slot)}
     ended, total = _ended(opened), study.slots(spec)
-    watcher = _Pruning(trial, spec, lambda text: report(ended, total, f'trial {slot}: {text}'))
+    watcher = PruningWatcher(trial, spec, lambda text: report(ended, total, f'trial {slot}: {text}'))
     try:
         with study.heartbeat(opened, trial, place.heartbeat_secs):
             result = train_run(
@@ -196,39 +197,6 @@ def _run_trial(
         opened.tell(trial, state=TrialState.FAIL)
         if isinstance(error, SweepError | OSError):
             raise  # the next trial would fail for the same cause
-
-
-class _Pruning:
-    """Reports a training's progress to Optuna and ends it when it is not worth going on."""
-
-    def __init__(self, trial: optuna.Trial, spec: SweepSpec, report: Callable[[str], None]):
-        self._trial = trial
-        self._spec = spec
-        self._report = report
-
-    def on_train_begin(self, **_: Any) -> None:
-        """Nothing to prepare."""
-
-    def on_step(self, step: int) -> None:
-        """Nothing: progress is judged with the summaries."""
-
-    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Ends the training by `optuna.TrialPruned` when the pruner says so."""
-        value = metrics.get(self._spec.prune_on)
-        self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
-        if value is None or self._spec.pruner == 'none':
-            return
-        self._trial.report(value if self._spec.minimize else -value, step)
-        if self._trial.should_prune():
-            import optuna
-
-            raise optuna.TrialPruned(f'pruned at step {step}')
-
-    def on_save(self, step: int, checkpoint: str) -> None:
-        """Nothing."""
-
-    def on_train_end(self, step: int, reason: str) -> None:
-        """Nothing."""
 
 
 def outcome(opened: optuna.Study, spec: SweepSpec, place: SweepPlace) -> SweepResult:

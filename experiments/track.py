@@ -190,11 +190,10 @@ class MLflowTracker:
             below = path.parent.relative_to(directory).as_posix()
             self.log_artifact(path, '/'.join(part for part in (folder, below) if part not in ('', '.')))
 
-    def log_model(self, bundle: str | os.PathLike[str], register_as: str | None = None) -> None:
-        """Records a model bundle as an MLflow model named `bundle`, and registers it on request."""
-        self._outbox.put(
-            {'kind': 'model', 'path': str(pathlib.Path(bundle).resolve()), 'register_as': register_as}
-        )
+    def log_model(self, bundle: str | os.PathLike[str], step: int, register_as: str | None = None) -> None:
+        """Records a model bundle of a step as an MLflow model named `bundle`, and registers it on request."""
+        path = str(pathlib.Path(bundle).resolve())
+        self._outbox.put({'kind': 'model', 'path': path, 'step': step, 'register_as': register_as})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""

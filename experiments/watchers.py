@@ -14,9 +14,12 @@ from ddsp.training.train_util import TrainingCallback
 from experiments import report
 
 if TYPE_CHECKING:
+    import optuna
+
+    from experiments.sweep_spec import SweepSpec
     from experiments.track import MLflowTracker
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, float, str], None]
 
 # Listening to held-out examples during a training takes at most this share of its time.
 _SAMPLING_SHARE = 0.02
@@ -124,3 +127,30 @@ class HeldOutWatcher(TrainingCallback):
         )
         self._tracker.log_image(picture, 'held_out/spectrogram', step)
         self._next = time.monotonic() + (time.monotonic() - start) / _SAMPLING_SHARE
+
+
+class PruningWatcher(TrainingCallback):
+    """Reports a sweep's trial to Optuna, and ends it when it is not worth going on.
+
+    Args:
+      trial: Optuna's trial.
+      spec: The sweep.
+      report: Told about the progress.
+    """
+
+    def __init__(self, trial: optuna.Trial, spec: SweepSpec, report: Callable[[str], None]):
+        self._trial = trial
+        self._spec = spec
+        self._report = report
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Ends the training by `optuna.TrialPruned` when the pruner says so."""
+        value = metrics.get(self._spec.prune_on)
+        self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
+        if value is None or self._spec.pruner == 'none':
+            return
+        self._trial.report(value if self._spec.minimize else -value, step)
+        if self._trial.should_prune():
+            import optuna
+
+            raise optuna.TrialPruned(f'pruned at step {step}')

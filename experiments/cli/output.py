@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, float, str], None]
 
 
 def console(stderr: bool = False) -> Console:
@@ -93,7 +93,7 @@ def _bar(description: str) -> Iterator[Progress]:
     with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task(description, total=None, text='')
 
-        def update(done: int, total: int, text: str = '') -> None:
+        def update(done: float, total: float, text: str = '') -> None:
             bar.update(task, completed=done, total=total or None, text=text)
 
         yield update
@@ -103,10 +103,10 @@ def _lines(description: str, interval: float) -> Progress:
     """Plain lines on stdout, at most one every `interval` seconds."""
     last = time.monotonic()
 
-    def update(done: int, total: int, text: str = '') -> None:
+    def update(done: float, total: float, text: str = '') -> None:
         nonlocal last
         if time.monotonic() - last >= interval:
             last = time.monotonic()
-            print(f'{description}: {done} of {total or "?"}  {text}', flush=True)
+            print(f'{description}: {done:.0f} of {f"{total:.0f}" if total else "?"}  {text}', flush=True)
 
     return update
