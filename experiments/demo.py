@@ -33,6 +33,18 @@ PRESET = 'laptop'
 EXPERIMENT = 'demo'
 DATASET = 'demo'
 _SETTINGS = 'demo.json'
+_LISTEN = pathlib.Path('run', 'media', 'listen.html')
+# Key of the metrics: what people call it, how it is printed.
+_FIGURES = {
+    'spectral_loss': ('spectral loss', '{:.2f}'),
+    'untrained_spectral_loss': ('spectral loss before training', '{:.2f}'),
+    'share_of_untrained_loss': ('share of the loss that is left', '{:.1%}'),
+    'f0_median_cents': ('median error of f0', '{:.1f} cents'),
+    'f0_l1_midi': ('mean error of f0 (L1)', '{:.3f} semitones'),
+    'f0_outlier_ratio': ('examples with f0 off by an octave', '{:.1%}'),
+    'loudness_l1_db': ('mean error of loudness (L1)', '{:.2f} dB'),
+    'examples': ('examples', '{:.0f}'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +87,30 @@ class DemoResult:
     pictures: dict[str, str]
     costs: dict[str, dict[str, float]]
     run_id: str
+
+    def figures(self) -> list[tuple[str, str]]:
+        """What was measured and its value with unit, as people read them."""
+        known = ((name, text, form) for name, (text, form) in _FIGURES.items() if name in self.metrics)
+        return [(text, form.format(self.metrics[name])) for name, text, form in known]
+
+    def cost_rows(self) -> list[tuple[str, str, str, str]]:
+        """Stage, wall seconds, CPU seconds, peak MB; the last row is the sum (of memory, the most)."""
+        columns = [[cost[name] for cost in self.costs.values()] for name in ('wall_s', 'cpu_s', 'peak_mb')]
+        rows = [(stage, *(f'{cost[name]:.0f}' for name in cost)) for stage, cost in self.costs.items()]
+        wall, cpu, memory = columns
+        return [*rows, ('all', f'{sum(wall):.0f}', f'{sum(cpu):.0f}', f'{max(memory):.0f}')]
+
+    def files(self) -> list[tuple[str, str]]:
+        """What was made and where it lies."""
+        rest = [
+            (name, str(path))
+            for name, path in (
+                ('dataset', self.dataset),
+                ('model', self.bundle),
+                ('page to listen', self.folder / _LISTEN),
+            )
+        ]
+        return [*self.sounds.items(), *self.pictures.items(), *rest]
 
 
 def default_folder(audio: str | None) -> pathlib.Path:
@@ -235,6 +271,7 @@ class _Demo:
 
         def make() -> dict[str, Any]:
             from ddsp import inference
+            from experiments import store
 
             with self._measured('evaluation', 'Evaluating') as progress:
                 trained = inference.load_bundle(bundle)
@@ -244,6 +281,9 @@ class _Demo:
             metrics = {**report.totals, 'untrained_spectral_loss': before.totals['spectral_loss']}
             metrics['share_of_untrained_loss'] = metrics['spectral_loss'] / metrics['untrained_spectral_loss']
             typical = sorted(report.rows, key=lambda row: row['spectral_loss'])[len(report.rows) // 2]
+            client = store.client()
+            for name in ('untrained_spectral_loss', 'share_of_untrained_loss'):
+                client.log_metric(run_id, f'eval/{name}', metrics[name])
             return {'metrics': metrics, 'typical_example': typical['example']}
 
         made = self._stored('evaluation', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)

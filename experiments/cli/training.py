@@ -221,13 +221,8 @@ def demo(
     if as_json:
         output.print_json(dataclasses.asdict(result))
         return 0
-    _print_metrics(result.metrics)
-    rows = [
-        *result.sounds.items(),
-        *result.pictures.items(),
-        ('dataset', result.dataset),
-        ('model', result.bundle),
-    ]
-    output.print_table('', ('', ''), rows, header=False)
-    print(f'Next: ddsp ui --run {result.run_id[:8]}')
+    output.print_table('Held-out recordings', ('', ''), result.figures(), numeric=('',), header=False)
+    output.print_table('\nCost', ('stage', 'seconds', 'CPU seconds', 'peak MB'), result.cost_rows())
+    output.print_table('\nFiles', ('', ''), result.files(), header=False)
+    print(f'\nMLflow: ddsp ui --run {result.run_id[:8]}')
     return 0
