@@ -36,7 +36,8 @@ class ScaledAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One variable's update."""
-        parts = variable.path.split('/')
+        # What comes in may be the backend's variable, which has no path; Keras' own is at the same place.
+        parts = self._trainable_variables[self._get_variable_index(variable)].path.split('/')
         for part, scale in self._scales.items():
             if part in parts:
                 learning_rate = learning_rate * scale
