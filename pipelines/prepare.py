@@ -7,7 +7,6 @@ Example:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -16,19 +15,18 @@ import pathlib
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ddsp.dataset import Dataset, open_dataset, published_versions
+from ddsp.dataset import open_dataset, published_versions
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
 from pipelines.options import PrepareOptions
 from pipelines.publish import publish
+from pipelines.result import PrepareResult, describe_made, describe_published
 from pipelines.runner import run_shards
 from pipelines.shards import FEATURES_VERSION, ShardPlan, finished_shard
 from pipelines.sources import Piece, Source, find_sources, split_sources, survey
-from pipelines.statistics import Statistics
 
 Progress = Callable[[float, float, str], None]
 PathLike = str | os.PathLike[str]
@@ -37,70 +35,6 @@ _SECONDS_PER_SHARD = 60.0
 _MAX_SHARDS = 1000
 _COST_BESIDE_F0 = 0.01  # CPU seconds for a second of audio
 _SHOWN = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareResult:
-    """What a preparation did.
-
-    Attributes:
-      path: The version directory.
-      examples: Number of examples of each split.
-      audio_seconds: Length of the recordings of each split.
-      accepted: Number of recordings that are used.
-      rejected: Rejected inputs by reason.
-      skipped: Number of files that were passed over (hidden, not audio by their name).
-      duplicates: Number of recordings that were there twice.
-      warnings: Notes on recordings that are used: (path, text).
-      estimator: The f0 estimator.
-      shards_made: Shards that this call made.
-      shards_reused: Shards that were there.
-      wall_seconds: Time that the call took.
-      costs: CPU seconds of each stage, for all shards.
-      statistics: statistics.json's content by split.
-    """
-
-    path: pathlib.Path
-    examples: dict[str, int]
-    audio_seconds: dict[str, float]
-    accepted: int
-    rejected: dict[str, int]
-    skipped: int
-    duplicates: int
-    warnings: tuple[tuple[str, str], ...]
-    estimator: str
-    shards_made: int
-    shards_reused: int
-    wall_seconds: float
-    costs: dict[str, float]
-    statistics: dict[str, Any]
-
-    def summary_rows(self) -> list[tuple[str, str]]:
-        """Label and value of each line of a table."""
-        rows = [('dataset', str(self.path))]
-        for split, count in self.examples.items():
-            rows.append((split, f'{count} examples, {self.audio_seconds[split]:.1f} s of audio'))
-            stats = self.statistics[split]
-            if stats['pitch_midi']:
-                low, high = (stats['pitch_midi']['quantiles'][i] for i in (1, 99))
-                rows.append(
-                    (
-                        f'{split} pitch',
-                        f'MIDI {low:.1f} to {high:.1f}, {100 * stats["voiced_share"]:.0f} % voiced',
-                    )
-                )
-            if stats['loudness_db']:
-                low, high = (stats['loudness_db']['quantiles'][i] for i in (1, 99))
-                rows.append((f'{split} loudness', f'{low:.1f} to {high:.1f} dB'))
-        rows.append(('recordings', f'{self.accepted} used, {sum(self.rejected.values())} rejected'))
-        rows += [('rejected', f'{count} {reason}') for reason, count in sorted(self.rejected.items())]
-        rows += [('passed over', f'{self.skipped} other files')] if self.skipped else []
-        rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
-        rows += [('warnings', str(len(self.warnings)))] if self.warnings else []
-        rows.append(('f0 estimator', self.estimator))
-        rows.append(('shards', f'{self.shards_made} made, {self.shards_reused} reused'))
-        rows.append(('time', f'{self.wall_seconds:.1f} s'))
-        return rows
 
 
 def prepare_dataset(
@@ -146,12 +80,12 @@ def prepare_dataset(
         fingerprint = _fingerprint(found, options, estimator)
         target = _target(home, version, fingerprint)
         if (target / 'MANIFEST.json').exists():
-            return _describe(open_dataset(target), found, 0, time.monotonic() - started)
+            return describe_published(open_dataset(target), time.monotonic() - started)
         staging = home / f'.{target.name}.staging'
         job = _Job(staging, options, estimator, progress)
         shards = job.run(found)
         statistics = publish(target, staging, shards, found, options, fingerprint)
-    return _result(target, found, shards, statistics, job, time.monotonic() - started)
+    return describe_made(target, found, shards, statistics, job.made, job.reused, time.monotonic() - started)
 
 
 class _Job:
@@ -351,59 +285,6 @@ def _target(home: pathlib.Path, version: str | None, fingerprint: str) -> pathli
     if target.exists() and target not in published:
         raise DDSPError(f'{target} exists and is no published dataset. Remove it or name another version.')
     return target
-
-
-def _result(
-    target: pathlib.Path,
-    sources: list[Source],
-    shards: list[tuple[ShardPlan, dict[str, Any]]],
-    statistics: dict[str, Statistics],
-    job: _Job,
-    wall: float,
-) -> PrepareResult:
-    costs: Counter[str] = Counter()
-    for _, row in shards:
-        costs.update(row['costs'])
-    counts = Counter(source.outcome for source in sources)
-    return PrepareResult(
-        path=target,
-        examples={split: part.examples for split, part in statistics.items()},
-        audio_seconds={split: part.audio_seconds for split, part in statistics.items()},
-        accepted=counts['accepted'],
-        rejected=dict(Counter(source.reason for source in sources if source.outcome == 'rejected')),
-        skipped=counts['skipped'],
-        duplicates=counts['duplicate'],
-        warnings=tuple((source.path, note) for source in sources for note in source.warnings),
-        estimator=job.estimator.name,
-        shards_made=job.made,
-        shards_reused=job.reused,
-        wall_seconds=wall,
-        costs={stage: round(seconds, 3) for stage, seconds in costs.items()},
-        statistics={split: part.summary() for split, part in statistics.items()},
-    )
-
-
-def _describe(dataset: Dataset, sources: list[Source], made: int, wall: float) -> PrepareResult:
-    """The result for a dataset that was there already."""
-    rows = [json.loads(line) for line in (dataset.path / 'sources.jsonl').read_text().splitlines()]
-    counts = Counter(row['outcome'] for row in rows)
-    statistics = {split: dataset.statistics(split) for split in dataset.splits}
-    return PrepareResult(
-        path=dataset.path,
-        examples=dict(dataset.splits),
-        audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
-        accepted=counts['accepted'],
-        rejected=dict(Counter(row['reason'] for row in rows if row['outcome'] == 'rejected')),
-        skipped=counts['skipped'],
-        duplicates=counts['duplicate'],
-        warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),
-        estimator=dataset.manifest['f0_estimator'],
-        shards_made=0,
-        shards_reused=sum(len(split['files']) for split in dataset.manifest['splits'].values()),
-        wall_seconds=wall,
-        costs={},
-        statistics=statistics,
-    )
 
 
 def _no_space(folder: pathlib.Path, needed: int, free: int) -> str:

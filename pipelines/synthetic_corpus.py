@@ -66,9 +66,9 @@ def synthesize_corpus(
     Raises:
       AudioError: `out_dir` cannot be written.
     """
-    if not (seconds > 0 and sample_rate >= 8000 and sample_rate % FRAME_RATE == 0):
+    if not (seconds >= 2 and sample_rate >= 8000 and sample_rate % FRAME_RATE == 0):
         raise ValueError(
-            f'seconds must be above 0 and sample_rate a multiple of {FRAME_RATE} from 8000 Hz, '
+            f'seconds must be 2 or more and sample_rate a multiple of {FRAME_RATE} from 8000 Hz, '
             f'got seconds={seconds}, sample_rate={sample_rate}'
         )
     folder = pathlib.Path(out_dir)

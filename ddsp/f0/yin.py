@@ -29,8 +29,9 @@ _SOFTEN = 0.05  # differences below this are noise
 _CENTS_PER_NAT = 25.0
 _JUMP_COST = 9.0
 _SWITCH_COST = 4.0
+_OCTAVE_COST = 0.5  # two notes at once repeat together after a common multiple of their periods
 _FLOOR = 1e-5
-_UNVOICED_WEIGHT = 0.1  # a reverberant note is no less a note
+_UNVOICED_WEIGHT = 0.03  # a reverberant note is no less a note
 
 
 class Yin:
@@ -122,6 +123,9 @@ def _difference(padded: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Difference function d(lag) [n_frames, lags] for lags 0 to _LAG_MAX + 1 (YIN, equation 6)."""
     n_lags = _LAG_MAX + 2
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW + n_lags)[starts]
+    frames = frames - frames.mean(
+        axis=1, keepdims=True
+    )  # a constant would drown small differences in rounding
     spectrum = scipy.fft.rfft(frames, _FFT_SIZE, axis=1)
     head = scipy.fft.rfft(frames[:, :_WINDOW], _FFT_SIZE, axis=1)
     np.conj(head, out=head)
@@ -224,6 +228,7 @@ def _decode(lags: np.ndarray, probability: np.ndarray, frame_rate: float) -> np.
     cents = np.where(there, 1200 * np.log2(SAMPLE_RATE / np.maximum(lags, 1.0)), 0.0)
     unvoiced = np.maximum(_UNVOICED_WEIGHT * (1 - probability.sum(axis=1, keepdims=True)), _FLOOR)
     local = -np.log(np.maximum(np.concatenate((probability, unvoiced), axis=1), _FLOOR))
+    local[:, :-1] += _OCTAVE_COST * np.log2(np.maximum(lags, _LAG_MIN) / _LAG_MIN)
     local[:, :-1][~there] = 1e6
     steps = np.abs(cents[1:, :, None] - cents[:-1, None, :]) / (_CENTS_PER_NAT * 250 / frame_rate)
     n_states = local.shape[1]

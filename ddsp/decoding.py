@@ -1,0 +1,281 @@
+"""Opening audio files and decoding them to float32: by libsndfile, and by ffmpeg what that cannot read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+
+from ddsp.errors import DDSPError
+
+PathLike = str | os.PathLike[str]
+
+# Limits of what is believed to be audio: beyond these a header is damaged.
+SAMPLE_RATES = (1000, 768000)
+MAX_CHANNELS = 64
+_SMALL_BLOCK = 1024  # samples
+_stderr_lock = threading.RLock()
+
+
+class AudioError(DDSPError):
+    """A file that cannot be used as audio.
+
+    Attributes:
+      reason: One word for machines: missing, permission, not_a_file, empty, not_audio, truncated, no_samples,
+        unsupported, not_finite, out_of_range, unwritable.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # so that it travels between processes
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes:
+      path: The file.
+      sample_rate: In Hz.
+      channels: Number of channels.
+      n_samples: Samples per channel; None where the container does not say.
+      codec: Name of the container and coding.
+      decoder: `'soundfile'` or `'ffmpeg'`.
+      warnings: What is odd about the header.
+    """
+
+    path: str
+    sample_rate: int
+    channels: int
+    n_samples: int | None
+    codec: str
+    decoder: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length in seconds; None where the container does not say."""
+        return None if self.n_samples is None else self.n_samples / self.sample_rate
+
+
+def probe(path: PathLike) -> AudioInfo:
+    """Reads the header of an audio file.
+
+    Args:
+      path: The file.
+
+    Returns:
+      What the header says.
+
+    Raises:
+      AudioError: The file is missing, is not audio, or its header makes no sense.
+    """
+    _check_regular_file(path)
+    try:
+        with _open(path) as file:
+            codec = f'{file.format} {file.subtype}'
+            warnings = _wav_warnings(path) if file.format.startswith('WAV') else ()
+            frames = file.frames if file.frames < 2**62 else None
+            info = AudioInfo(
+                os.fspath(path), file.samplerate, file.channels, frames, codec, 'soundfile', warnings
+            )
+    except (soundfile.LibsndfileError, TypeError) as error:
+        found = _probe_with_ffmpeg(path)
+        if found is None:
+            raise _not_audio(path, error) from None
+        info = found
+    return _check_header(info)
+
+
+def decode(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    """Blocks [n, channels] in float32 at the rate of the file."""
+    decode = _decode_with_soundfile if info.decoder == 'soundfile' else _decode_with_ffmpeg
+    return decode(info, block_frames, notes)
+
+
+def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    done = 0
+    mp3 = _is_mp3(info.path)
+    with _open(info.path) as file:
+        while True:
+            try:
+                with _muted_stderr(mp3):
+                    block = file.read(block_frames, dtype='float32', always_2d=True)
+            except soundfile.LibsndfileError as error:
+                if block_frames > _SMALL_BLOCK:  # nearer to the damage in smaller steps
+                    block_frames = _SMALL_BLOCK
+                    file.seek(done)
+                    continue
+                if done == 0:
+                    raise _not_audio(info.path, error) from None
+                notes.append(f'damaged after {done / info.sample_rate:.2f} s: the rest is left out')
+                return
+            if not len(block):
+                break
+            done += len(block)
+            yield block
+    if info.n_samples and done < 0.99 * info.n_samples:
+        notes.append(f'ends after {done / info.sample_rate:.2f} s of {info.duration_s:.2f} s: truncated')
+
+
+def _open(path: PathLike) -> soundfile.SoundFile:
+    with _muted_stderr(_is_mp3(path)):
+        return soundfile.SoundFile(os.fsencode(path))
+
+
+def _is_mp3(path: PathLike) -> bool:
+    with open(path, 'rb') as file:
+        head = file.read(3)
+    return head == b'ID3' or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
+
+
+@contextlib.contextmanager
+def _muted_stderr(mute: bool) -> Iterator[None]:
+    """Keeps off the terminal what the mp3 decoder writes to file descriptor 2; errors are raised anyway."""
+    if not mute:
+        yield
+        return
+    with _stderr_lock:
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
+
+
+def _decode_with_ffmpeg(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
+    command = ['ffmpeg', '-v', 'error', '-nostdin', '-i', f'file:{info.path}', '-map', '0:a:0']
+    command += ['-f', 'f32le', '-c:a', 'pcm_f32le', '-']
+    block_bytes = block_frames * info.channels * 4
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+            assert process.stdout is not None
+            try:
+                while raw := process.stdout.read(block_bytes):
+                    raw = raw[: len(raw) // (4 * info.channels) * 4 * info.channels]
+                    yield np.frombuffer(raw, '<f4').reshape(-1, info.channels)
+            finally:
+                process.kill()
+        errors.seek(0)
+        complaint = errors.read(4000).decode(errors='replace').strip()
+    if complaint:
+        notes.append(f'ffmpeg found damage: {complaint.splitlines()[-1][:200]}')
+
+
+def _probe_with_ffmpeg(path: PathLike) -> AudioInfo | None:
+    """What ffprobe says about the first audio stream; None without ffmpeg or without such a stream."""
+    if not (shutil.which('ffprobe') and shutil.which('ffmpeg')):
+        return None
+    command = ['ffprobe', '-v', 'error', '-select_streams', 'a:0', '-of', 'json', '-show_entries']
+    command += ['stream=codec_name,sample_rate,channels,duration:format=format_name,duration,probe_score']
+    done = subprocess.run([*command, f'file:{os.fspath(path)}'], capture_output=True, timeout=60, check=False)
+    try:
+        answer = json.loads(done.stdout)
+        stream, container = answer['streams'][0], answer['format']
+        rate, channels = int(stream['sample_rate']), int(stream['channels'])
+        codec = f'{container["format_name"]} {stream["codec_name"]}'
+        duration = float(stream.get('duration') or container.get('duration') or 'nan')
+    except (ValueError, KeyError, IndexError):
+        return None
+    # ffprobe takes a guess at almost anything; 25 of 100 is its "by the file name or a lucky pattern".
+    if int(container.get('probe_score', 100)) <= 25 or rate <= 0 or channels <= 0:
+        return None
+    frames = round(duration * rate) if np.isfinite(duration) else None
+    return AudioInfo(os.fspath(path), rate, channels, frames, codec, 'ffmpeg')
+
+
+def _check_regular_file(path: PathLike) -> None:
+    name = shown(path)
+    try:
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            with open(path, 'rb'):
+                pass
+    except FileNotFoundError:
+        link = ' (a link that points to nothing)' if os.path.islink(path) else ''
+        raise AudioError('missing', f'{name}: no such file{link}.') from None
+    except PermissionError:
+        raise AudioError('permission', f'{name}: permission denied.') from None
+    except OSError as error:
+        why = 'a link that points to itself' if error.errno == errno.ELOOP else str(error.strerror)
+        raise AudioError('missing', f'{name} cannot be opened: {why}.') from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = 'a folder' if stat.S_ISDIR(found.st_mode) else 'not a regular file'
+        raise AudioError('not_a_file', f'{name} is {kind}.')
+    if found.st_size == 0:
+        raise AudioError('empty', f'{name} is empty (0 bytes).')
+
+
+def _check_header(info: AudioInfo) -> AudioInfo:
+    name = shown(info.path)
+    low, high = SAMPLE_RATES
+    if not low <= info.sample_rate <= high:
+        raise AudioError(
+            'unsupported', f'{name}: a sample rate of {info.sample_rate} Hz; {low} to {high} Hz can be read.'
+        )
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError('unsupported', f'{name}: {info.channels} channels; 1 to {MAX_CHANNELS} can be read.')
+    if info.n_samples == 0:
+        raise AudioError('no_samples', f'{name} holds no samples.')
+    return info
+
+
+def _not_audio(path: PathLike, error: Exception) -> AudioError:
+    name = shown(path)
+    with open(path, 'rb') as file:
+        head = file.read(64)
+    if head[:4] == b'RIFF' and len(head) < 44:
+        return AudioError('truncated', f'{name} is cut off inside its header ({len(head)} bytes).')
+    detail = getattr(error, 'error_string', str(error)).removeprefix('Error : ').strip().rstrip('.')
+    if 'not a regular file' in detail:  # what libsndfile says of an mp3 without a whole frame
+        detail = 'no audio frames'
+    hint = ''
+    if (
+        head[4:8] == b'ftyp'
+        or head[:2] in (b'\xff\xf1', b'\xff\xf9')
+        or head[:4] in (b'\x1aE\xdf\xa3', b'0&\xb2u')
+    ):
+        hint = ' It looks like m4a, aac, webm or wma: these are read when ffmpeg is installed.'
+    return AudioError('not_audio', f'{name} is not audio that can be read ({detail}).{hint}')
+
+
+def _wav_warnings(path: PathLike) -> tuple[str, ...]:
+    """Compares the length that a WAV header promises with what the file holds."""
+    size = os.path.getsize(path)
+    with open(path, 'rb') as file:
+        if file.read(4) != b'RIFF':
+            return ()  # RF64 keeps its lengths elsewhere
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack('<4sI', head)
+            if name == b'data':
+                there = size - file.tell()
+                if length > there:
+                    return (f'the header promises {length} bytes of audio and {there} are there',)
+                return ()
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return ()
+
+
+def shown(path: PathLike) -> str:
+    """A path as it can be printed on one line, whatever bytes its name holds."""
+    text = os.fspath(path).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    return text if text.isprintable() else repr(text)[1:-1]

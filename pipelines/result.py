@@ -1,0 +1,133 @@
+"""What a preparation did, for people and for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections import Counter
+from typing import Any
+
+from ddsp.dataset import Dataset
+from pipelines.shards import ShardPlan
+from pipelines.sources import Source
+from pipelines.statistics import Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareResult:
+    """What a preparation did.
+
+    Attributes:
+      path: The version directory.
+      examples: Number of examples of each split.
+      audio_seconds: Length of the recordings of each split.
+      accepted: Number of recordings that are used.
+      rejected: Rejected inputs by reason.
+      skipped: Number of files that were passed over (hidden, not audio by their name).
+      duplicates: Number of recordings that were there twice.
+      warnings: Notes on recordings that are used: (path, text).
+      estimator: The f0 estimator.
+      shards_made: Shards that this call made.
+      shards_reused: Shards that were there.
+      wall_seconds: Time that the call took.
+      costs: CPU seconds of each stage, for all shards.
+      statistics: statistics.json's content by split.
+    """
+
+    path: pathlib.Path
+    examples: dict[str, int]
+    audio_seconds: dict[str, float]
+    accepted: int
+    rejected: dict[str, int]
+    skipped: int
+    duplicates: int
+    warnings: tuple[tuple[str, str], ...]
+    estimator: str
+    shards_made: int
+    shards_reused: int
+    wall_seconds: float
+    costs: dict[str, float]
+    statistics: dict[str, Any]
+
+    def summary_rows(self) -> list[tuple[str, str]]:
+        """Label and value of each line of a table."""
+        rows = [('dataset', str(self.path))]
+        for split, count in self.examples.items():
+            rows.append((split, f'{count} examples, {self.audio_seconds[split]:.1f} s of audio'))
+            stats = self.statistics[split]
+            if stats['pitch_midi']:
+                low, high = (stats['pitch_midi']['quantiles'][i] for i in (1, 99))
+                rows.append(
+                    (
+                        f'{split} pitch',
+                        f'MIDI {low:.1f} to {high:.1f}, {100 * stats["voiced_share"]:.0f} % voiced',
+                    )
+                )
+            if stats['loudness_db']:
+                low, high = (stats['loudness_db']['quantiles'][i] for i in (1, 99))
+                rows.append((f'{split} loudness', f'{low:.1f} to {high:.1f} dB'))
+        rows.append(('recordings', f'{self.accepted} used, {sum(self.rejected.values())} rejected'))
+        rows += [('rejected', f'{count} {reason}') for reason, count in sorted(self.rejected.items())]
+        rows += [('passed over', f'{self.skipped} other files')] if self.skipped else []
+        rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
+        rows += [('warnings', str(len(self.warnings)))] if self.warnings else []
+        rows.append(('f0 estimator', self.estimator))
+        rows.append(('shards', f'{self.shards_made} made, {self.shards_reused} reused'))
+        rows.append(('time', f'{self.wall_seconds:.1f} s'))
+        return rows
+
+
+def describe_made(
+    target: pathlib.Path,
+    sources: list[Source],
+    shards: list[tuple[ShardPlan, dict[str, Any]]],
+    statistics: dict[str, Statistics],
+    made: int,
+    reused: int,
+    wall: float,
+) -> PrepareResult:
+    """The result of making a dataset."""
+    costs: Counter[str] = Counter()
+    for _, row in shards:
+        costs.update(row['costs'])
+    counts = Counter(source.outcome for source in sources)
+    return PrepareResult(
+        path=target,
+        examples={split: part.examples for split, part in statistics.items()},
+        audio_seconds={split: part.audio_seconds for split, part in statistics.items()},
+        accepted=counts['accepted'],
+        rejected=dict(Counter(source.reason for source in sources if source.outcome == 'rejected')),
+        skipped=counts['skipped'],
+        duplicates=counts['duplicate'],
+        warnings=tuple((source.path, note) for source in sources for note in source.warnings),
+        estimator=shards[0][0].estimator,
+        shards_made=made,
+        shards_reused=reused,
+        wall_seconds=wall,
+        costs={stage: round(seconds, 3) for stage, seconds in costs.items()},
+        statistics={split: part.summary() for split, part in statistics.items()},
+    )
+
+
+def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
+    """The result for a dataset that was there already."""
+    rows = [json.loads(line) for line in (dataset.path / 'sources.jsonl').read_text().splitlines()]
+    counts = Counter(row['outcome'] for row in rows)
+    statistics = {split: dataset.statistics(split) for split in dataset.splits}
+    return PrepareResult(
+        path=dataset.path,
+        examples=dict(dataset.splits),
+        audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
+        accepted=counts['accepted'],
+        rejected=dict(Counter(row['reason'] for row in rows if row['outcome'] == 'rejected')),
+        skipped=counts['skipped'],
+        duplicates=counts['duplicate'],
+        warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),
+        estimator=dataset.manifest['f0_estimator'],
+        shards_made=0,
+        shards_reused=sum(len(split['files']) for split in dataset.manifest['splits'].values()),
+        wall_seconds=wall,
+        costs={},
+        statistics=statistics,
+    )
