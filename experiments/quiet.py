@@ -61,6 +61,8 @@ def calm_loggers() -> None:
     """Turns the frameworks' loggers down to errors; again after an import that sets them up anew."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    if 'mlflow.utils.logging_utils' in sys.modules:
+        sys.modules['mlflow.utils.logging_utils'].disable_logging()  # what MLflow prints past its loggers
 
 
 @contextlib.contextmanager

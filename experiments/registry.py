@@ -103,7 +103,7 @@ def _model_of_version(client: MlflowClient, uri: str) -> str:
         version = client.get_model_version(name, number)
     else:
         return address
-    return version.model_id or model_of_run(client, version.run_id)
+    return version.model_id or model_of_run(client, str(version.run_id))
 
 
 def _local_copy(client: MlflowClient, model_id: str) -> pathlib.Path:
