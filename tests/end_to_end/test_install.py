@@ -16,42 +16,35 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory) -> pathlib.Path:
+def source(tmp_path_factory) -> pathlib.Path:
+    """What git tracks: a build must not depend on what lies about in the working tree."""
+    folder = tmp_path_factory.mktemp('source')
+    tracked = subprocess.run(
+        ['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout
+    for name in filter(None, tracked.split('\0')):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory) -> pathlib.Path:
     """The package built as pip builds it."""
     folder = tmp_path_factory.mktemp('wheel')
-    # Only what git tracks: a build must not depend on what lies about in the working tree.
-    source = folder / 'source'
-    source.mkdir()
-    archive = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, archive.decode().split('\0')):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [
-        sys.executable,
-        '-m',
-        'pip',
-        'wheel',
-        '--quiet',
-        '--no-deps',
-        '--wheel-dir',
-        str(folder),
-        str(source),
-    ]
-    subprocess.run(command, check=True, timeout=300)
+    command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', str(folder)]
+    subprocess.run([*command, str(source)], check=True, timeout=300)
     return next(folder.glob('ddsp-*.whl'))
 
 
-def test_holds_code_and_configurations(wheel):
+def test_holds_code_and_configurations(source, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = [
-        path.relative_to(ROOT).as_posix() for path in (ROOT / 'ddsp' / 'training' / 'gin').rglob('*.gin')
-    ]
-    assert wanted
-    assert set(wanted) <= names
+    wanted = [path.relative_to(source).as_posix() for path in source.rglob('ddsp/training/gin/**/*.gin')]
+    assert len(wanted) > 10
     for package in ('ddsp', 'pipelines', 'experiments'):
-        modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob('*.py')]
-        assert set(modules) <= names
+        wanted += [path.relative_to(source).as_posix() for path in (source / package).rglob('*.py')]
+    assert set(wanted) <= names
     assert not [name for name in names if name.startswith('tests/')]
 
 
@@ -65,8 +58,8 @@ def test_works_away_from_the_checkout(wheel, tmp_path):
     )
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}
     done = subprocess.run(
-        [sys.executable, '-c', program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
-        check=False,
+        [sys.executable, '-c', program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / 'site') in done.stdout
