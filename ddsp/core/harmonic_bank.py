@@ -23,7 +23,7 @@ from ddsp.core.blocks import custom_gradient, map_blocks
 from ddsp.core.phase import multiple
 from ddsp.core.utils import Tensor
 
-_BLOCK_SAMPLES = 16384  # what keeps a block's arrays in the cache: a few MB
+_BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB
 
 
 @dataclass(frozen=True)
@@ -48,42 +48,33 @@ class _Split:
         return self.stride // 2 - 1
 
     def fold(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [g, s, n] of harmonics to those of cos(b p) [g, rows, s * (high + 1)] and of sin(b p)."""
-        n_sets = weights.shape[1]
-        # Position 0 holds h = -low; h = 0 and below have no weight.
+        """Weights [g, s, n] of harmonics to those of cos(b p) [g, s * rows, high + 1] and of sin(b p)."""
+        # Position 0 of a row holds b = -low; harmonics 0 and below have no weight.
         end = self.rows * self.stride - self.low - 1 - self.n
         padded = ops.pad(weights, [[0, 0], [0, 0], [self.low + 1, end]])
-        padded = ops.transpose(ops.reshape(padded, [-1, n_sets, self.rows, self.stride]), [0, 2, 1, 3])
-        positive = padded[..., self.low + 1 :]
-        negative = ops.flip(padded[..., : self.low], axis=-1)
-        negative = ops.pad(negative, [[0, 0]] * 3 + [[0, self.high - self.low]])
-        zero = padded[..., self.low : self.low + 1]
-        even = ops.concatenate([zero, positive + negative], axis=-1)
-        odd = positive - negative
-        return (
-            ops.reshape(even, [-1, self.rows, n_sets * (self.high + 1)]),
-            ops.reshape(odd, [-1, self.rows, n_sets * self.high]),
-        )
+        padded = ops.reshape(padded, [-1, weights.shape[1] * self.rows, self.stride])
+        positive = padded[:, :, self.low :]
+        negative = ops.pad(ops.flip(padded[:, :, : self.low], axis=2), [[0, 0], [0, 0], [1, 1]])
+        return positive + negative, (positive - negative)[:, :, 1:]
 
-    def unfold(self, even: Tensor, odd: Tensor, n_sets: int) -> Tensor:
+    def unfold(self, even: Tensor, odd: Tensor) -> Tensor:
         """Gradients with respect to the results of `fold` to those with respect to its weights."""
-        even = ops.reshape(even, [-1, self.rows, n_sets, self.high + 1])
-        odd = ops.reshape(odd, [-1, self.rows, n_sets, self.high])
-        positive = even[..., 1:] + odd
-        negative = ops.flip((even[..., 1:] - odd)[..., : self.low], axis=-1)
-        padded = ops.concatenate([negative, even[..., :1], positive], axis=-1)
-        padded = ops.reshape(ops.transpose(padded, [0, 2, 1, 3]), [-1, n_sets, self.rows * self.stride])
-        return padded[..., self.low + 1 : self.low + 1 + self.n]
+        odd = ops.pad(odd, [[0, 0], [0, 0], [1, 0]])
+        negative = ops.flip((even - odd)[:, :, 1 : self.low + 1], axis=2)
+        padded = ops.concatenate([negative, even + odd], axis=2)
+        padded = ops.reshape(padded, [-1, even.shape[1] // self.rows, self.rows * self.stride])
+        return padded[:, :, self.low + 1 : self.low + 1 + self.n]
 
     def waves(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """cos(b p), sin(b p) for b from 0 (1) to high, and cos(stride a p), sin(stride a p): [g, ., samples]."""
+        """cos(b p) [g, high + 1, n], sin(b p) [g, high, n], and cos(stride a p), sin(stride a p)
+        [g, 1, rows, n]."""
         numbers = np.concatenate([np.arange(self.high + 1), self.stride * np.arange(self.rows)]).astype(
             np.float32
         )
         angle = multiple(coarse[:, None, :], fine[:, None, :], numbers[None, :, None])
         cos, sin = ops.cos(angle), ops.sin(angle)
         m = self.high + 1
-        return cos[:, :m], sin[:, 1:m], cos[:, m:], sin[:, m:]
+        return cos[:, :m], sin[:, 1:m], cos[:, None, m:], sin[:, None, m:]
 
 
 def harmonic_sum(
@@ -151,33 +142,39 @@ class _Block:
     def audio(self, amplitudes: Tensor) -> Tensor:
         cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
         even, odd = self.split.fold(self._full(amplitudes))
-        rows = sin_a * ops.matmul(even, self._mixed(cos_b)) + cos_a * ops.matmul(odd, self._mixed(sin_b))
-        return ops.sum(rows, axis=1) + self._partial_audio(amplitudes, ops.sin)
+        sums = sin_a * self._per_set(ops.matmul(even, cos_b)) + cos_a * self._per_set(ops.matmul(odd, sin_b))
+        return self._mix(sums) + self._partial_audio(amplitudes, ops.sin)
 
     def phase_gradient(self, amplitudes: Tensor, upstream: Tensor) -> Tensor:
         """d sin(h p) / dp = h cos(h p), and cos(A + B) = cos A cos B - sin A sin B."""
         amplitudes = amplitudes * self._numbers
         cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
         even, odd = self.split.fold(self._full(amplitudes))
-        rows = cos_a * ops.matmul(even, self._mixed(cos_b)) - sin_a * ops.matmul(odd, self._mixed(sin_b))
-        return upstream * (ops.sum(rows, axis=1) + self._partial_audio(amplitudes, ops.cos))
+        sums = cos_a * self._per_set(ops.matmul(even, cos_b)) - sin_a * self._per_set(ops.matmul(odd, sin_b))
+        return upstream * (self._mix(sums) + self._partial_audio(amplitudes, ops.cos))
 
     def amplitude_gradient(self, upstream: Tensor) -> Tensor:
         cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
-        upstream_rows = upstream[:, None, :]
-        even = ops.matmul(sin_a * upstream_rows, ops.transpose(self._mixed(cos_b), [0, 2, 1]))
-        odd = ops.matmul(cos_a * upstream_rows, ops.transpose(self._mixed(sin_b), [0, 2, 1]))
-        gradient = self._full(self.split.unfold(even, odd, self.mixing.shape[1]))
-        return self._partial_gradient(gradient, upstream)
+        mixed = (upstream[:, None, :] * self.mixing)[:, :, None]
+        even = ops.matmul(self._all_sets(sin_a * mixed), ops.transpose(cos_b, [0, 2, 1]))
+        odd = ops.matmul(self._all_sets(cos_a * mixed), ops.transpose(sin_b, [0, 2, 1]))
+        return self._partial_gradient(self._full(self.split.unfold(even, odd)), upstream)
+
+    def _per_set(self, x: Tensor) -> Tensor:
+        """[g, s * rows, n] to [g, s, rows, n]."""
+        return ops.reshape(x, [-1, self.mixing.shape[1], self.split.rows, x.shape[2]])
+
+    def _all_sets(self, x: Tensor) -> Tensor:
+        """[g, s, rows, n] to [g, s * rows, n]."""
+        return ops.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
+
+    def _mix(self, sums: Tensor) -> Tensor:
+        """Sum over rows and sets of [g, s, rows, n]."""
+        return ops.sum(ops.sum(sums, axis=2) * self.mixing, axis=1)
 
     @property
     def _numbers(self) -> np.ndarray:
         return np.arange(1, self.split.n + 1, dtype=np.float32)
-
-    def _mixed(self, waves: Tensor) -> Tensor:
-        """Waves [g, m, n] times each set's weights: [g, n_sets * m, n]."""
-        mixed = waves[:, None] * self.mixing[:, :, None]
-        return ops.reshape(mixed, [-1, mixed.shape[1] * mixed.shape[2], mixed.shape[3]])
 
     # Harmonics that cross Nyquist within a row are silent for a part of it. They are few, mostly none or one, and
     # follow those that are full; they are left out above and added one by one.
