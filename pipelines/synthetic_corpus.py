@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ from ddsp.dataset import file_sha256
 from pipelines.synthetic_instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0
-_VERSION = 1  # raise it when the sound changes: files of another version are made again
+_VERSION = 2  # raise it when the sound changes: files of another version are made again
 
 Progress = Callable[[float, float, str], None]
 
@@ -122,7 +123,8 @@ def _make_file(
     if _is_complete(wav, truth, recipe):
         return False
     audio, known = play(instrument, round(seconds * rate), rate, np.random.default_rng(seed))
-    truth.unlink(missing_ok=True)  # it vouches for the WAV: it goes first and comes last
+    with contextlib.suppress(OSError):  # what cannot be removed cannot be written either: that is said below
+        truth.unlink()  # it vouches for the WAV: it goes first and comes last
     write_wav(wav, audio, rate)
     digest = file_sha256(wav)
     truth.parent.mkdir(parents=True, exist_ok=True)

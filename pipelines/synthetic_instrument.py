@@ -57,7 +57,7 @@ class Instrument:
 BOWED = Instrument(
     lowest=55, highest=81,
     formants=((275, 9, 60), (460, 10, 90), (700, 6, 160), (1150, 5, 300), (2400, 9, 900), (3400, 5, 900)),
-    body_roughness_db=3.0, slope_soft=2.3, slope_loud=1.15, noise_soft_db=-24.0, noise_loud_db=-34.0,
+    body_roughness_db=3.0, slope_soft=2.9, slope_loud=1.0, noise_soft_db=-24.0, noise_loud_db=-34.0,
     vibrato_cents=24.0, vibrato_hz=5.6, attack_s=0.05, legato=0.55, body_seed=11,
 )  # fmt: skip
 BREATHY = Instrument(

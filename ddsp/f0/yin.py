@@ -143,7 +143,9 @@ def _normalise(difference: np.ndarray) -> np.ndarray:
     total = np.cumsum(difference[:, 1:], axis=1)
     lags = np.arange(1, difference.shape[1], dtype=np.float32)
     normalised = np.ones_like(difference)
-    np.divide(difference[:, 1:] * lags, total, out=normalised[:, 1:], where=total > 1e-12)
+    # Where a sound begins in the frame, short lags compare silence with silence: that is no period.
+    heard = total > np.maximum(1e-2 * difference.max(axis=1, keepdims=True) * lags, 1e-12)
+    np.divide(difference[:, 1:] * lags, total, out=normalised[:, 1:], where=heard)
     return normalised
 
 
