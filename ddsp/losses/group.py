@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gin
+import keras
 
 from ddsp import core, dags
 from ddsp.errors import ConfigError
@@ -14,6 +15,7 @@ Tensor = Any
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class LossGroup(dags.DAGLayer):
     """Losses, each on those outputs of a model that its node names.
 

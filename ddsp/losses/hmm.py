@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gin
+import keras
 import numpy as np
 from keras import ops
 
@@ -16,6 +17,7 @@ Tensor = Any
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class HmmTranscriber(Loss):
     """Likelihood of pitch and amplitude curves under a model of steady notes, and the most likely notes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gin
+import keras
 import numpy as np
 from keras import ops
 
@@ -59,6 +60,7 @@ def freq_loss(
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class ParamLoss(Loss):
     """Weighted mean difference of two tensors of parameters.
 
@@ -82,6 +84,7 @@ class ParamLoss(Loss):
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class FilteredNoiseConsistencyLoss(Loss):
     """Mean absolute difference of noise magnitudes.
 
@@ -103,6 +106,7 @@ class FilteredNoiseConsistencyLoss(Loss):
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class HarmonicConsistencyLoss(Loss):
     """Difference of the controls of two harmonic synthesizers.
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import gin
+import keras
 import numpy as np
 from keras import ops
 
@@ -67,6 +68,7 @@ def wasserstein_distance(
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class WassersteinConsistencyLoss(Loss):
     """Wasserstein-1 distance of two sets of sinusoids: how far amplitude must move along frequency.
 
@@ -132,6 +134,7 @@ def _sinusoid_mixture(amps: Tensor, freqs: Tensor, scale: float) -> GaussianMixt
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class KDEConsistencyLoss(Loss):
     """Likelihood of each of two sets of sinusoids under a density made of the other.
 
@@ -206,6 +209,7 @@ class KDEConsistencyLoss(Loss):
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class TWMLoss(Loss):
     """Two-way mismatch: how badly sinusoids fit the harmonics of candidate fundamentals, and the reverse.
 

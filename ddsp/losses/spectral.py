@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
+import keras
 from keras import ops
 
 from ddsp import core, spectral_ops
@@ -18,6 +19,7 @@ Terms = dict[tuple[int | None, str], Tensor]
 
 
 @gin.register(module='ddsp.losses')
+@keras.saving.register_keras_serializable('ddsp')
 class SpectralLoss(Loss):
     """Difference of spectrograms at several resolutions.
 
