@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_LOWER = re.compile(r'loss|_l1_|l1$|outlier|error|data_wait|distance')
+_LOWER = re.compile(r'loss|_l1_|l1$|outlier|cents|error|data_wait|distance')
 _HIGHER = re.compile(r'per_sec|accuracy|voiced')
 _NO_ORDER = ('energy/', 'system/', 'optimizer/')
 

@@ -140,9 +140,10 @@ def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, An
             found.append({'metric': metric, **paired_bootstrap(pairs[:, 0], pairs[:, 1])})
     for entry in found:
         verdict = 'differs' if entry['low'] > 0 or entry['high'] < 0 else 'no clear difference'
+        p = f'= {entry["p"]:.3f}' if entry['p'] >= 0.001 else '< 0.001'
         entry['text'] = (
             f'{entry["metric"]}: {verdict}; second minus first {entry["difference"]:+.3g} '
-            f'[{entry["low"]:+.3g}, {entry["high"]:+.3g}] at 95 %, p = {entry["p"]:.3f}, '
+            f'[{entry["low"]:+.3g}, {entry["high"]:+.3g}] at 95 %, p {p}, '
             f'{entry["examples"]} examples'
         )
     return found

@@ -127,6 +127,7 @@ def _draw_history(trials: list[Any], spec: SweepSpec, path: pathlib.Path) -> pat
     axis.scatter(numbers, values, color='#1f5fa8', label='trial')
     axis.step(numbers, best, color='#d9541e', where='post', label='best so far')
     axis.set(xlabel='Trial', ylabel=spec.objective)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25)
     axis.legend()
     return report.save(made, path)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
 from experiments import quiet, store
@@ -48,3 +49,36 @@ def ddsp(capfd: pytest.CaptureFixture[str]):
         return status, captured.out, captured.err
 
     return run
+
+
+TINY = (
+    'RnnFcDecoder.rnn_channels = 16', 'RnnFcDecoder.ch = 16', 'RnnFcDecoder.layers_per_stack = 1',
+    'Reverb.reverb_length = 400', 'train.steps_per_summary = 2', 'train.steps_per_save = 2',
+)  # fmt: skip
+
+
+@pytest.fixture(scope='session')
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small dataset of tones, prepared as users prepare theirs: 1 s examples at 16 kHz."""
+    import soundfile
+
+    from pipelines.options import PrepareOptions
+    from pipelines.prepare import prepare_dataset
+
+    folder = tmp_path_factory.mktemp('dataset')
+    (folder / 'recordings').mkdir()
+    time = np.arange(3 * 16000) / 16000
+    for index in range(6):
+        phase = 2 * np.pi * 220 * 2 ** (index / 12) * time
+        tone = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.1 * (1 + 0.5 * np.sin(2 * np.pi * time))
+        soundfile.write(folder / 'recordings' / f'tone_{index}.wav', tone, 16000)
+    options = PrepareOptions(example_secs=1.0, hop_secs=1.0, f0='yin', workers=1)
+    with quiet.terminal():
+        result = prepare_dataset(folder / 'recordings', folder / 'data', 'tones', options=options)
+    return result.path
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Bindings of a model that trains in no time."""
+    return TINY
