@@ -135,7 +135,7 @@ class Analyser:
 
     def _f0(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         started, options = time.thread_time(), self._options
-        padding = 'center' if options.alignment == 'center' else 'same'
+        padding = 'center' if options.centered else 'same'
         result = estimate_f0(
             segment, RATE, options.frame_rate, self._estimator, options.viterbi, padding,
             alignment=options.alignment,
