@@ -40,7 +40,7 @@ def wheel(source, tmp_path_factory) -> pathlib.Path:
 
 def test_holds_code_and_configurations(source, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = [path.relative_to(source).as_posix() for path in source.rglob('ddsp/training/gin/**/*.gin')]
+    wanted = [path.relative_to(source).as_posix() for path in (source / 'ddsp/training/gin').rglob('*.gin')]
     assert len(wanted) > 10
     for package in ('ddsp', 'pipelines', 'experiments'):
         wanted += [path.relative_to(source).as_posix() for path in (source / package).rglob('*.py')]
