@@ -10,6 +10,7 @@ copy is discarded when it is taken: a slot belongs to its lowest trial that has 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import platform
@@ -23,18 +24,20 @@ from experiments.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 SLOT, ERROR, WORKER = 'slot', 'error', 'worker'
 HEARTBEAT_SECS = 15
 _MAX_ATTEMPTS = 3  # of a slot whose worker dies; parameters that kill every worker must not do so for ever
+_SQLITE = 'sqlite:///'
 
 
 class SweepError(DDSPError):
     """A sweep that cannot go on."""
 
 
-def open_study(spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS) -> optuna.Study:
-    """Opens or creates the study of a sweep and fills its queue up to `spec.trials` slots.
+class TrialQueue:
+    """The trials of a sweep; opening it creates the study and queues what is missing.
 
     Args:
       spec: The sweep.
@@ -44,40 +47,182 @@ def open_study(spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SE
     Raises:
       SweepError: The database cannot be used, or holds a sweep of this name over other parameters.
     """
-    optuna = require('optuna', 'to run sweeps')
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if storage.startswith('sqlite:///'):
-        pathlib.Path(storage.removeprefix('sqlite:///')).parent.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def __init__(self, spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS):
+        self.spec = spec
+        self._storage = storage
+        self._heartbeat_secs = heartbeat_secs
+        optuna = require('optuna', 'to run sweeps')
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            if storage.startswith(_SQLITE):
+                pathlib.Path(storage.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self.study = self._open()
+                self._same_sweep()
+                self._fill()
+        except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
+            raise SweepError(f'the database {storage} cannot be used: {error}') from error
+
+    def _open(self) -> optuna.Study:
+        """Opens or creates the study."""
+        import optuna
+
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
             database = optuna.storages.RDBStorage(
-                storage, heartbeat_interval=heartbeat_secs, grace_period=2 * heartbeat_secs
+                self._storage, heartbeat_interval=self._heartbeat_secs, grace_period=2 * self._heartbeat_secs
             )
         study = optuna.create_study(
-            study_name=spec.name, storage=database, pruner=_pruner(spec), direction=spec.direction,
-            load_if_exists=True,
+            study_name=self.spec.name, storage=database, pruner=_pruner(self.spec),
+            direction='minimize' if self.spec.minimize else 'maximize', load_if_exists=True,
         )  # fmt: skip
-        study.sampler = _sampler(spec, first='signature' not in study.user_attrs)
-    except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
-        raise SweepError(f'the database {storage} cannot be used: {error}') from error
-    _same_sweep(study, spec, storage)
-    fill(study, spec)
-    return study
+        study.sampler = _sampler(self.spec, first='signature' not in study.user_attrs)
+        return study
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other workers out where the database cannot: SQLite does not lock what it has only read."""
+        if not self._storage.startswith(_SQLITE):
+            yield
+            return
+        with open(self._storage.removeprefix(_SQLITE) + '.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
-def _same_sweep(study: optuna.Study, spec: SweepSpec, storage: str) -> None:
-    """A name stands for one set of parameters; only the budget may change."""
-    signature = {'parameters': sorted(spec.parameters), 'objective': spec.objective, 'sampler': spec.sampler}
-    known = study.user_attrs.get('signature')
-    if known is None:
-        study.set_user_attr('signature', signature)
-    elif known != signature:
-        changed = next(key for key in signature if known.get(key) != signature[key])
-        raise SweepError(
-            f'{storage} holds a sweep {spec.name!r} with {changed} {known[changed]}, the file says '
-            f'{signature[changed]}. Give the changed sweep another name.'
+    def _same_sweep(self) -> None:
+        """A name stands for one set of parameters; only the budget may change."""
+        spec = self.spec
+        signature = {
+            'parameters': sorted(spec.parameters),
+            'objective': spec.objective,
+            'sampler': spec.sampler,
+        }
+        known = self.study.user_attrs.get('signature')
+        if known is None:
+            self.study.set_user_attr('signature', signature)
+        elif known != signature:
+            changed = next(key for key in signature if known.get(key) != signature[key])
+            raise SweepError(
+                f'{self._storage} holds a sweep {spec.name!r} with {changed} {known[changed]}, the file says '
+                f'{signature[changed]}. Give the changed sweep another name.'
+            )
+
+    def _fill(self) -> None:
+        """Queues the slots that are missing: all of a new sweep, more of one whose budget has grown."""
+        known = {trial.user_attrs.get(SLOT) for trial in self.study.get_trials(deepcopy=False)}
+        grid = self.spec.sampler == 'grid'
+        points: list[dict[str, Any]] = self.spec.grid() if grid else [{}] * self.spec.trials
+        for slot, params in enumerate(points[: self.spec.trials]):
+            if slot not in known:
+                self.study.enqueue_trial(params, user_attrs={SLOT: slot})
+
+    def __len__(self) -> int:
+        """How many trials the sweep has."""
+        trials = self.spec.trials
+        return min(trials, len(self.spec.grid())) if self.spec.sampler == 'grid' else trials
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that belong to a slot."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
+
+    def take(self) -> optuna.Trial | None:
+        """The next trial of the queue; None when nothing waits."""
+        from optuna.trial import TrialState
+
+        with self._alone():
+            while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                with warnings.catch_warnings():
+                    warnings.simplefilter('ignore')  # Optuna expects heartbeats in optimize() only
+                    trial = self.study.ask()
+                slot = trial.user_attrs.get(SLOT)
+                if slot is not None and self._owner(slot) == trial.number:
+                    self._beat(trial)
+                    trial.set_user_attr(WORKER, [platform.node(), os.getpid()])
+                    return trial
+                # A copy, or a new one because another machine has just taken the last that waited.
+                self.study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _owner(self, slot: int) -> int | None:
+        """Number of the trial that a slot belongs to: the lowest that has not failed."""
+        from optuna.trial import TrialState
+
+        numbers = [
+            trial.number
+            for trial in self.trials()
+            if trial.user_attrs[SLOT] == slot and trial.state != TrialState.FAIL
+        ]
+        return min(numbers, default=None)
+
+    def recover(self) -> int:
+        """Queues again what dead workers had taken.
+
+        Returns:
+          Number of trials that living workers have in hand.
+        """
+        from optuna.trial import TrialState
+
+        with self._alone():
+            self._fail_dead()
+            by_slot: dict[int, list[FrozenTrial]] = {}
+            for trial in self.trials():
+                by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
+            for slot, trials in by_slot.items():
+                lost = all(
+                    trial.state == TrialState.FAIL and ERROR not in trial.user_attrs for trial in trials
+                )
+                if lost and len(trials) < _MAX_ATTEMPTS:
+                    self.study.enqueue_trial(trials[-1].params, user_attrs={SLOT: slot})
+            return len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _fail_dead(self) -> None:
+        """Marks the trials of workers that are gone."""
+        import optuna
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if _worker_is_gone(trial):
+                with contextlib.suppress(RuntimeError, ValueError):  # another machine has seen it too
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            optuna.storages.fail_stale_trials(self.study)
+
+    def given_up(self) -> int:
+        """Number of slots that will not be tried again: their training failed, or killed every worker."""
+        from optuna.trial import TrialState
+
+        by_slot: dict[int, list[FrozenTrial]] = {}
+        for trial in self.trials():
+            by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
+        failed = [trials for trials in by_slot.values() if all(t.state == TrialState.FAIL for t in trials)]
+        return sum(
+            len(trials) >= _MAX_ATTEMPTS or any(ERROR in t.user_attrs for t in trials) for trials in failed
         )
+
+    def _beat(self, trial: optuna.Trial) -> None:
+        """One sign of life."""
+        storage: Any = self.study._storage
+        getattr(storage, '_backend', storage).record_heartbeat(trial._trial_id)  # Optuna wraps it in a cache
+
+    @contextlib.contextmanager
+    def heartbeat(self, trial: optuna.Trial) -> Iterator[None]:
+        """Tells the other workers that this one lives, from a thread, while a trial runs."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(self._heartbeat_secs / 2):
+                with contextlib.suppress(Exception):  # the database is away: the next beat may reach it
+                    self._beat(trial)
+
+        thread = threading.Thread(target=beat, name='heartbeat', daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=5.0)
 
 
 def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:
@@ -107,104 +252,9 @@ def _pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def fill(study: optuna.Study, spec: SweepSpec) -> None:
-    """Queues the slots that are missing: all of a new sweep, more of one whose budget has grown."""
-    known = {trial.user_attrs.get(SLOT) for trial in study.get_trials(deepcopy=False)}
-    points: list[dict[str, Any]] = spec.grid() if spec.sampler == 'grid' else [{}] * spec.trials
-    for slot, params in enumerate(points[: spec.trials]):
-        if slot not in known:
-            study.enqueue_trial(params, user_attrs={SLOT: slot})
-
-
-def slots(spec: SweepSpec) -> int:
-    """How many trials a sweep has."""
-    return min(spec.trials, len(spec.grid())) if spec.sampler == 'grid' else spec.trials
-
-
-def take(study: optuna.Study) -> optuna.Trial | None:
-    """The next trial of the queue; None when nothing waits."""
-    from optuna.trial import TrialState
-
-    while True:
-        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return None
-        trial = study.ask()
-        slot = trial.user_attrs.get(SLOT)
-        if slot is not None and owner(study, slot) == trial.number:
-            _beat(study, trial)
-            trial.set_user_attr(WORKER, [platform.node(), os.getpid()])
-            return trial
-        # Another worker was quicker: this one is a copy, or was made because the queue had just become empty.
-        study.tell(trial, state=TrialState.FAIL)
-
-
-def owner(study: optuna.Study, slot: int) -> int | None:
-    """Number of the trial that a slot belongs to: the lowest that has not failed."""
-    from optuna.trial import TrialState
-
-    numbers = [
-        trial.number
-        for trial in study.get_trials(deepcopy=False)
-        if trial.user_attrs.get(SLOT) == slot and trial.state != TrialState.FAIL
-    ]
-    return min(numbers, default=None)
-
-
-def recover(study: optuna.Study) -> int:
-    """Queues again what dead workers had taken.
-
-    Returns:
-      Number of trials that living workers have in hand.
-    """
-    import optuna
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _worker_is_gone(trial):
-            with contextlib.suppress(RuntimeError, ValueError):  # another worker has seen it too
-                study.tell(trial.number, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        optuna.storages.fail_stale_trials(study)
-    by_slot: dict[int, list] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if SLOT in trial.user_attrs:
-            by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
-    for slot, trials in by_slot.items():
-        lost = all(trial.state == TrialState.FAIL and ERROR not in trial.user_attrs for trial in trials)
-        if lost and len(trials) < _MAX_ATTEMPTS:
-            study.enqueue_trial(trials[-1].params, user_attrs={SLOT: slot})
-    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
-
-def _worker_is_gone(trial: optuna.trial.FrozenTrial) -> bool:
+def _worker_is_gone(trial: FrozenTrial) -> bool:
     """Whether a trial's worker was a process of this machine that no longer exists."""
     from experiments.listing import process_exists
 
     host, pid = trial.user_attrs.get(WORKER, (None, 0))
     return host == platform.node() and pid != os.getpid() and not process_exists(pid)
-
-
-def _beat(study: optuna.Study, trial: optuna.Trial) -> None:
-    """One sign of life."""
-    storage: Any = study._storage
-    getattr(storage, '_backend', storage).record_heartbeat(trial._trial_id)  # Optuna wraps it in a cache
-
-
-@contextlib.contextmanager
-def heartbeat(study: optuna.Study, trial: optuna.Trial, every_secs: float = HEARTBEAT_SECS) -> Iterator[None]:
-    """Tells the other workers that this one lives, from a thread, while a trial runs."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(every_secs):
-            with contextlib.suppress(Exception):  # the database is away: the next beat may reach it
-                _beat(study, trial)
-
-    thread = threading.Thread(target=beat, name='heartbeat', daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5.0)

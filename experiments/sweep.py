@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments import store, study
-from experiments.study import ERROR, SLOT, SweepError
+from experiments.study import ERROR, SLOT, SweepError, TrialQueue
 from experiments.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -90,27 +90,25 @@ def run_sweep(
       SweepError: All trials failed, or the database cannot be used.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
-    opened = study.open_study(spec, place.storage, place.heartbeat_secs)
+    queue = TrialQueue(spec, place.storage, place.heartbeat_secs)
     report = progress or (lambda done, total, text: None)
     if workers > 1:
-        _run_workers(opened, spec, place, workers, report)
+        _run_workers(queue, place, workers, report)
     else:
-        _work(opened, spec, place, report)
-    result = outcome(opened, spec, place)
+        _work(queue, place, report)
+    result = outcome(queue, place)
     if result.done:
         if result.best_value is None:
             raise SweepError(
-                f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(opened)}'
+                f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
             )
         from experiments.sweep_report import record_summary
 
-        record_summary(opened, spec, place, result)
+        record_summary(queue, place, result)
     return result
 
 
-def _run_workers(
-    opened: optuna.Study, spec: SweepSpec, place: SweepPlace, workers: int, report: Progress
-) -> None:
+def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Progress) -> None:
     """Starts worker processes and watches them; one that dies leaves its trial to the others."""
     command = [
         sys.executable, '-m', 'experiments.cli', 'sweep', str(place.spec_path), place.dataset,
@@ -121,7 +119,7 @@ def _run_workers(
     processes = [subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) for log in logs]
     try:
         while any(process.poll() is None for process in processes):
-            _report_state(opened, spec, report)
+            _report_state(queue, report)
             time.sleep(_POLL_SECS)
     finally:
         for process in processes:
@@ -131,7 +129,7 @@ def _run_workers(
             process.wait()
         for log in logs:
             log.close()
-    _report_state(opened, spec, report)
+    _report_state(queue, report)
     codes = [process.returncode for process in processes]
     if all(codes):
         last = pathlib.Path(logs[0].name).read_text(errors='replace').strip().splitlines()[-3:]
@@ -140,24 +138,22 @@ def _run_workers(
         )
 
 
-def _work(opened: optuna.Study, spec: SweepSpec, place: SweepPlace, report: Progress) -> None:
+def _work(queue: TrialQueue, place: SweepPlace, report: Progress) -> None:
     """Takes trials until none waits and none is in hand anywhere."""
     while True:
-        in_hand = study.recover(opened)
-        trial = study.take(opened)
+        in_hand = queue.recover()
+        trial = queue.take()
         if trial is not None:
-            _run_trial(opened, trial, spec, place, report)
-            _report_state(opened, spec, report)
+            _run_trial(queue, trial, place, report)
+            _report_state(queue, report)
         elif in_hand:
-            _report_state(opened, spec, report)
+            _report_state(queue, report)
             time.sleep(_POLL_SECS)
         else:
             return
 
 
-def _run_trial(
-    opened: optuna.Study, trial: optuna.Trial, spec: SweepSpec, place: SweepPlace, report: Progress
-) -> None:
+def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report: Progress) -> None:
     """Trains one trial and tells how it went."""
     import optuna
     from optuna.trial import TrialState
@@ -165,13 +161,13 @@ def _run_trial(
     from experiments.run import train_run
     from experiments.watchers import PruningWatcher
 
-    slot = trial.user_attrs[SLOT]
+    spec, slot = queue.spec, trial.user_attrs[SLOT]
     values = spec.suggest(trial)
     tags = {'sweep_id': spec.name, 'sweep_role': 'trial', 'sweep_trial': str(slot)}
-    ended, total = _ended(opened), study.slots(spec)
+    ended, total = _ended(queue), len(queue)
     watcher = PruningWatcher(trial, spec, lambda text: report(ended, total, f'trial {slot}: {text}'))
     try:
-        with study.heartbeat(opened, trial, place.heartbeat_secs):
+        with queue.heartbeat(trial):
             result = train_run(
                 place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
                 gin_params=spec.gin_params(values), save_dir=place.folder / f'trial-{slot:04d}',
@@ -184,35 +180,34 @@ def _run_trial(
                 f'the objective {spec.objective!r} is none of the metrics of a run: '
                 f'{", ".join(sorted(result.metrics))}'
             )
-        opened.tell(trial, result.metrics[spec.objective])
+        queue.study.tell(trial, result.metrics[spec.objective])
     except optuna.TrialPruned:
         trial.set_user_attr('run_id', store.run_id_of(place.folder / f'trial-{slot:04d}'))
-        opened.tell(trial, state=TrialState.PRUNED)
+        queue.study.tell(trial, state=TrialState.PRUNED)
     except KeyboardInterrupt:
-        opened.tell(trial, state=TrialState.FAIL)
-        study.recover(opened)  # queues the same parameters again
+        queue.study.tell(trial, state=TrialState.FAIL)
+        queue.recover()  # queues the same parameters again
         raise
     except Exception as error:
         trial.set_user_attr(ERROR, f'{type(error).__name__}: {error}')
-        opened.tell(trial, state=TrialState.FAIL)
+        queue.study.tell(trial, state=TrialState.FAIL)
         if isinstance(error, SweepError | OSError):
             raise  # the next trial would fail for the same cause
 
 
-def outcome(opened: optuna.Study, spec: SweepSpec, place: SweepPlace) -> SweepResult:
+def outcome(queue: TrialQueue, place: SweepPlace) -> SweepResult:
     """The state of a sweep, with the best trial's parameters and the command that repeats it."""
     from optuna.trial import TrialState
 
-    trials = [trial for trial in opened.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
+    spec, trials = queue.spec, queue.trials()
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    failed = {trial.user_attrs[SLOT] for trial in trials if ERROR in trial.user_attrs}
     best = _best(complete, spec)
     values = spec.decode(best.params) if best else {}
     return SweepResult(
         finished=len(complete),
         pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
-        failed=len(failed),
-        total=study.slots(spec),
+        failed=queue.given_up(),
+        total=len(queue),
         best_value=best.value if best else None,
         best_params=values,
         best_run_id=best.user_attrs.get('run_id', '') if best else '',
@@ -239,31 +234,24 @@ def train_command(spec: SweepSpec, place: SweepPlace, values: Mapping[str, Any])
     return shlex.join([*words, '--save-dir', f'{spec.name}-best'])
 
 
-def _ended(opened: optuna.Study) -> int:
+def _ended(queue: TrialQueue) -> int:
     """Trials that have ended, one way or the other."""
     from optuna.trial import TrialState
 
-    trials = [trial for trial in opened.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
     over = {TrialState.COMPLETE, TrialState.PRUNED}
-    return sum(trial.state in over or ERROR in trial.user_attrs for trial in trials)
+    return sum(trial.state in over for trial in queue.trials()) + queue.given_up()
 
 
-def _report_state(opened: optuna.Study, spec: SweepSpec, report: Progress) -> None:
+def _report_state(queue: TrialQueue, report: Progress) -> None:
     """How far the sweep is, and its best value."""
     from optuna.trial import TrialState
 
-    complete = [
-        trial.value
-        for trial in opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trial.value is not None
-    ]
-    best = (min if spec.minimize else max)(complete, default=None)
-    report(_ended(opened), study.slots(spec), '' if best is None else f'best {spec.objective} {best:.4g}')
+    complete = [trial for trial in queue.trials() if trial.state == TrialState.COMPLETE]
+    best = _best(complete, queue.spec)
+    report(_ended(queue), len(queue), '' if best is None else f'best {queue.spec.objective} {best.value:.4g}')
 
 
-def _first_error(opened: optuna.Study) -> str:
+def _first_error(queue: TrialQueue) -> str:
     """What the first failed trial said."""
-    errors = [
-        trial.user_attrs[ERROR] for trial in opened.get_trials(deepcopy=False) if ERROR in trial.user_attrs
-    ]
+    errors = [trial.user_attrs[ERROR] for trial in queue.trials() if ERROR in trial.user_attrs]
     return errors[0] if errors else 'their workers ended without a word'

@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     import optuna
     from mlflow import MlflowClient
 
+    from experiments.study import TrialQueue
     from experiments.sweep import SweepPlace, SweepResult
 
 _TRIALS_ON_PAGE = 20
 _TRIALS_FOR_IMPORTANCE = 4
 
 
-def record_summary(opened: optuna.Study, spec: SweepSpec, place: SweepPlace, result: SweepResult) -> str:
+def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) -> str:
     """Writes pictures and page into the sweep's folder and records them in the sweep's one summary run.
 
     Args:
-      opened: The study.
-      spec: The sweep.
+      queue: The sweep's trials.
       place: Where it lives.
       result: Its outcome.
 
     Returns:
       Id of the summary run; a sweep that was continued keeps the one it had.
     """
-    client = store.client()
+    spec, client = queue.spec, store.client()
     experiment_id = store.experiment_id(client, place.experiment)
     run_id = _summary_run(client, spec, place.experiment, experiment_id)
     for name, value in _params(spec).items():
@@ -56,7 +56,7 @@ def record_summary(opened: optuna.Study, spec: SweepSpec, place: SweepPlace, res
     folder = place.folder / 'summary'
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'best.json').write_text(json.dumps(dataclasses.asdict(result), indent=2, default=str))
-    draw(opened, spec, folder)
+    draw(queue.study, spec, folder)
     _write_page(client, spec, place, folder)
     client.log_artifact(run_id, str(place.spec_path))
     client.log_artifacts(run_id, str(folder))

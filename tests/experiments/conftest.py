@@ -78,7 +78,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return result.path
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def tiny() -> tuple[str, ...]:
     """Bindings of a model that trains in no time."""
     return TINY

@@ -1,0 +1,251 @@
+"""Training from dataset to registered model, as `ddsp train` does it, on a dataset of a few tones."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments import mlflow_model, quiet, registry, store
+from experiments.run import dataset_warnings, train_run
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, dataset, empty_database, tiny):
+    """A tiny training with its store: (working directory, result)."""
+    folder = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv('MLFLOW_TRACKING_URI', raising=False)
+        (folder / 'mlflow.db').write_bytes(empty_database.read_bytes())
+        with quiet.terminal():
+            quiet.load_keras()
+            result = train_run(
+                dataset, gin_params=tiny, save_dir='run', experiment='tones', num_steps=4, batch_size=2,
+                register_as='tones',
+            )  # fmt: skip
+    return folder, result
+
+
+@pytest.fixture
+def there(trained, monkeypatch):
+    """Works in the directory of the training."""
+    folder, result = trained
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    return folder, result
+
+
+def test_run_contract(there, dataset):
+    _folder, result = there
+    client = store.client()
+    run = client.get_run(result.run_id)
+    assert run.info.status == 'FINISHED'
+    assert run.info.run_name == 'run'
+    sizes = {f'losses/spectral_loss_{size}' for size in (2048, 1024, 512, 256, 128, 64)}
+    expected = sizes | {
+        'losses/total_loss', 'losses/spectral_loss', 'eval/loudness_l1_db', 'eval/f0_l1_midi', 'eval/f0_outlier_ratio',
+        'eval/spectral_loss', 'speed/steps_per_sec', 'speed/audio_secs_per_sec', 'optimizer/learning_rate',
+        'optimizer/gradient_norm', 'energy/harmonic_db', 'energy/noise_db',
+    }  # fmt: skip
+    assert expected <= set(run.data.metrics)
+    assert [point.step for point in client.get_metric_history(result.run_id, 'losses/total_loss')] == [2, 4]
+    assert run.data.params['train.batch_size'] == '2'
+    assert run.data.params['RnnFcDecoder.ch'] == '16'
+    (data,) = run.inputs.dataset_inputs
+    manifest = json.loads((dataset / 'MANIFEST.json').read_text())
+    assert data.dataset.name == f'tones/{manifest["version"]}'
+    assert run.data.tags['ddsp.dataset_digest'].startswith(data.dataset.digest)
+    profile = json.loads(data.dataset.profile)
+    assert profile['fingerprint'] == manifest['fingerprint']
+    assert profile['statistics']['train']['examples'] == profile['splits']['train']
+
+
+def test_artefacts(there):
+    _, result = there
+    client = store.client()
+    assert {entry.path for entry in client.list_artifacts(result.run_id)} == {
+        'config', 'evaluation', 'images', 'listen.html', 'media',
+    }  # fmt: skip
+    names = {pathlib.Path(entry.path).name for entry in client.list_artifacts(result.run_id, 'media')}
+    for part in ('target.wav', 'synthesized.wav', 'spectrogram.png', 'features.png'):
+        assert f'example_000_{part}' in names
+    path = client.download_artifacts(result.run_id, 'media/example_000_synthesized.wav')
+    audio, rate = soundfile.read(path)
+    assert rate == 16000
+    assert len(audio) == 16000
+    page = pathlib.Path(client.download_artifacts(result.run_id, 'listen.html')).read_text()
+    assert page.count('<audio') >= 2
+    assert result.run_id in page
+
+
+def test_training_folder(there):
+    folder, result = there
+    names = {path.name for path in (folder / 'run').iterdir()}
+    assert {'checkpoint', 'run.json', 'bundle', 'media', 'operative_config-4.gin'} <= names
+    assert json.loads((folder / 'run' / 'run.json').read_text())['run_id'] == result.run_id
+    metadata = json.loads((result.bundle / 'metadata.json').read_text())
+    assert metadata['metrics']['eval/spectral_loss'] == result.metrics['eval/spectral_loss']
+
+
+def test_the_model_is_an_mlflow_model_audio_in_audio_out(there):
+    import mlflow
+
+    _, _result = there
+    model = mlflow.pyfunc.load_model('models:/tones/1')
+    assert model.metadata.get_input_schema().input_names() == ['audio']
+    example = model.input_example
+    assert example['audio'].shape == (1, 16000)
+    with quiet.terminal():
+        made = model.predict(example)
+    assert made['audio'].shape == (1, 16000)
+    assert np.isfinite(made['audio']).all()
+    folder = registry.resolve_bundle('models:/tones/1')
+    assert {path.name for path in folder.iterdir()} >= {
+        'MLmodel',
+        'config.gin',
+        'weights.weights.h5',
+        'metadata.json',
+    }
+
+
+def test_addresses_of_the_model(there):
+    _folder, result = there
+    run_id = result.run_id
+    assert registry.resolve_bundle('run') == pathlib.Path('run/bundle')
+    assert registry.resolve_bundle(result.bundle) == result.bundle
+    logged = registry.resolve_bundle('models:/tones/1')
+    for address in (run_id, run_id[:8], f'runs:/{run_id}', f'runs:/{run_id}/bundle'):
+        assert registry.resolve_bundle(address) == logged
+    same = (logged / 'weights.weights.h5').read_bytes() == (result.bundle / 'weights.weights.h5').read_bytes()
+    assert same
+
+
+@pytest.mark.parametrize(
+    ('address', 'message'),
+    [
+        ('models:/tones@nobody', 'models:/tones@nobody: no model there'),
+        ('models:/nothing/1', 'models:/nothing/1: no model there'),
+        ('runs:/0123456789abcdef0123456789abcdef', 'no run 0123456789abcdef0123456789abcdef'),
+        ('./nowhere', './nowhere: no such directory.'),
+        ('run/media', 'run/media holds no model bundle: there is no metadata.json in it'),
+    ],
+)
+def test_addresses_that_lead_nowhere(there, address, message):
+    with pytest.raises((registry.ModelNotFoundError, store.TrackingError)) as error:
+        registry.resolve_bundle(address)
+    assert message in str(error.value)
+
+
+def test_promote(there, ddsp):
+    _, result = there
+    status, out, err = ddsp('promote', result.run_id[:8], '--name', 'tones')
+    assert (status, err) == (0, '')
+    assert out == 'tones version 1 is now models:/tones@champion\n'
+    assert registry.resolve_bundle('models:/tones@champion').is_dir()
+    assert store.client().get_model_version_by_alias('tones', 'champion').run_id == result.run_id
+
+
+def test_a_finished_training_called_again_stays_one_run_with_one_model(there, dataset, ddsp, tiny):
+    _, result = there
+    parameters = [word for binding in tiny for word in ('--gin-param', binding)]
+    status, out, err = ddsp(
+        'train', dataset, *parameters, '--save-dir', 'run', '--experiment', 'tones', '--steps', 4, '--batch-size', 2,
+        '--no-evaluate', '--json',
+    )  # fmt: skip
+    assert status == 0
+    assert err.replace('\n', ' ').count('Warning:') == 1  # the dataset is short, and nothing else is said
+    assert json.loads(out)['run_id'] == result.run_id
+    client = store.client()
+    assert len(store.search(client, experiments=['tones'])) == 1
+    assert len(client.get_run(result.run_id).outputs.model_outputs) == 1
+    assert [point.step for point in client.get_metric_history(result.run_id, 'losses/total_loss')] == [2, 4]
+
+
+def test_transfer_evaluate_and_export_commands(there, dataset, ddsp, tmp_path):
+    source = tmp_path / 'in.wav'
+    soundfile.write(source, 0.3 * np.sin(2 * np.pi * 330 * np.arange(22050) / 22050), 22050)
+    made = tmp_path / 'out.wav'
+    status, out, err = ddsp(
+        'transfer', source, '--model', 'run', '--output', made, '--pitch-shift', '3', '--json'
+    )
+    assert (status, err) == (0, '')
+    assert json.loads(out)['pitch_shift_semitones'] == 3
+    assert soundfile.info(made).samplerate == 16000
+    assert soundfile.info(made).duration == pytest.approx(1.0, abs=0.01)
+
+    status, out, err = ddsp('evaluate', 'run', dataset, '--limit', '1', '--output', tmp_path / 'heard')
+    assert (status, err) == (0, '')
+    assert 'eval/spectral_loss' in out
+    assert (tmp_path / 'heard' / 'listen.html').is_file()
+
+    room = tmp_path / 'room.wav'
+    status, out, err = ddsp('export', 'run', '--format', 'impulse-response', '--output', room)
+    assert (status, err) == (0, '')
+    assert soundfile.info(room).frames == 400
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['train', 'nowhere'], 'no dataset at nowhere: there is no such folder. `ddsp prepare` makes one.'),
+        (['train', '{dataset}', '--preset', 'labtop'], "did you mean 'presets/laptop.gin'?"),
+        (['train', '{dataset}', '--gin-param', 'Trainer.lerning_rate = 1'], "did you mean 'learning_rate'?"),
+        (
+            ['train', '{dataset}', '--save-dir', 'run', '--seed', '7'],
+            'run holds a training that was begun with',
+        ),
+        (['evaluate', 'run', '{dataset}', '--split', 'tset'], "no split 'tset'; its splits are test, train."),
+        (['evaluate', 'run', 'nowhere'], 'no dataset at nowhere'),
+        (['transfer', 'no.wav', '--model', 'run', '--output', 'x.wav'], 'no.wav'),
+        (['export', './none', '--format', 'saved-model', '--output', 'x'], './none: no such directory.'),
+    ],
+)
+def test_messages(there, dataset, ddsp, arguments, message):
+    status, out, err = ddsp(*(str(dataset) if word == '{dataset}' else word for word in arguments))
+    assert (status, out) == (1, '')
+    assert err.startswith('Error: ')
+    assert message in err
+    assert 'Traceback' not in err
+
+
+def test_a_folder_that_cannot_be_written(there, dataset, ddsp):
+    status, _, err = ddsp('train', dataset, '--save-dir', '/proc/nowhere/run')
+    assert status == 1
+    assert err.splitlines()[-1].startswith('Error: /proc/nowhere')
+
+
+class Statistics:
+    """A dataset of which only the statistics are asked."""
+
+    def __init__(self, **changes):
+        self.row = {'audio_seconds': 600.0, 'voiced_share': 0.8, 'loudness_db': {'max': -5.0}, **changes}
+
+    def statistics(self, split):
+        return self.row
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({}, None),
+        ({'audio_seconds': 12.0}, 'the split train holds 12 s of audio; minutes are better.'),
+        ({'voiced_share': 0.05}, 'only 5 % of the frames have a pitch'),
+        (
+            {'loudness_db': {'max': -75.0}},
+            'the loudest frame has -75 dB: the recordings are (nearly) silent.',
+        ),
+    ],
+)
+def test_warnings_about_a_dataset(changes, message):
+    found = dataset_warnings(Statistics(**changes))
+    assert found == [] if message is None else message in found[0] and len(found) == 1
+
+
+def test_requirements_name_versions():
+    lines = mlflow_model.requirements()
+    assert all('==' in line for line in lines)
+    assert any(line.startswith('tensorflow==') for line in lines)

@@ -1,0 +1,175 @@
+"""A sweep's queue: no trial is lost and none is done twice, whoever dies when."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from experiments import study
+from experiments.study import ERROR, SLOT, WORKER, TrialQueue
+from experiments.sweep_spec import parse_spec
+
+
+@pytest.fixture
+def spec():
+    return parse_spec({'parameters': {'x': {'low': 0.0, 'high': 1.0}}, 'trials': 6, 'name': 'queue'})
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return f'sqlite:///{tmp_path / "sub" / "study.db"}'
+
+
+def states(opened) -> dict[int, list[str]]:
+    """Slot to the states of its trials."""
+    found: dict[int, list[str]] = {}
+    for trial in opened.study.get_trials():
+        if SLOT in trial.user_attrs:
+            found.setdefault(trial.user_attrs[SLOT], []).append(trial.state.name)
+    return found
+
+
+def work(spec, storage) -> list[int]:
+    """One worker: takes everything that waits; returns its slots."""
+    opened = TrialQueue(spec, storage)
+    done = []
+    while (trial := opened.take()) is not None:
+        time.sleep(0.01)
+        opened.study.tell(trial, spec.suggest(trial)['x'])
+        done.append(trial.user_attrs[SLOT])
+    return done
+
+
+def test_every_slot_is_done_once(spec, storage):
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
+    assert work(spec, storage) == []
+
+
+def test_many_workers_share_the_queue(spec, storage):
+    spec = dataclasses.replace(spec, trials=24)
+    TrialQueue(spec, storage)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(lambda _: work(spec, storage), range(4)))
+    assert sorted(slot for share in shares for slot in share) == list(range(24))
+    opened = TrialQueue(spec, storage)
+    assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
+
+
+def test_a_larger_budget_adds_slots(spec, storage):
+    work(spec, storage)
+    assert sorted(work(dataclasses.replace(spec, trials=8), storage)) == [6, 7]
+
+
+def test_the_seed_decides_what_is_tried(spec, tmp_path):
+    def tried(name, seed):
+        seeded = dataclasses.replace(spec, seed=seed, sampler='random')
+        address = f'sqlite:///{tmp_path / name}.db'
+        work(seeded, address)
+        return [trial.params['x'] for trial in TrialQueue(seeded, address).trials()]
+
+    assert tried('a', 1) == tried('b', 1) != tried('c', 2)
+
+
+def test_a_grid_is_tried_completely(spec, storage):
+    grid = parse_spec({'parameters': {'x': [0.1, 0.2], 'y': [1, 2]}, 'sampler': 'grid', 'name': 'grid'})
+    opened = TrialQueue(grid, storage)
+    points = []
+    while (trial := opened.take()) is not None:
+        values = grid.suggest(trial)
+        points.append((values['x'], values['y']))
+        opened.study.tell(trial, 0.0)
+    assert sorted(points) == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+
+
+def test_a_killed_workers_trial_is_queued_again_with_its_parameters(spec, storage):
+    TrialQueue(spec, storage)
+    code = (
+        'import os, signal, sys; from experiments import study; '
+        'from experiments.sweep_spec import parse_spec; '
+        'spec = parse_spec({"parameters": {"x": {"low": 0.0, "high": 1.0}}, "trials": 6, "name": "queue"}); '
+        'trial = study.TrialQueue(spec, sys.argv[1]).take(); spec.suggest(trial); '
+        'os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    done = subprocess.run([sys.executable, '-c', code, storage], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr.decode()
+    opened = TrialQueue(spec, storage)
+    (lost,) = opened.study.get_trials(states=(TrialState.RUNNING,))
+    assert opened.recover() == 0
+    slot = lost.user_attrs[SLOT]
+    assert states(opened)[slot] == ['FAIL', 'WAITING']
+    assert opened.recover() == 0  # again changes nothing
+    assert states(opened)[slot] == ['FAIL', 'WAITING']
+    while (trial := opened.take()) is not None:
+        values = spec.suggest(trial)
+        if trial.user_attrs[SLOT] == slot:
+            assert values == lost.params
+        opened.study.tell(trial, 1.0)
+    assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
+
+
+def test_a_worker_of_another_machine_is_dead_when_its_heartbeat_stops(spec, storage):
+    opened = TrialQueue(spec, storage, heartbeat_secs=1)
+    trial = opened.take()
+    trial.set_user_attr(WORKER, ['elsewhere', 1])
+    assert opened.recover() == 1  # it may live
+    time.sleep(3.5)
+    assert opened.recover() == 0
+    assert states(opened)[trial.user_attrs[SLOT]] == ['FAIL', 'WAITING']
+
+
+def test_a_heartbeat_keeps_a_trial(spec, storage):
+    opened = TrialQueue(spec, storage, heartbeat_secs=1)
+    trial = opened.take()
+    trial.set_user_attr(WORKER, ['elsewhere', 1])
+    with opened.heartbeat(trial):
+        time.sleep(3.5)
+        assert opened.recover() == 1
+
+
+def test_a_slot_that_two_workers_queued_is_done_once(spec, storage):
+    opened = TrialQueue(spec, storage)
+    opened.study.enqueue_trial({}, user_attrs={SLOT: 3})  # the copy of a race
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
+    assert states(opened)[3] == ['COMPLETE', 'FAIL']
+
+
+def test_an_error_of_the_training_is_not_tried_again(spec, storage):
+    opened = TrialQueue(spec, storage)
+    trial = opened.take()
+    trial.set_user_attr(ERROR, 'ValueError: x')
+    opened.study.tell(trial, state=TrialState.FAIL)
+    opened.recover()
+    assert states(opened)[trial.user_attrs[SLOT]] == ['FAIL']
+
+
+def test_parameters_that_kill_every_worker_are_given_up(spec, storage):
+    opened = TrialQueue(dataclasses.replace(spec, trials=1), storage)
+    for _ in range(10):
+        trial = opened.take()
+        if trial is None:
+            break
+        trial.set_user_attr(WORKER, [os.uname().nodename, 2**22 + 1])  # no such process
+        opened.recover()
+    assert states(opened) == {0: ['FAIL'] * 3}
+    assert opened.given_up() == 1
+
+
+def test_a_name_stands_for_one_set_of_parameters(spec, storage):
+    TrialQueue(spec, storage)
+    other = parse_spec({'parameters': {'y': [1, 2]}, 'name': 'queue'})
+    with pytest.raises(
+        study.SweepError, match=r"holds a sweep 'queue' with parameters \['x'\].*another name"
+    ):
+        TrialQueue(other, storage)
+
+
+def test_a_database_that_cannot_be_used(spec):
+    with pytest.raises(study.SweepError, match='cannot be used'):
+        TrialQueue(spec, 'sqlite:////proc/nowhere/study.db')
