@@ -59,13 +59,26 @@ class Synthesizer:
         with self._length(n_frames, seed):
             result = self.model.processor_group(controls, return_outputs_dict=True)
         outputs = result['controls']
-        room = self.reverb
-        audio = result['signal'] if reverb or room is None else outputs[room.name]['controls']['audio']
+        audio = self._audio(result, reverb)
         parts = {'audio': audio}
         for name, key in (('harmonic', 'harmonic'), ('noise', 'filtered_noise')):
             if isinstance(outputs.get(key), Mapping):
                 parts[name] = outputs[key]['signal']
         return {key: np.asarray(value) for key, value in parts.items()}
+
+    def graph(self, features: Mapping[str, Any], seed: int = 0, reverb: bool = True) -> Any:
+        """`__call__` in one piece, on tensors, for use within a graph: audio `[batch, n_frames * hop]`."""
+        with self._length(features['f0_hz'].shape[1], seed):
+            encoded = self.model.encode(features, training=False)
+            encoded.update(self.model.decoder(encoded, training=False))
+            return self._audio(self.model.processor_group(encoded, return_outputs_dict=True), reverb)
+
+    def _audio(self, result: Mapping[str, Any], reverb: bool) -> Any:
+        """The signal of a processor group, or what goes into its reverb."""
+        room = self.reverb
+        if reverb or room is None:
+            return result['signal']
+        return result['controls'][room.name]['controls']['audio']
 
     def controls(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Inputs of the processors, `[batch, n_frames, channels]`, from features.

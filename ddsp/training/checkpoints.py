@@ -20,7 +20,7 @@ class CheckpointError(DDSPError, FileNotFoundError):
 
 
 # What TensorFlow raises for files that are cut short, altered or belong to another model.
-_UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, AttributeError, OSError)
+_UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, AttributeError, LookupError, OSError)
 
 
 def checkpoint_step(path: str) -> int:

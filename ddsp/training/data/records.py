@@ -247,7 +247,9 @@ class TFRecordProvider(_RecordProvider):
         """Upstream writes it always, we only where it is not the same as `audio`."""
         if not hasattr(self, '_audio_16k'):
             self._audio_16k = self.sample_rate != 16000
-            for record in tf.data.TFRecordDataset(self._files()[0]).take(1):
+            with tf.init_scope():  # also when asked for within a graph
+                first = list(tf.data.TFRecordDataset(self._files()[0]).take(1))
+            for record in first:
                 self._audio_16k = 'audio_16k' in tf.train.Example.FromString(record.numpy()).features.feature
         return self._audio_16k
 
@@ -275,8 +277,9 @@ def count_records(path: str) -> int:
             position += (
                 8 + 4 + struct.unpack('<Q', header)[0] + 4
             )  # length, its checksum, data, their checksum
-            file.seek(position)
             count += 1
+            if position < size:
+                file.seek(position)
     if position != size:
         raise DatasetError(f'{path} is damaged: it ends within record {count - 1}')
     return count

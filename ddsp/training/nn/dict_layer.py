@@ -37,13 +37,11 @@ class DictLayer(keras.layers.Layer):
       ['louder']
     """
 
-    # Optional inputs may be plain Python values.
-    _allow_non_tensor_positional_args = True
-
     def __init__(
         self, input_keys: Sequence[str] | None = None, output_keys: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self._allow_non_tensor_positional_args = True  # optional inputs may be plain Python values
         if input_keys:
             self.input_keys = [input_keys] if isinstance(input_keys, str) else list(input_keys)
             self.default_input_keys: list[str] = []
