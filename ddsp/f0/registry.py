@@ -12,6 +12,7 @@ import numpy as np
 import soxr
 
 from ddsp.errors import ConfigError, DDSPError, MissingDependencyError
+from ddsp.f0.crepe_weights import SIZES
 from ddsp.f0.framing import (
     ALIGNMENTS,
     PADDINGS,
@@ -63,7 +64,18 @@ def _swift() -> F0Estimator:
     return Swift()
 
 
-_factories: dict[str, Callable[[], F0Estimator]] = {'swift': _swift, 'yin': _yin}
+def _crepe(size: str | None) -> F0Estimator:
+    from ddsp.f0.crepe import Crepe
+
+    return Crepe(size)
+
+
+_factories: dict[str, Callable[[], F0Estimator]] = {
+    'swift': _swift,
+    'yin': _yin,
+    'crepe': functools.partial(_crepe, None),
+    **{f'crepe-{size}': functools.partial(_crepe, size) for size in SIZES},
+}
 _AUTO = ('swift', 'yin')  # best first, among those that cost little
 
 

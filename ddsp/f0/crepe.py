@@ -1,0 +1,106 @@
+"""The estimators `'crepe'` and `'crepe-SIZE'`: the published networks, decoded as the package crepe does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddsp.f0.crepe_engine import FRAME, CrepeEngine
+from ddsp.f0.crepe_weights import SIZES, WeightsError, load_weights
+from ddsp.f0.framing import window_audio
+
+N_BINS = 360
+CENTS = np.linspace(0, 7180, N_BINS) + 1997.3794084376191  # above 10 Hz
+_REACH = 12  # bins between two frames that the path may nearly take
+_CHUNK = 1024  # frames cut at once
+_COSTS = {'full': 1.4, 'large': 0.9, 'medium': 0.5, 'small': 0.3, 'tiny': 0.13}
+
+
+class Crepe:
+    """CREPE of one size.
+
+    Args:
+      size: `'tiny'` to `'full'`; None for the largest one whose weights are here.
+    """
+
+    def __init__(self, size: str | None = None) -> None:
+        self.size = size or _largest()
+        weights = load_weights(self.size)
+        self.name = f'crepe-{self.size}'
+        self.cost = _COSTS[self.size]
+        self.weights_sha256 = weights.sha256
+        self._engine = CrepeEngine(weights)
+
+    def predict(
+        self, audio: np.ndarray, frame_rate: float, n_frames: int, viterbi: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pitch of each frame, as `F0Estimator` says; confidence is the highest activation."""
+        frames = window_audio(np.asarray(audio, np.float32), n_frames, frame_rate, FRAME)
+        parts = [self._engine.activations(frames[i : i + _CHUNK]) for i in range(0, n_frames, _CHUNK)]
+        activations = np.concatenate(parts) if parts else np.zeros((0, N_BINS), np.float32)
+        return activations_to_f0(activations, viterbi)
+
+
+def activations_to_f0(activations: np.ndarray, viterbi: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch and confidence from activations, as `crepe.predict` computes them.
+
+    Args:
+      activations: [n_frames, 360].
+      viterbi: Take the bins of the likeliest path instead of the highest one of each frame.
+
+    Returns:
+      f0_hz [n_frames] and confidence [n_frames], float32.
+    """
+    if not len(activations):
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+    highest = activations.argmax(axis=1)
+    centres = _likeliest_path(highest) if viterbi else highest
+    bins = centres[:, None] + np.arange(-4, 5)
+    inside = (bins >= 0) & (bins < N_BINS)
+    bins = np.clip(bins, 0, N_BINS - 1)
+    weights = np.take_along_axis(activations, bins, axis=1).astype(np.float64) * inside
+    cents = (weights * CENTS[bins]).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-12)
+    return (10 * 2 ** (cents / 1200)).astype(np.float32), activations.max(axis=1).astype(np.float32)
+
+
+def _likeliest_path(highest: np.ndarray) -> np.ndarray:
+    """Viterbi decoding of the highest bins [n_frames] under crepe's hidden Markov model.
+
+    Moves of d bins have the weight max(12 - |d|, 0), normalised for each start; a bin is observed at its own
+    state with 0.1 + 0.9 / 360 and at any other with 0.9 / 360.
+    """
+    moves = np.arange(-_REACH + 1, _REACH)
+    weights = (_REACH - np.abs(moves)).astype(np.float64)
+    states = np.arange(N_BINS)
+    origin = states[:, None] - moves  # [to, move]
+    inside = (origin >= 0) & (origin < N_BINS)
+    origin = np.clip(origin, 0, N_BINS - 1)
+    ends = states[:, None] + moves
+    total = (weights * ((ends >= 0) & (ends < N_BINS))).sum(axis=1)
+    log_move = np.where(inside, np.log(weights) - np.log(total[origin]), -np.inf)
+    gain = np.log(0.1 + 0.9 / N_BINS) - np.log(0.9 / N_BINS)
+    score = np.zeros(N_BINS)
+    score[highest[0]] += gain
+    back = np.empty((len(highest), N_BINS), np.int64)
+    for i in range(1, len(highest)):
+        paths = score[origin] + log_move
+        best = paths.argmax(axis=1)
+        back[i] = origin[states, best]
+        score = paths[states, best]
+        score[highest[i]] += gain
+    path = np.empty(len(highest), np.int64)
+    path[-1] = score.argmax()
+    for i in range(len(highest) - 1, 0, -1):
+        path[i - 1] = back[i, path[i]]
+    return path
+
+
+def _largest() -> str:
+    """The largest size whose weights are here."""
+    problems = []
+    for size in SIZES:
+        try:
+            load_weights(size)
+            return size
+        except WeightsError as error:
+            problems.append(error)
+    raise problems[0]
