@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.fft
 from keras import ops
 
+from ddsp.core.blocks import custom_gradient, map_blocks
 from ddsp.core.utils import Tensor, dim, tf_float32
 from ddsp.errors import ConfigError
+
+_BLOCK_VALUES = 1 << 18  # samples in one array of a block (1 MB)
 
 
 def get_fft_size(frame_size: int, ir_size: int, power_of_2: bool = True) -> int:
@@ -39,11 +44,11 @@ def crop_and_compensate_delay(
       audio_size: Samples before the convolution.
       ir_size: Taps of the impulse response.
       padding: `'same'` (`audio_size` samples) or `'valid'` (`audio_size + ir_size - 1`).
-      delay_compensation: Samples to cut from the start; negative: half of the impulse response,
-        `(ir_size - 1) // 2 - 1` as in upstream.
+      delay_compensation: Samples to cut from the start; negative: the delay of a linear-phase filter made by
+        `frequency_impulse_response` with a window, `(ir_size - 1) // 2 - 1`.
 
     Returns:
-      [batch, n_out]; zeros follow where the convolution is shorter.
+      [batch, n_out]; zeros follow where the convolution has fewer samples.
 
     Raises:
       ConfigError: Unknown padding.
@@ -53,42 +58,122 @@ def crop_and_compensate_delay(
     length = audio_size if padding == 'same' else audio_size + ir_size - 1
     start = max((ir_size - 1) // 2 - 1, 0) if delay_compensation < 0 else delay_compensation
     missing = start + length - dim(audio, 1)
-    if not isinstance(missing, int) or missing > 0:
-        audio = ops.pad(
-            audio, [[0, 0], [0, ops.maximum(missing, 0) if not isinstance(missing, int) else missing]]
-        )
-    return audio[:, start : start + length]
+    if not isinstance(missing, int):
+        missing = ops.maximum(missing, 0)
+    return ops.pad(audio, [[0, 0], [0, max(missing, 0) if isinstance(missing, int) else missing]])[
+        :, start : start + length
+    ]
 
 
 def fft_convolve(
     audio: Tensor, impulse_response: Tensor, padding: str = 'same', delay_compensation: int = -1
 ) -> Tensor:
-    """Convolves audio with one impulse response, or with one for each frame."""
+    """Convolves audio with one impulse response, or with one for each frame.
+
+    Frames of `ceil(n_samples / n_frames)` samples are convolved each with its own impulse response, and added up
+    where they overlap. If that gives fewer frames than there are impulse responses, each frame takes the one that
+    belongs to its first sample.
+
+    Args:
+      audio: [batch, n_samples].
+      impulse_response: [batch or 1, ir_size], or [batch or 1, n_frames, ir_size].
+      padding: `'same'` (`n_samples`) or `'valid'` (`n_samples + ir_size - 1`).
+      delay_compensation: Samples to cut from the start; negative: as in `crop_and_compensate_delay`.
+
+    Returns:
+      [batch, n_samples] or [batch, n_samples + ir_size - 1].
+
+    Raises:
+      ConfigError: Shapes that do not fit each other, more frames than samples, or unknown padding.
+    """
     audio, ir = tf_float32(audio), tf_float32(impulse_response)
-    if len(ir.shape) == 2:
-        ir = ir[:, None, :]
-    n_frames, ir_size = ir.shape[1], ir.shape[2]
-    n_samples = dim(audio, 1)
-    if ir.shape[0] not in (1, None) and audio.shape[0] not in (ir.shape[0], None):
+    ir = ir[:, None, :] if len(ir.shape) == 2 else ir
+    _check_shapes(audio, ir)
+    n_samples, ir_size = dim(audio, 1), ir.shape[2]
+    frames, ir = _frames(audio, ir)
+    n_frames, hop = frames.shape[1:]
+    convolved = _convolve_rows(ops.reshape(frames, [-1, hop]), ops.reshape(ir, [-1, ir_size]))
+    convolved = ops.reshape(convolved, [-1, n_frames, hop + ir_size - 1])
+    return crop_and_compensate_delay(
+        _overlap_add(convolved, hop), n_samples, ir_size, padding, delay_compensation
+    )
+
+
+def _check_shapes(audio: Tensor, ir: Tensor) -> None:
+    if len(audio.shape) != 2:
+        raise ConfigError(f'audio must be [batch, n_samples], not {tuple(audio.shape)}')
+    if len(ir.shape) != 3:
         raise ConfigError(
-            f'impulse_response has batch size {ir.shape[0]} and audio {audio.shape[0]}: they must agree, or the first be 1'
+            f'impulse_response must be [batch, ir_size] or [batch, n_frames, ir_size], not {tuple(ir.shape)}'
         )
-    hop = -(-n_samples // n_frames)
-    n_audio_frames = -(-n_samples // hop)
-    if n_audio_frames != n_frames:
-        ir = ops.take(ir, np.arange(n_audio_frames) * hop * n_frames // n_samples, axis=1)
-    frames = ops.pad(audio, [[0, 0], [0, n_audio_frames * hop - n_samples]])
-    frames = ops.reshape(frames, [-1, n_audio_frames, hop])
-    fft_size = get_fft_size(hop, ir_size, power_of_2=False)
-    a_re, a_im = ops.rfft(frames, fft_length=fft_size)
-    b_re, b_im = ops.rfft(ir, fft_length=fft_size)
-    y = ops.irfft((a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re), fft_length=fft_size)
-    return crop_and_compensate_delay(_overlap_add(y, hop), n_samples, ir_size, padding, delay_compensation)
+    if ir.shape[0] not in (1, None, audio.shape[0]) and audio.shape[0] is not None:
+        raise ConfigError(
+            f'impulse_response has a batch of {ir.shape[0]} and audio one of {audio.shape[0]}: '
+            'they must be the same, or the first be 1'
+        )
+    if audio.shape[1] is not None and ir.shape[1] > audio.shape[1]:
+        raise ConfigError(f'{ir.shape[1]} impulse responses are more than {audio.shape[1]} samples of audio')
+
+
+def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
+    """Audio [batch, n_frames, hop] without overlap, and impulse responses [batch, n_frames, ir_size]."""
+    batch, n_samples = dim(audio, 0), dim(audio, 1)
+    n_irs = ir.shape[1]
+    hop = -(-n_samples // n_irs)
+    n_frames = -(-n_samples // hop)
+    if isinstance(n_frames, int) and n_frames != n_irs:
+        ir = ops.take(ir, np.arange(n_frames) * hop * n_irs // n_samples, axis=1)
+    else:
+        n_frames = n_irs
+    missing = n_frames * hop - n_samples
+    if not isinstance(missing, int) or missing:
+        audio = ops.pad(audio, [[0, 0], [0, missing]])
+    if ir.shape[0] == 1 and audio.shape[0] != 1:
+        ir = ops.broadcast_to(ir, [batch, n_frames, ir.shape[2]])
+    return ops.reshape(audio, [batch, n_frames, hop]), ir
+
+
+def _convolve_rows(x: Tensor, h: Tensor) -> Tensor:
+    """Convolution of each row of `x` [rows, n] with that of `h` [rows, m]: [rows, n + m - 1].
+
+    In blocks of rows; spectra are not kept for the gradient but computed anew.
+    """
+    n, m = dim(x, 1), h.shape[1]
+    if not isinstance(n, int):
+        raise ConfigError('the number of samples must be known when the function is traced')
+    fft_size = get_fft_size(n, m, power_of_2=False)
+    block_rows = max(1, _BLOCK_VALUES // fft_size)
+
+    def rfft(y: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.rfft(y, fft_length=fft_size)
+
+    def product(a: tuple, b: tuple, size: int) -> Tensor:
+        """First samples of the inverse transform of the product of two spectra."""
+        product = (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
+        return ops.irfft(product, fft_length=fft_size)[:, :size]
+
+    def convolve(x: Tensor, h: Tensor) -> list:
+        return [product(rfft(x), rfft(h), n + m - 1)]
+
+    def correlate(x: Tensor, h: Tensor, upstream: Tensor) -> list:
+        (x_real, x_imag), (h_real, h_imag), spectrum = rfft(x), rfft(h), rfft(upstream)
+        return [product(spectrum, (h_real, -h_imag), n), product(spectrum, (x_real, -x_imag), m)]
+
+    @custom_gradient
+    def synthesize(x: Tensor, h: Tensor) -> Any:
+        def backward(upstream: Tensor) -> list:
+            return map_blocks(correlate, [x, h, upstream], block_rows, [[n], [m]])
+
+        return map_blocks(convolve, [x, h], block_rows, [[n + m - 1]])[0], backward
+
+    return synthesize(x, h)
 
 
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Sums frames [batch, n_frames, size] placed every `hop` samples."""
     n_frames, size = frames.shape[1:]
+    if n_frames == 1:
+        return frames[:, 0]
     parts = -(-size // hop)
     frames = ops.pad(frames, [[0, 0], [0, 0], [0, parts * hop - size]])
     total = 0.0
@@ -113,7 +198,7 @@ def apply_window_to_impulse_response(
     ir = tf_float32(impulse_response)
     ir_size = int(ir.shape[-1])
     if causal:
-        ir = ops.roll(ir, -(ir_size // 2) if ir_size % 2 == 0 else -(ir_size // 2), axis=-1)
+        ir = ops.roll(ir, -(ir_size // 2), axis=-1)
     if window_size <= 0 or window_size > ir_size:
         window_size = ir_size
     window = _hann(window_size)
