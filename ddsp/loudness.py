@@ -15,7 +15,7 @@ from ddsp.errors import ConfigError
 from ddsp.framing import frame_positions, hann_window
 
 DB_RANGE = 80.0  # dB between full scale and the floor below which everything counts as silence
-_CHUNK_FRAMES = 2048  # frames that are transformed at once: bounds memory, keeps the work in the cache
+_CHUNK_FRAMES = 256  # frames that are transformed at once: bounds memory, keeps the work in the cache
 
 
 def a_weighting_db(frequencies: np.ndarray, min_db: float = -80.0) -> np.ndarray:

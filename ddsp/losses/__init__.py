@@ -1,6 +1,7 @@
 """Losses: differences that training makes small."""
 
 from ddsp.losses.base import Loss, mean_difference
+from ddsp.losses.embedding import EmbeddingLoss, PretrainedCREPE, PretrainedCREPEEmbeddingLoss
 from ddsp.losses.group import LossGroup
 from ddsp.losses.hmm import HmmTranscriber
 from ddsp.losses.params import (
@@ -19,6 +20,7 @@ from ddsp.losses.sinusoidal import (
 from ddsp.losses.spectral import SpectralLoss
 
 __all__ = [
+    'EmbeddingLoss',
     'FilteredNoiseConsistencyLoss',
     'HarmonicConsistencyLoss',
     'HmmTranscriber',
@@ -26,6 +28,8 @@ __all__ = [
     'Loss',
     'LossGroup',
     'ParamLoss',
+    'PretrainedCREPE',
+    'PretrainedCREPEEmbeddingLoss',
     'SpectralLoss',
     'TWMLoss',
     'WassersteinConsistencyLoss',

@@ -2,6 +2,13 @@
 
 from ddsp.framing import get_framed_lengths
 from ddsp.loudness import DB_RANGE
+from ddsp.spectral_ops.crepe import (
+    CREPE_FRAME_SIZE,
+    CREPE_SAMPLE_RATE,
+    PretrainedCREPE,
+    compute_f0,
+    reset_crepe,
+)
 from ddsp.spectral_ops.frames import frame, pad, pad_or_trim_to_expected_length, to_mono
 from ddsp.spectral_ops.levels import compute_loudness, compute_power, compute_rms_energy
 from ddsp.spectral_ops.spectra import (
@@ -14,8 +21,6 @@ from ddsp.spectral_ops.spectra import (
     stft_np,
 )
 
-CREPE_SAMPLE_RATE = 16000  # Hz: the rate that CREPE was trained at
-CREPE_FRAME_SIZE = 1024  # samples
 F0_RANGE = 127.0  # MIDI notes
 
 __all__ = [
@@ -23,6 +28,8 @@ __all__ = [
     'CREPE_SAMPLE_RATE',
     'DB_RANGE',
     'F0_RANGE',
+    'PretrainedCREPE',
+    'compute_f0',
     'compute_logmag',
     'compute_logmel',
     'compute_loudness',
@@ -35,6 +42,7 @@ __all__ = [
     'get_framed_lengths',
     'pad',
     'pad_or_trim_to_expected_length',
+    'reset_crepe',
     'stft',
     'stft_np',
     'to_mono',

@@ -9,8 +9,6 @@ from keras import ops
 from ddsp import losses, spectral_ops
 from ddsp.errors import ConfigError
 
-pytestmark = pytest.mark.portable
-
 SIZES = (512, 256, 64)
 TERMS = ('mag', 'delta_time', 'delta_freq', 'cumsum_freq', 'logmag')
 
@@ -54,6 +52,7 @@ def every_term(**kwargs) -> losses.SpectralLoss:
     return losses.SpectralLoss(SIZES, **{**weights, 'loudness_weight': 0.5, **kwargs})
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(('loss_type', 'power'), [('L1', 1), ('l2', 2)])
 def test_every_term_is_its_definition(loss_type, power):
     target, value = signals()
@@ -68,6 +67,7 @@ def test_every_term_is_its_definition(loss_type, power):
     assert len(terms) == len(SIZES) * len(TERMS) + 1
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     'kwargs',
     [
@@ -114,10 +114,11 @@ def test_it_is_zero_for_the_same_sound_symmetric_and_linear_in_level():
     np.testing.assert_allclose(logarithmic(target, 2 * target), 3 * np.log(2), rtol=1e-5)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     'kwargs', [{'logmag_weight': 1.0}, {'mag_weight': 0.3}, {'mag_weight': 0.0, 'logmag_weight': 2.0}]
 )
-@pytest.mark.parametrize('sizes', [(1024, 256, 64), (100, 60)])
+@pytest.mark.parametrize('sizes', [(256, 64), (100, 60)])
 def test_the_quick_path_has_the_gradient_of_automatic_differentiation(kwargs, sizes, value_and_gradients):
     # Hard cases on purpose: silence in either signal, and a length that no hop divides.
     target, value = signals(2999)
@@ -139,6 +140,7 @@ def test_the_quick_path_has_the_gradient_of_automatic_differentiation(kwargs, si
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize('quick', [True, False])
 def test_gradients_against_float64_differences(quick, value_and_gradients):
     target, value = signals(600)
@@ -160,8 +162,17 @@ def test_gradients_against_float64_differences(quick, value_and_gradients):
         np.testing.assert_allclose(2 * (gradient * direction).sum(), expected, rtol=1e-2, atol=1e-9)
 
 
-@pytest.mark.parametrize('which', ['target', 'audio', 'both'])
-@pytest.mark.parametrize('loss_type', ['L1', 'L2', 'COSINE'])
+@pytest.mark.parametrize(
+    ('which', 'loss_type'),
+    [
+        pytest.param('both', 'L1', marks=pytest.mark.portable),
+        *[
+            (which, loss_type)
+            for which in ('target', 'audio', 'both')
+            for loss_type in ('L1', 'L2', 'COSINE')
+        ],
+    ],
+)
 def test_digital_silence_has_finite_gradients(which, loss_type, value_and_gradients):
     target, value = signals()
     target = np.zeros_like(target) if which in ('target', 'both') else target
@@ -183,6 +194,7 @@ def test_weights_choose_examples():
     )  # the mean counts all elements
 
 
+@pytest.mark.portable
 def test_cosine_sees_the_shape_of_spectra_only():
     target, value = signals()
     loss = losses.SpectralLoss(SIZES, loss_type='COSINE')
@@ -194,6 +206,7 @@ def test_cosine_sees_the_shape_of_spectra_only():
     )
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize('kwargs', [{}, {'delta_time_weight': 1.0}], ids=['quick', 'plain'])
 def test_compiled_is_eager(kwargs, compiled):
     target, value = signals()

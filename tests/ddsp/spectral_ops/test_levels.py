@@ -117,7 +117,7 @@ def test_gradients(audio, function, value_and_gradients):
 
 
 def test_long_audio_is_the_same_in_pieces(rng):
-    # The numpy path works through 2048 frames at a time.
+    # The numpy path works through 256 frames at a time.
     audio = rng.uniform(-1, 1, 64 * 5000).astype(np.float32)
     whole = loudness.loudness_db(audio, padding='valid')
     part = loudness.loudness_db(audio[64 * 2000 : 64 * 4000], padding='valid')
