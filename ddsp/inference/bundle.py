@@ -293,7 +293,7 @@ def _metadata(model: Any, dataset: Dataset, metrics: Mapping[str, float]) -> dic
 
 def _check_same_weights(loaded: Any, model: Any) -> None:
     for kept, ours in zip(loaded.weights, model.weights, strict=True):
-        if not np.array_equal(kept, ours):
+        if not np.array_equal(keras.ops.convert_to_numpy(kept), keras.ops.convert_to_numpy(ours)):
             raise BundleError(f'the weight {ours.path} is not what was saved')
 
 
