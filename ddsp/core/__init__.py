@@ -37,6 +37,7 @@ from ddsp.core.oscillators import (
     harmonic_oscillator_bank,
     harmonic_synthesis,
     oscillator_bank,
+    sinusoidal_synthesis,
     streaming_harmonic_synthesis,
 )
 from ddsp.core.resampling import center_crop, resample, upsample_with_windows
@@ -145,6 +146,7 @@ __all__ = [
     'sinc',
     'sinc_filter',
     'sinc_impulse_response',
+    'sinusoidal_synthesis',
     'sinusoidal_to_harmonic',
     'soft_limit',
     'streaming_harmonic_synthesis',

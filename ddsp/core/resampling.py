@@ -161,6 +161,12 @@ def block_mixing(method: str, n_frames: int, n_timesteps: int, size: int) -> tup
     return np.clip(first[:, None] + np.arange(n_sets), 0, n_frames - 1), weights
 
 
+def frame_positions(n_frames: Any, n_timesteps: Any) -> tuple[Any, Any, Any]:
+    """The two frames around each time step, and how far it is from the first to the second (with end-point)."""
+    low, fraction = _positions(n_timesteps, n_frames, n_timesteps)
+    return low, _minimum(low + 1, n_frames - 1), tf_float32(fraction)
+
+
 def shift_frames(x: Tensor, offset: int) -> Tensor:
     """Values of the frame `offset` later (earlier if negative) along axis 1; the first and last frames are held."""
     if offset == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math as _math
+from collections.abc import Callable
 
 import gin
 import keras
@@ -45,6 +47,22 @@ def sym_exp_sigmoid(x: Tensor, width: float = 8.0) -> Tensor:
       `exp_sigmoid(width * (|x| / 2 - 1))`.
     """
     return exp_sigmoid(width * (ops.abs(tf_float32(x)) / 2.0 - 1.0))
+
+
+def is_elementwise(function: Callable | None) -> bool:
+    """Whether a scaling function is known to treat each element by itself."""
+    return function is not None and inspect.unwrap(function) in _ELEMENTWISE
+
+
+_ELEMENTWISE = (
+    exp_sigmoid,
+    sym_exp_sigmoid,
+    keras.activations.sigmoid,
+    keras.activations.softplus,
+    keras.activations.relu,
+    keras.activations.tanh,
+    keras.activations.linear,
+)
 
 
 def _add_depth_axis(freqs: Tensor, depth: int = 1) -> Tensor:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 from keras import ops
 
-from ddsp.core.phase import TWO_PI, accumulate_radians
-from ddsp.core.resampling import resample
-from ddsp.core.utils import Tensor, tf_float32
+from ddsp.core.phase import multiple, phase_carrier, sample_phase
+from ddsp.core.resampling import frame_positions, resample
+from ddsp.core.utils import Tensor, dim, tf_float32
 from ddsp.errors import ConfigError
+
+TWO_PI = 2.0 * np.pi
 
 
 def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
@@ -15,26 +21,48 @@ def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
 
     Args:
       phase: Position in the table [batch, n_samples, 1] or [batch, n_samples], 0 to 1.
-      wavetables: One table a batch item [batch, n_wavetable], or one a sample [batch, n_samples, n_wavetable].
+      wavetables: One table a batch item [batch, n_wavetable], or one a sample
+        [batch, n_samples, n_wavetable].
 
     Returns:
       [batch, n_samples].
     """
     phase, wavetables = tf_float32(phase), tf_float32(wavetables)
-    if len(phase.shape) == 3:
-        phase = phase[:, :, 0]
-    n_wavetable = wavetables.shape[-1]
-    position = phase * n_wavetable
+    phase = phase[:, :, 0] if len(phase.shape) == 3 else phase
+    if len(wavetables.shape) == 2:
+        return _read(wavetables[:, None, :], [(0, 1.0)], phase)
+    return _read(wavetables, [(ops.arange(dim(phase, 1), dtype='int32'), 1.0)], phase)
+
+
+def _read(
+    tables: Tensor, rows: list[tuple[Any, Any]], phase: Tensor, scale_fn: Callable | None = None
+) -> Tensor:
+    """Mix of linear readings of some tables, all in one gather, whose gradient is then one scatter.
+
+    Args:
+      tables: [batch, n_tables, n_wavetable].
+      rows: For each reading, which table each sample reads ([n_samples] or an int) and the reading's weight.
+      phase: [batch, n_samples], turns.
+      scale_fn: Element-wise function of the values that are read.
+
+    Returns:
+      [batch, n_samples].
+    """
+    n_tables, n_wavetable = dim(tables, 1), tables.shape[2]
+    position = phase * float(n_wavetable)
     low = ops.floor(position)
     fraction = position - low
-    first = ops.cast(low, 'int32') % n_wavetable
-    second = (first + 1) % n_wavetable
-    if len(wavetables.shape) == 2:
-        a, b = ops.take_along_axis(wavetables, first, 1), ops.take_along_axis(wavetables, second, 1)
-    else:
-        a = ops.take_along_axis(wavetables, first[:, :, None], 2)[:, :, 0]
-        b = ops.take_along_axis(wavetables, second[:, :, None], 2)[:, :, 0]
-    return a + fraction * (b - a)
+    first = ops.mod(ops.cast(low, 'int32'), n_wavetable)
+    places = ops.stack([first, ops.mod(first + 1, n_wavetable)], axis=0)  # [2, batch, n_samples]
+    item = ops.reshape(ops.arange(dim(tables, 0), dtype='int32') * n_tables, [1, -1, 1])
+    index = ops.concatenate([places + (item + row) * n_wavetable for row, _ in rows], axis=0)
+    values = ops.take(ops.reshape(tables, [-1]), index, axis=0)
+    values = values if scale_fn is None else scale_fn(values)
+    total = 0.0
+    for i, (_, weight) in enumerate(rows):
+        start, end = values[2 * i], values[2 * i + 1]
+        total = total + weight * (start + fraction * (end - start))
+    return total
 
 
 def harmonic_distribution_to_wavetable(harmonic_distribution: Tensor, n_wavetable: int = 2048) -> Tensor:
@@ -53,7 +81,10 @@ def harmonic_distribution_to_wavetable(harmonic_distribution: Tensor, n_wavetabl
     harmonic_distribution = tf_float32(harmonic_distribution)
     n_harmonics = harmonic_distribution.shape[-1]
     if n_harmonics > n_wavetable // 2:
-        raise ConfigError(f'n_wavetable={n_wavetable} holds {n_wavetable // 2} harmonics, not {n_harmonics}')
+        raise ConfigError(
+            f'n_wavetable={n_wavetable} holds {n_wavetable // 2} harmonics, not {n_harmonics}: '
+            f'{2 * n_harmonics} is the least'
+        )
     widths = [[0, 0]] * (len(harmonic_distribution.shape) - 1) + [[1, n_wavetable // 2 - n_harmonics]]
     spectrum = ops.pad(harmonic_distribution, widths)
     return ops.irfft((spectrum, ops.zeros_like(spectrum)), fft_length=n_wavetable) * (n_wavetable / 2)
@@ -65,36 +96,66 @@ def wavetable_synthesis(
     wavetables: Tensor,
     n_samples: int = 64000,
     sample_rate: int = 16000,
+    scale_fn: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Plays wavetables at a frequency and an amplitude."""
+    """Plays wavetables at a frequency and an amplitude.
+
+    Tables are read in place, and cross-faded linearly from frame to frame; nothing is band-limited.
+
+    Args:
+      frequencies: [batch, n_frames, 1], Hz; linear between frames.
+      amplitudes: [batch, n_frames, 1]; cross-faded between frames.
+      wavetables: One table [batch, n_wavetable], or one a frame [batch, n_table_frames, n_wavetable].
+      n_samples: Samples of the result.
+      sample_rate: Samples a second.
+      scale_fn: Element-wise function of the tables. It is applied to the values that are read, which is much
+        cheaper than to whole tables.
+
+    Returns:
+      Audio [batch, n_samples]; the first sample has phase zero.
+    """
     wavetables = tf_float32(wavetables)
+    wavetables = wavetables[:, None, :] if len(wavetables.shape) == 2 else wavetables
     amplitude = resample(amplitudes, n_samples, method='window')[:, :, 0]
-    turns = resample(frequencies, n_samples) / float(sample_rate)
-    phase = accumulate_radians(turns) / TWO_PI - turns
-    if len(wavetables.shape) == 3 and wavetables.shape[1] > 1:
-        wavetables = resample(wavetables, n_samples)
-    elif len(wavetables.shape) == 3:
-        wavetables = wavetables[:, 0]
-    return linear_lookup(phase - ops.floor(phase), wavetables) * amplitude
+    frequency = resample(frequencies, n_samples)[:, :, 0]
+    turns = frequency / float(sample_rate)
+    coarse, fine = sample_phase(frequency, float(sample_rate))
+    phase = ops.stop_gradient(multiple(coarse, fine, 1.0)) + phase_carrier(turns)
+    phase = phase / TWO_PI - turns  # the phase before each sample's own increment
+    n_frames = dim(wavetables, 1)
+    if wavetables.shape[1] == 1:
+        rows: list = [(0, 1.0)]
+    else:
+        low, high, fraction = frame_positions(n_frames, n_samples)
+        rows = [(low, 1.0 - fraction), (high, fraction)]
+    return amplitude * _read(wavetables, rows, phase - ops.floor(phase), scale_fn)
 
 
 def variable_length_delay(phase: Tensor, audio: Tensor, max_length: int = 512) -> Tensor:
     """Delays audio by a time that changes with each sample.
 
     Args:
-      phase: Delay as a share of `max_length`, [batch, n_samples, 1], 0 to 1.
+      phase: Delay as a share of `max_length`, [batch, n_samples, 1]; clipped to 0 to 1.
       audio: [batch, n_samples].
       max_length: Longest delay, samples.
 
     Returns:
-      [batch, n_samples]; silence precedes the first sample.
+      [batch, n_samples], linear between whole delays; silence precedes the first sample.
+
+    Raises:
+      ConfigError: `phase` and `audio` differ in length.
     """
     phase, audio = tf_float32(phase)[:, :, 0], tf_float32(audio)
-    n_samples = ops.shape(audio)[1]
-    delay = ops.clip(phase, 0.0, 1.0) * max_length
+    if phase.shape[1] != audio.shape[1]:
+        raise ConfigError(
+            f'phase has {phase.shape[1]} samples and audio {audio.shape[1]}: they must have the same'
+        )
+    n_samples = dim(audio, 1)
+    delay = ops.clip(phase, 0.0, 1.0) * float(max_length)
     whole = ops.floor(delay)
-    fraction = delay - whole
     padded = ops.pad(audio, [[0, 0], [max_length + 1, 0]])
-    index = ops.arange(n_samples, dtype='int32') + (max_length + 1) - ops.cast(whole, 'int32')
-    newer, older = ops.take_along_axis(padded, index, 1), ops.take_along_axis(padded, index - 1, 1)
-    return newer + fraction * (older - newer)
+    length = n_samples + max_length + 1
+    item = ops.reshape(ops.arange(dim(audio, 0), dtype='int32') * length, [-1, 1])
+    newer = item + ops.arange(n_samples, dtype='int32') + (max_length + 1) - ops.cast(whole, 'int32')
+    values = ops.take(ops.reshape(padded, [-1]), ops.stack([newer, newer - 1], axis=0), axis=0)
+    return values[0] + (delay - whole) * (values[1] - values[0])

@@ -153,6 +153,6 @@ class Sinusoidal(Processor):
 
     def get_signal(self, amplitudes: Tensor, frequencies: Tensor) -> Tensor:
         """Controls to audio [batch, n_samples]."""
-        amplitude_envelopes = core.resample(amplitudes, self.n_samples, method=self.amp_resample_method)
-        frequency_envelopes = core.resample(frequencies, self.n_samples)
-        return core.oscillator_bank(frequency_envelopes, amplitude_envelopes, self.sample_rate)
+        return core.sinusoidal_synthesis(
+            frequencies, amplitudes, self.n_samples, self.sample_rate, self.amp_resample_method
+        )

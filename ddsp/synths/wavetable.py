@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gin
 import keras
 
 from ddsp import core
 from ddsp.core import Tensor
+from ddsp.core.scaling import is_elementwise
 from ddsp.dags import TensorDict
 from ddsp.processors import Processor
 
@@ -53,6 +55,20 @@ class Wavetable(Processor):
         self.n_samples = n_samples
         self.sample_rate = sample_rate
         self.scale_fn = scale_fn
+
+    def call(self, *args: Any, return_outputs_dict: bool = False, **kwargs: Any) -> Any:
+        """As in `Processor`; an element-wise `scale_fn` is applied to the values that are read of the tables."""
+        if return_outputs_dict or not is_elementwise(self.scale_fn):
+            return super().call(*args, return_outputs_dict=return_outputs_dict, **kwargs)
+        return self._play_unscaled(
+            *args, **{k: v for k, v in kwargs.items() if k not in ('training', 'mask')}
+        )
+
+    def _play_unscaled(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
+        amplitudes = self.scale_fn(core.tf_float32(amplitudes))
+        return core.wavetable_synthesis(
+            f0_hz, amplitudes, wavetables, self.n_samples, self.sample_rate, self.scale_fn
+        )
 
     def get_controls(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> TensorDict:
         """Network outputs to controls.
