@@ -148,7 +148,7 @@ class EmbeddingLoss(Loss):
 class PretrainedCREPEEmbeddingLoss(EmbeddingLoss):
     """Difference of two sounds as CREPE hears them: perceptual, and sensitive to pitch.
 
-    The paper's unsupervised model uses it (Engel et al., ICLR 2020, section 5.1). The weight is scaled by 20
+    The paper's unsupervised model uses it (Engel et al., ICLR 2020). The weight is scaled by 20
     and by a factor of the layer, so that 1 is about the size of a spectral loss.
 
     Args:

@@ -52,7 +52,8 @@ def l1_spectral_loss(
     def evaluate(target: Tensor, audio: Tensor) -> tuple[Tensor, Any]:
         # The gradient is written below: nothing that is computed here needs to be kept for another one.
         target, audio = ops.stop_gradient(target), ops.stop_gradient(audio)
-        terms, target_gradient, audio_gradient = [], 0.0, 0.0
+        terms: list[Tensor] = []
+        target_gradient, audio_gradient = 0.0, 0.0
         for size in fft_sizes:
             if terms:
                 target, audio = _after(terms[-1], target, audio)

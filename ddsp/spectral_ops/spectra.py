@@ -145,7 +145,7 @@ def mel_matrix(n_bands: int, n_bins: int, sample_rate: float, lo_hz: float, hi_h
             f'(half of sample_rate={sample_rate}) is needed'
         )
 
-    def to_mel(hz: np.ndarray) -> np.ndarray:
+    def to_mel(hz: Any) -> np.ndarray:
         return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
     bins = to_mel(np.linspace(0.0, sample_rate / 2, n_bins))[:, None]
