@@ -6,7 +6,6 @@ MLflow.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,12 +21,12 @@ from ddsp.version import __version__
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 NAME = 'bundle'
 _LOADER = 'ddsp.inference.pyfunc'
 _NEEDED = ('tensorflow', 'keras', 'numpy', 'scipy', 'gin-config', 'soundfile', 'soxr')
 _EXAMPLE_SECS = 1.0
-_DIGEST_TAG = 'ddsp.weights_sha256'
 
 
 def log_bundle(
@@ -38,7 +37,7 @@ def log_bundle(
     step: int = 0,
     register_as: str | None = None,
 ) -> str:
-    """Logs a bundle to a run; the same bundle is logged once, however often a finished training is called.
+    """Logs a bundle to a run; that of a step is logged once, however often a finished training is called.
 
     Args:
       client: Client of the store.
@@ -50,16 +49,12 @@ def log_bundle(
     Returns:
       `models:/...` address of the logged model.
     """
-    from mlflow import register_model
     from mlflow.models import Model
 
-    digest = hashlib.sha256((pathlib.Path(bundle) / 'weights.weights.h5').read_bytes()).hexdigest()
-    model_id = _logged_before(client, run_id, digest)
+    model_id = _logged_before(client, run_id, step)
     if model_id is None:
-        created = client.create_logged_model(
-            client.get_run(run_id).info.experiment_id, name=NAME, source_run_id=run_id,
-            tags={_DIGEST_TAG: digest},
-        )  # fmt: skip
+        experiment_id = client.get_run(run_id).info.experiment_id
+        created = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
         model_id = created.model_id
         Model.log(
             artifact_path=None, name=NAME, flavor=sys.modules[__name__], run_id=run_id, model_id=model_id,
@@ -67,17 +62,26 @@ def log_bundle(
         )  # fmt: skip
         client.finalize_logged_model(model_id, 'READY')
     if register_as:
-        register_model(f'models:/{model_id}', register_as)
+        register(client, model_id, register_as)
     return f'models:/{model_id}'
 
 
-def _logged_before(client: MlflowClient, run_id: str, digest: str) -> str | None:
-    """Id of the run's model with these weights."""
+def register(client: MlflowClient, model_id: str, name: str) -> ModelVersion:
+    """Registers a logged model under a name; a model that is registered there already keeps its version."""
+    from mlflow import register_model
+
+    for version in client.search_model_versions(f"name='{name}'"):
+        if model_id == version.model_id or model_id in (version.source or ''):
+            return version
+    return register_model(f'models:/{model_id}', name)
+
+
+def _logged_before(client: MlflowClient, run_id: str, step: int) -> str | None:
+    """Id of the run's model of a step, when it was logged whole."""
     outputs = client.get_run(run_id).outputs
     for output in outputs.model_outputs if outputs else []:
-        model = client.get_logged_model(output.model_id)
-        if model.tags.get(_DIGEST_TAG) == digest and model.status == 'READY':
-            return model.model_id
+        if output.step == step and client.get_logged_model(output.model_id).status == 'READY':
+            return output.model_id
     return None
 
 

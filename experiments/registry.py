@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ddsp.errors import DDSPError
 from experiments import store
-from experiments.mlflow_model import NAME
+from experiments.mlflow_model import NAME, register
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,18 +142,7 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION) -> ModelVersion
     """
     client = store.client()
     run_id = store.find_run(client, reference).info.run_id
-    from mlflow import register_model
-    from mlflow.exceptions import MlflowException
-
-    model_id = model_of_run(client, run_id)
-    try:
-        client.get_registered_model(name)
-        versions = [
-            found for found in client.search_model_versions(f"name='{name}'") if found.model_id == model_id
-        ]
-    except MlflowException:
-        versions = []
-    version = versions[0] if versions else register_model(f'models:/{model_id}', name)
+    version = register(client, model_of_run(client, run_id), name)
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run_id, 'ddsp.registered', f'{name}/{version.version}')
     return client.get_model_version(name, version.version)

@@ -23,8 +23,8 @@ _FLOORS = [
     {'export'},
 ]
 OPTIONAL = {
-    'apache_beam', 'mlflow', 'optuna', 'crepe', 'swift_f0', 'onnxruntime', 'tensorflow_datasets', 'matplotlib',
-    'jax', 'torch', 'librosa', 'psutil', 'pandas', 'yaml',
+    'apache_beam', 'mlflow', 'optuna', 'crepe', 'swift_f0', 'onnxruntime', 'tensorflow_datasets',
+    'matplotlib', 'jax', 'torch', 'librosa', 'psutil', 'pandas', 'yaml',
 }  # fmt: skip
 MOST_LINES = 450
 

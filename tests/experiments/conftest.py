@@ -67,7 +67,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
     folder = tmp_path_factory.mktemp('dataset')
     (folder / 'recordings').mkdir()
-    time = np.arange(3 * 16000) / 16000
+    time = np.arange(8 * 16000) / 16000
     for index in range(6):
         phase = 2 * np.pi * 220 * 2 ** (index / 12) * time
         tone = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.1 * (1 + 0.5 * np.sin(2 * np.pi * time))
