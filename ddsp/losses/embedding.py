@@ -118,13 +118,11 @@ class EmbeddingLoss(Loss):
         self.pretrained_model = pretrained_model
 
     def call(self, target_audio: Tensor, audio: Tensor) -> Tensor:
-        """Scalar loss of [batch, n_samples] audio; no gradient goes to the target."""
+        """Scalar loss of two [batch, n_samples] signals."""
         if self.pretrained_model is None:
             raise ConfigError('EmbeddingLoss needs pretrained_model: a function from audio to an embedding')
-        target = ops.stop_gradient(self.pretrained_model(core.tf_float32(target_audio)))
-        return self.weight * mean_difference(
-            target, self.pretrained_model(core.tf_float32(audio)), self.loss_type
-        )
+        target, value = (self.pretrained_model(core.tf_float32(x)) for x in (target_audio, audio))
+        return self.weight * mean_difference(target, value, self.loss_type)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make the same loss."""

@@ -27,7 +27,7 @@ class SpectralLoss(Loss):
     five terms, all made from one transform of each signal, and the sizes are summed:
     `mag D(S) + delta_time D(dS/dt) + delta_freq D(dS/df) + cumsum_freq D(cumsum_f S) + logmag D(log S)`,
     D = `mean_difference`. A term with weight 0 is not computed. `loudness` compares `compute_loudness` once.
-    The loss of the DDSP paper (Engel et al., ICLR 2020, eq. 4) is mag_weight=1, logmag_weight=1.
+    The loss of the DDSP paper (Engel et al., ICLR 2020) is mag_weight=1, logmag_weight=1.
 
     Args:
       fft_sizes: Window sizes, samples.

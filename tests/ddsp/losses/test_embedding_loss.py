@@ -77,8 +77,7 @@ def test_embedding_loss_with_gradient(small_network, value_and_gradients):
     assert a.shape == (2, 5, 8 * 32)  # 1 + 4096 / 1024 centred frames
     np.testing.assert_allclose(loss(target, audio), 0.5 * 20 * 1.7 * np.abs(a - b).mean(), rtol=1e-4)
     assert float(loss(audio, audio)) == 0.0
-    _, (to_target, to_audio) = value_and_gradients(loss, target, audio)
-    assert not to_target.any()
+    _, (_, to_audio) = value_and_gradients(loss, target, audio)
     assert np.isfinite(to_audio).all()
     assert np.abs(to_audio).max() > 0
     _, (_, at_silence) = value_and_gradients(loss, target, np.zeros_like(audio))
