@@ -22,6 +22,7 @@ _HOP = 256
 _MIN_SAMPLES = 2048
 _OCTAVE_FRAMES = 51  # a correction holds for that long, or is none
 _OCTAVE_RATIO = 0.35
+_QUIET_PEAK, _HEARD_PEAK = 0.03, 0.25
 
 
 class Swift:
@@ -44,7 +45,7 @@ class Swift:
         audio = np.asarray(audio, np.float32)
         # A whole number of hops, so that the network sees the end as well.
         missing = max(_MIN_SAMPLES - len(audio), -len(audio) % _HOP)
-        result = self._detector.detect(np.pad(audio, (0, missing + _HOP)), SAMPLE_RATE)
+        result = self._detector.detect(np.pad(audio * _gain(audio), (0, missing + _HOP)), SAMPLE_RATE)
         times, voiced = np.asarray(result.timestamps), result.confidence >= VOICED
         wanted = np.arange(n_frames) / frame_rate
         confidence = np.interp(wanted, times, result.confidence).astype(np.float32)
@@ -53,6 +54,12 @@ class Swift:
         curve = scipy.interpolate.PchipInterpolator(times, np.log(fill_unvoiced(result.pitch_hz, voiced)))
         coarse = np.exp(curve(np.clip(wanted, times[0], times[-1])))
         return _measure(audio, frame_rate, coarse, confidence >= VOICED), confidence
+
+
+def _gain(audio: np.ndarray) -> float:
+    """What lifts a quiet recording to where the network hears it; 1 for all others."""
+    peak = float(np.abs(audio).max(initial=0.0))
+    return _HEARD_PEAK / peak if 1e-5 < peak < _QUIET_PEAK else 1.0
 
 
 def _measure(audio: np.ndarray, frame_rate: float, coarse: np.ndarray, voiced: np.ndarray) -> np.ndarray:

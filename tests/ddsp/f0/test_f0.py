@@ -99,12 +99,13 @@ def test_what_has_no_pitch_is_unvoiced_and_finite(estimator, kind, rng):
     assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
-@pytest.mark.parametrize('gain', [1e-3, 1.0, 3.0])
-def test_yin_does_not_depend_on_the_level(gain):
+@pytest.mark.parametrize('estimator', LIGHT)
+@pytest.mark.parametrize('gain', [3e-4, 1.0, 3.0])
+def test_quiet_and_loud_recordings_are_heard_alike(estimator, gain):
     audio = harmonic_tone(np.full(RATE, 261.6))
-    f0_hz, confidence = estimate_f0(audio * gain, RATE, 250, 'yin')
+    f0_hz, confidence = estimate_f0(audio * gain, RATE, 250, estimator)
     assert np.abs(cents(f0_hz, 261.6)[15:-15]).max() < 2
-    assert (confidence >= VOICED).all()
+    assert (confidence[5:-5] >= VOICED).all()
 
 
 def test_yin_bridges_pauses_and_marks_them():
