@@ -21,6 +21,7 @@ from ddsp.core.phase import (
     multiple,
     phase_carrier,
     sample_phase,
+    turns_per_sample,
     wrap,
 )
 from ddsp.core.resampling import METHODS, block_mixing, frame_mixing, resample, shift_frames
@@ -193,8 +194,18 @@ def harmonic_synthesis(
     frequencies, amplitudes = _controls(frequencies, amplitudes, harmonic_distribution, harmonic_shifts)
     if harmonic_shifts is not None:
         harmonics = get_harmonic_frequencies(frequencies, harmonic_shifts.shape[-1])
-        harmonics = harmonics * (1.0 + tf_float32(harmonic_shifts))
-        return sinusoidal_synthesis(harmonics, amplitudes, n_samples, sample_rate, amp_resample_method)
+        shifts = harmonics * tf_float32(harmonic_shifts)
+        # The fundamental's phase times h is exact; only the small shifts are rounded.
+        numbers = np.arange(1, harmonic_shifts.shape[-1] + 1, dtype=np.float32)
+        parts = [
+            fundamental * numbers + shift
+            for fundamental, shift in zip(
+                turns_per_sample(ops.stop_gradient(frequencies), float(sample_rate)),
+                turns_per_sample(ops.stop_gradient(shifts), float(sample_rate)),
+                strict=True,
+            )
+        ]
+        return _sinusoids(harmonics + shifts, parts, amplitudes, n_samples, sample_rate, amp_resample_method)
     return _harmonics(frequencies, amplitudes, None, n_samples, sample_rate, amp_resample_method)[0]
 
 
@@ -250,18 +261,26 @@ def sinusoidal_synthesis(
     Returns:
       Audio [batch, n_samples].
     """
-    frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
-    hop = _hop(frequencies, amplitudes, n_samples, amp_resample_method)
+    frequencies = tf_float32(frequencies)
+    parts = turns_per_sample(ops.stop_gradient(frequencies), float(sample_rate))
+    return _sinusoids(frequencies, parts, tf_float32(amplitudes), n_samples, sample_rate, amp_resample_method)
+
+
+def _sinusoids(
+    frequencies: Tensor, parts: Any, amplitudes: Tensor, n_samples: Any, sample_rate: int, method: str
+) -> Tensor:
+    """`sinusoidal_synthesis` with the frequencies' `turns_per_sample`."""
+    hop = _hop(frequencies, amplitudes, n_samples, method)
     if hop is None:
-        envelopes = resample(amplitudes, n_samples, method=amp_resample_method)
+        envelopes = resample(amplitudes, n_samples, method=method)
         return oscillator_bank(resample(frequencies, n_samples), envelopes, sample_rate)
     n_sinusoids = frequencies.shape[-1]
-    starts = frame_starts(ops.stop_gradient(frequencies), hop, float(sample_rate))
+    starts = frame_starts(parts, hop)
     ahead = following(frequencies)
     # The gradient of the phase before a frame goes to all earlier frames.
     turns = (hop * frequencies + (hop - 1) / 2.0 * (ahead - frequencies)) / float(sample_rate)
     carrier = phase_carrier(delay_one(turns))
-    offsets, mixing = frame_mixing(amp_resample_method, hop)
+    offsets, mixing = frame_mixing(method, hop)
     sets = ops.stack([shift_frames(amplitudes, offset) for offset in offsets], axis=2)
     rows = [ops.reshape(x, [-1, n_sinusoids]) for x in (*starts, carrier, frequencies, ahead)]
     audio = sinusoid_sum(

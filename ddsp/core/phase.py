@@ -105,7 +105,7 @@ def delay_one(x: Tensor) -> Tensor:
     return ops.pad(x[:, :-1], [[0, 0], [1, 0]] + [[0, 0]] * (len(x.shape) - 2))
 
 
-def frame_starts(frequency: Tensor, hop: int, sample_rate: float) -> tuple[Tensor, Tensor]:
+def frame_starts(parts: tuple[Tensor, Tensor, Tensor], hop: int) -> tuple[Tensor, Tensor]:
     """Phase just before each frame, for frequencies that are linear between frames.
 
     Sample k of frame j has the frequency `f[j] + (f[j + 1] - f[j]) k / hop`, and the last frame is held, so that
@@ -113,16 +113,14 @@ def frame_starts(frequency: Tensor, hop: int, sample_rate: float) -> tuple[Tenso
     own values.
 
     Args:
-      frequency: [batch, n_frames, ...], Hz.
+      parts: Frequencies [batch, n_frames, ...], from `turns_per_sample`.
       hop: Samples in a frame.
-      sample_rate: Samples a second.
 
     Returns:
       Coarse and fine phase in turns, of the same shape.
     """
-    parts = turns_per_sample(frequency, sample_rate)
     first, second, rest = (hop * p + (hop - 1) / 2.0 * (following(p) - p) for p in parts)
-    coarse, fine = _accumulate(*_carry(wrap(first) + wrap(second), rest), dim(frequency, 1))
+    coarse, fine = _accumulate(*_carry(wrap(first) + wrap(second), rest), dim(parts[0], 1))
     return delay_one(coarse), delay_one(fine)
 
 
@@ -173,7 +171,7 @@ def frame_phase(frequency: Tensor, hop: int, sample_rate: float) -> tuple[Tensor
     Returns:
       Coarse and fine phase in turns, [batch, n_frames, hop].
     """
-    starts = frame_starts(frequency, hop, sample_rate)
+    starts = frame_starts(turns_per_sample(frequency, sample_rate), hop)
     return within_frame(starts, frequency, following(frequency), hop, sample_rate)
 
 
