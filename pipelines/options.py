@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import re
 from typing import Any
 
@@ -155,9 +156,17 @@ class PrepareOptions:
         if self.workers is not None:
             return min(self.workers, max(1, pieces))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-        most = min(cores, int(memory / _MEMORY_PER_WORKER), pieces)
+        most = min(cores, int(_memory() / _MEMORY_PER_WORKER), pieces)
         return max(1, most) if work_seconds > 15 else 1
+
+
+def _memory() -> float:
+    """Bytes of memory that this process may use: of the machine, or of its container."""
+    memory = float(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+    try:
+        return min(memory, float(pathlib.Path('/sys/fs/cgroup/memory.max').read_text()))
+    except (OSError, ValueError):  # no such limit ('max')
+        return memory
 
 
 def _check(right: bool, name: str, value: object, allowed: str) -> None:
