@@ -95,7 +95,7 @@ class _Module(tf.Module):
 
 
 def _round_trip(bundle: Bundle, folder: pathlib.Path, n_frames: int, reverb: bool, seed: int) -> float:
-    """Largest difference between the exported model and this one on a glide; an ExportError above the tolerance."""
+    """Largest difference between both models on a glide; an ExportError above the tolerance."""
     steps = np.linspace(0.0, 1.0, n_frames, dtype=np.float32)[None]
     features = {'f0_hz': 220.0 * 2.0**steps, 'loudness_db': -40.0 + 30.0 * np.sin(np.pi * steps)}
     expected = bundle.synthesizer(features, seed=seed, reverb=reverb)['audio']
@@ -104,6 +104,7 @@ def _round_trip(bundle: Bundle, folder: pathlib.Path, n_frames: int, reverb: boo
     difference = float(np.max(np.abs(audio - expected)))
     if not difference <= _TOLERANCE:
         raise ExportError(
-            f'the exported model differs from {bundle.path} by {difference:.2g} of full scale, more than {_TOLERANCE}'
+            f'the exported model differs from {bundle.path} by {difference:.2g} of full scale, more than '
+            f'{_TOLERANCE}'
         )
     return difference

@@ -126,13 +126,14 @@ class Bundle:
         """Features to audio.
 
         Args:
-          features: `f0_hz` (Hz) and `loudness_db` (dB), `[n_frames]` each, at the model's frame rate; `audio` too when
-            the model has an encoder.
+          features: `f0_hz` (Hz) and `loudness_db` (dB), `[n_frames]` each, at the model's frame rate; `audio`
+            too when the model has an encoder.
           reverb: With the learned room.
           seed: Of the noise.
 
         Returns:
-          `[n_samples]`, float32: as long as `features['audio']` where that is given, else `n_frames * hop_size`.
+          `[n_samples]`, float32: as long as `features['audio']` where that is given, else `n_frames *
+          hop_size`.
         """
         batch = {
             key: np.asarray(value, np.float32)[None] for key, value in features.items() if key != 'audio_16k'
@@ -219,7 +220,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     metadata = _read_json(path / METADATA)
     if metadata.get('schema_version') != SCHEMA_VERSION:
         raise BundleError(
-            f'{path / METADATA} has schema_version {metadata.get("schema_version")!r}; this version of ddsp reads '
+            f'{path / METADATA} has schema_version {metadata.get("schema_version")!r}; this version of ddsp '
+            'reads '
             f'{SCHEMA_VERSION}'
         )
     absent = [key for key in _REQUIRED if key not in metadata]

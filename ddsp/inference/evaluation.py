@@ -29,8 +29,9 @@ class EvaluationReport:
     """How well a model keeps what it was given.
 
     Attributes:
-      totals: `spectral_loss`, `loudness_l1_db`, `f0_l1_midi` (outliers left out), `f0_median_cents` (median over all
-        voiced frames), `f0_outlier_ratio`, `examples`, `unpitched_examples` (their pitch is not measured).
+      totals: `spectral_loss`, `loudness_l1_db`, `f0_l1_midi` (outliers left out), `f0_median_cents` (median
+        over all voiced frames), `f0_outlier_ratio`, `examples`, `unpitched_examples` (their pitch is not
+        measured).
       rows: One for each example: `example` (its number in the split) and the same measures.
       split: Of the dataset.
       estimator: Of pitch.
@@ -80,7 +81,8 @@ def evaluate(
     for name in ('sample_rate', 'frame_rate', 'centered'):
         if getattr(dataset, name) != bundle.metadata[name]:
             raise ConfigError(
-                f'{dataset.path} has {name} {getattr(dataset, name)}, the model {bundle.path} {bundle.metadata[name]}'
+                f'{dataset.path} has {name} {getattr(dataset, name)}, the model {bundle.path} '
+                f'{bundle.metadata[name]}'
             )
     estimator = dataset.manifest['f0_estimator'] if estimator == 'auto' else estimator
     provider = data.DatasetProvider(dataset, split)

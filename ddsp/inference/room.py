@@ -30,7 +30,7 @@ def dereverberate(bundle: Bundle, audio: np.ndarray, sample_rate: int, seed: int
 
 
 def transfer_room(bundle: Bundle, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Puts any sound into the room that a model has learned: the sound plus its convolution with the response.
+    """Puts any sound into the room that a model has learned, by convolution.
 
     Args:
       bundle: A model with a learned reverb.

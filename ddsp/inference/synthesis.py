@@ -46,12 +46,14 @@ class Synthesizer:
         """Synthesises.
 
         Args:
-          features: Frame-wise `[batch, n_frames]`; `audio` `[batch, n_samples]` when the model has an encoder.
+          features: Frame-wise `[batch, n_frames]`; `audio` `[batch, n_samples]` when the model has an
+            encoder.
           seed: Of the noise.
           reverb: With the learned room.
 
         Returns:
-          `audio` `[batch, n_frames * hop]`, and `harmonic` and `noise`, its dry parts, where the model has them.
+          `audio` `[batch, n_frames * hop]`, and `harmonic` and `noise`, its dry parts, where the model has
+          them.
         """
         features = {key: np.asarray(value, np.float32) for key, value in features.items()}
         controls = self.controls(features)

@@ -60,8 +60,8 @@ def transfer(
       bundle: The model of the target instrument.
       audio: Mono recording `[n_samples]`, of any length.
       sample_rate: Hz.
-      pitch_shift_semitones: Shift of the pitch; `'auto'`: the whole number of octaves that brings the recording's
-        median pitch nearest to the model's mean pitch.
+      pitch_shift_semitones: Shift of the pitch; `'auto'`: the whole number of octaves that brings the
+        recording's median pitch nearest to the model's mean pitch.
       loudness_shift_db: Added to the loudness.
       match_loudness: Bring the distribution of loudness to that of the model's dataset, quantile by quantile.
       reverb: With the room that the model has learned.

@@ -85,7 +85,8 @@ def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) 
       The prefix.
 
     Raises:
-      CheckpointError: It cannot be written (no space, no permission); the older checkpoints stay as they were.
+      CheckpointError: It cannot be written (no space, no permission); the older checkpoints stay as they
+        were.
     """
     prefix = os.path.join(directory, f'{PREFIX}{step}')
     try:
@@ -97,7 +98,8 @@ def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) 
         _remove(prefix)
         raise CheckpointError(
             f'the checkpoint {prefix} cannot be written: {_first_line(error)}. The checkpoints before it are '
-            'unharmed; make room (or correct the permissions) and run the same command again to go on from the last one'
+            'unharmed; make room (or correct the permissions) and run the same command again to go on from '
+            'the last one'
         ) from error
     for old in list_checkpoints(directory)[keep:]:
         _remove(old)

@@ -1,4 +1,4 @@
-"""Configuration: gin files under upstream's names, with every mistake reported and its correction suggested."""
+"""Configuration: gin files under upstream's names; mistakes are reported with their correction."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ _MODULES = (
 )
 _KERAS_ARGUMENTS = frozenset({'name', 'dtype', 'trainable'})
 
-# Plain files, and what TensorFlow reads (gs://). Gin's third reader complains about every path that it does not know.
+# Plain files, and what TensorFlow reads (gs://). Gin's third reader complains about every path that it does
+# not know.
 gin_config._FILE_READERS[:] = [(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)]
 
 
@@ -67,14 +68,16 @@ def parse_config(
     """Sets the configuration; what comes later wins.
 
     Args:
-      files: Paths of gin files, or names of packaged ones (`'models/solo_instrument.gin'`, also without `.gin`).
+      files: Paths of gin files, or names of packaged ones (`'models/solo_instrument.gin'`, also without
+        `.gin`).
       bindings: Lines such as `'train.num_steps = 1000'` or `'batch_size = 16'`.
-      search_paths: Directories where files, and files that they include, are looked for before the packaged ones.
+      search_paths: Directories where files, and files that they include, are looked for before the packaged
+        ones.
       clear: Forget the configuration so far.
 
     Raises:
-      ConfigError: A file that does not exist, a line that cannot be read, an unknown name or parameter; the message
-        holds the place and the nearest name.
+      ConfigError: A file that does not exist, a line that cannot be read, an unknown name or parameter; the
+        message holds the place and the nearest name.
     """
     register_all()
     if clear:
@@ -201,7 +204,7 @@ def _unknown_parameter(selector: str, parameter: str) -> str:
 def _parameters(target: Any) -> tuple[set[str], bool]:
     """Parameters of a function or of a class with its bases, and whether it takes any other name."""
     if not inspect.isclass(target):
-        parameters = inspect.signature(inspect.unwrap(target)).parameters.values()
+        parameters = list(inspect.signature(inspect.unwrap(target)).parameters.values())
         return {p.name for p in parameters}, any(p.kind is p.VAR_KEYWORD for p in parameters)
     names: set[str] = set()
     for cls in target.__mro__:
@@ -242,16 +245,16 @@ def _check_macros() -> None:
                 if reference.selector == 'gin.macro' and name not in defined:
                     near = difflib.get_close_matches(name, defined, n=1)
                     raise ConfigError(
-                        f'configuration: {selector.split(".")[-1]}.{parameter} uses %{name}, which nothing defines'
-                        + (f'; did you mean %{near[0]}?' if near else '')
+                        f'configuration: {selector.split(".")[-1]}.{parameter} uses %{name}, which nothing '
+                        'defines' + (f'; did you mean %{near[0]}?' if near else '')
                     )
 
 
 def model_config_str() -> str:
     """The configuration in use, as far as a model needs it: what was used of this package.
 
-    Settings of other packages (of experiments, of a user's own code) are left out, so that this package alone can
-    read it.
+    Settings of other packages (of experiments, of a user's own code) are left out, so that this package alone
+    can read it.
     """
     stored = gin_config._OPERATIVE_CONFIG
     others = {

@@ -136,8 +136,8 @@ def evaluate(
 ) -> dict[str, float]:
     """`evaluate_or_sample` in mode `'eval'`."""
     return evaluate_or_sample(
-        data_provider, model, evaluator_classes, 'eval', save_dir, restore_dir, batch_size, num_batches, repeats,
-        ckpt_delay_secs, run_once, run_until_step, evaluate_and_sample,
+        data_provider, model, evaluator_classes, 'eval', save_dir, restore_dir, batch_size, num_batches,
+        repeats, ckpt_delay_secs, run_once, run_until_step, evaluate_and_sample,
     )  # fmt: skip
 
 

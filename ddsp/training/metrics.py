@@ -1,7 +1,7 @@
 """Measures of how well generated audio keeps loudness and pitch.
 
-Pitch errors are in MIDI (semitones) over the frames where the reference is sure; examples without such frames,
-or off by more than an octave, are outliers (Engel et al., ICLR 2020, section 5).
+Pitch errors are in MIDI (semitones) over the frames where the reference is sure; examples without such
+frames, or off by more than an octave, are outliers (Engel et al., ICLR 2020, section 5).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_outlier(ground_truth_f0_conf: Any, threshold: float = MIN_F0_CONFIDENCE) 
 
 
 def confidence_threshold(estimator: str) -> float:
-    """Confidence from which an estimator's frame is sure: 0.85 for CREPE (the paper's), else `ddsp.f0.VOICED`."""
+    """Confidence from which a frame is sure: 0.85 for CREPE (as in the paper), else `ddsp.f0.VOICED`."""
     return MIN_F0_CONFIDENCE if estimator.startswith('crepe') else f0.VOICED
 
 
@@ -168,9 +168,9 @@ class F0CrepeMetrics(BaseMetrics):
                 continue
             generated, _ = f0.estimate_f0(audio, self.sample_rate, self.frame_rate, self._estimator)
             distance = f0_dist_conf_thresh(f0_hz, generated, confidence, self._threshold)
-            outlier = distance is None or distance > OUTLIER_MIDI_THRESH
-            self._outliers.append(outlier)
-            if not outlier:
+            inside = distance is not None and distance <= OUTLIER_MIDI_THRESH
+            self._outliers.append(not inside)
+            if distance is not None and inside:
                 self._distances.append(distance)
 
     def flush(self, step: int) -> dict[str, float]:
@@ -185,7 +185,8 @@ class F0CrepeMetrics(BaseMetrics):
 class F0Metrics(BaseMetrics):
     """`f0_dist`, raw pitch accuracy and raw chroma accuracy of a pitch that a model predicts.
 
-    Accuracy is the share of voiced frames within the tolerance (Salamon et al. 2014); chroma forgives octaves.
+    Accuracy is the share of voiced frames within the tolerance (Salamon et al. 2014); chroma forgives
+    octaves.
 
     Args:
       sample_rate: Of the audio, Hz.
@@ -199,7 +200,7 @@ class F0Metrics(BaseMetrics):
     ) -> None:
         super().__init__(sample_rate, frame_rate, name)
         self._tolerance = rpa_tolerance / 100.0
-        self._rows: list[tuple[float, float, float]] = []
+        self._rows: list[tuple[float, ...]] = []
 
     def update_state(self, batch: Mapping[str, Any], f0_hz_predict: Any) -> None:
         """Takes a batch in.

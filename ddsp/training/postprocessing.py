@@ -46,7 +46,8 @@ def detect_notes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames that belong to notes: loud and surely pitched.
 
-    `ratio = smooth(confidence ** exponent) (loudness - min_db) / ((mean(loudness) - min_db) threshold ** exponent)`.
+    `ratio = smooth(confidence ** exponent) (loudness - min_db) / reference`, with `reference =
+    (mean(loudness) - min_db) f0_confidence_threshold ** exponent`.
 
     Args:
       loudness_db: `[batch, n_frames]` or `[n_frames]`, dB.
@@ -139,8 +140,8 @@ def fit_quantile_transform(
       inv_quantile: Of the recording whose loudness is wanted.
 
     Returns:
-      The transformer of this recording; with `inv_quantile` also the matched loudness of all frames, of the shape
-      of `loudness_db`: frames outside of notes are shifted by the mean shift of the notes.
+      The transformer of this recording; with `inv_quantile` also the matched loudness of all frames, of the
+      shape of `loudness_db`: frames outside of notes are shifted by the mean shift of the notes.
 
     Raises:
       DDSPError: No frame belongs to a note.
@@ -171,8 +172,9 @@ def compute_dataset_statistics(
       power_frame_rate: By default that of the provider, which the note mask needs.
 
     Returns:
-      For `pitch` (MIDI), `power` and `loudness` (dB), each also with `_note` (notes only): `mean_`, `max_`, `min_`,
-      `mean_max_`, `mean_min_` (means over examples) and `std_`; and `quantile_transform`, of the notes' loudness.
+      For `pitch` (MIDI), `power` and `loudness` (dB), each also with `_note` (notes only): `mean_`, `max_`,
+      `min_`, `mean_max_`, `mean_min_` (means over examples) and `std_`; and `quantile_transform`, of the
+      notes' loudness.
 
     Raises:
       DDSPError: The dataset is empty.

@@ -52,8 +52,8 @@ class F0LoudnessPreprocessor(nn.DictLayer):
       time_steps: Frames of the output.
       frame_rate: Frames per second at which loudness is computed.
       sample_rate: Of the audio, Hz.
-      compute_loudness: Compute loudness from `audio`, when there is any. Otherwise, and when there is no audio, the
-        given `loudness_db` is used.
+      compute_loudness: Compute loudness from `audio`, when there is any. Otherwise, and when there is no
+        audio, the given `loudness_db` is used.
       **kwargs: Of `nn.DictLayer`.
     """
 
@@ -126,7 +126,8 @@ class F0PowerPreprocessor(F0LoudnessPreprocessor):
         super().__init__(time_steps, frame_rate, sample_rate, **kwargs)
         self.frame_size = frame_size
 
-    def call(self, f0_hz: Any, power_db: Any = None, audio: Any = None) -> Any:
+    # Inputs are found by the names of the parameters, which are other ones here.
+    def call(self, f0_hz: Any, power_db: Any = None, audio: Any = None) -> Any:  # type: ignore[override]
         """Resamples and scales.
 
         Args:
@@ -165,8 +166,8 @@ class OnlineF0PowerPreprocessor(nn.DictLayer):
       frame_size: Samples of a frame.
       padding: `'center'`, `'same'` or `'valid'`, as in `spectral_ops.pad`.
       compute_power: Compute power from the audio, or take `pw_db` from the input.
-      compute_f0: Compute pitch from the audio inside the graph. Not available: set it to False and give `f0_hz`
-        (the datasets hold it).
+      compute_f0: Compute pitch from the audio inside the graph. Not available: set it to False and give
+        `f0_hz`, which the datasets hold.
       crepe_saved_model_path: Accepted for upstream's configurations; it has no effect.
       viterbi: Accepted for upstream's configurations; it has no effect.
       **kwargs: Of `nn.DictLayer`.
@@ -241,7 +242,8 @@ class OnlineF0PowerPreprocessor(nn.DictLayer):
         for key, value in found.items():
             if value.shape[1] != expected:
                 raise ValueError(
-                    f'{key} has {value.shape[1]} frames; {audio.shape[1]} samples at {self.frame_rate} frames per '
+                    f'{key} has {value.shape[1]} frames; {audio.shape[1]} samples at {self.frame_rate} '
+                    'frames per '
                     f'second with {self.padding!r} padding have {expected}'
                 )
         f0_hz, pw_db = found['f0_hz'], found['pw_db']

@@ -30,8 +30,8 @@ def configure_rates(
       The parameters that were set.
 
     Raises:
-      ConfigError: The hop (sample_rate / frame_rate) or the number of frames or samples is not whole; the message
-        holds the nearest legal values.
+      ConfigError: The hop (sample_rate / frame_rate) or the number of frames or samples is not whole; the
+        message holds the nearest legal values.
     """
     check_rates(sample_rate, frame_rate, example_secs)
     hop = sample_rate // frame_rate
@@ -72,7 +72,7 @@ def configure_for_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:
-    """Raises a ConfigError, with the nearest legal values, unless hop, frames and samples are whole numbers."""
+    """Raises a ConfigError, with the nearest legal values, unless hop and frames are whole numbers."""
     for name, value in (
         ('sample_rate', sample_rate),
         ('frame_rate', frame_rate),
@@ -84,15 +84,15 @@ def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:
         legal = [r for r in range(1, sample_rate + 1) if sample_rate % r == 0]
         below, above = max(r for r in legal if r < frame_rate), min(r for r in legal if r > frame_rate)
         raise ConfigError(
-            f'frame_rate {frame_rate} does not divide sample_rate {sample_rate}; the nearest that do are {below} '
-            f'and {above} frames per second'
+            f'frame_rate {frame_rate} does not divide sample_rate {sample_rate}; the nearest that do are '
+            f'{below} and {above} frames per second'
         )
     frames = Fraction(str(example_secs)) * frame_rate
     if frames.denominator != 1:
         nearest = max(round(frames), 1) / frame_rate
         raise ConfigError(
-            f'example_secs {example_secs} is {float(frames):g} frames at frame_rate {frame_rate}; it must be a whole '
-            f'number: the nearest length is {nearest:g} s'
+            f'example_secs {example_secs} is {float(frames):g} frames at frame_rate {frame_rate}; it must '
+            f'be a whole number: the nearest length is {nearest:g} s'
         )
 
 

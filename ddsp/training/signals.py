@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C interrupts at once."""
+    """Makes the first Ctrl-C or SIGTERM only set `requested`; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False

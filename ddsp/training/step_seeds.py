@@ -41,12 +41,13 @@ class StepSeeds:
         """Takes over every processor whose noise is not fixed by its own seed."""
         self._generators = []
         for layer in model._flatten_layers():
-            if isinstance(layer, Processor) and hasattr(layer, 'seed'):
-                if layer.seed is None or isinstance(layer.seed, _StepSeed):
-                    generator = _StepSeed(len(self._generators))
-                    # Not state of the layer (a built layer takes none, and nothing is to be saved).
-                    object.__setattr__(layer, 'seed', generator)
-                    self._generators.append(generator)
+            if not (isinstance(layer, Processor) and hasattr(layer, 'seed')):
+                continue
+            if layer.seed is None or isinstance(layer.seed, _StepSeed):
+                generator = _StepSeed(len(self._generators))
+                # Not state of the layer (a built layer takes none, and nothing is to be saved).
+                object.__setattr__(layer, 'seed', generator)
+                self._generators.append(generator)
 
     @contextlib.contextmanager
     def at(self, step: tf.Tensor) -> Iterator[None]:

@@ -56,11 +56,12 @@ def get_strategy(tpu: str = '', cluster_config: str | dict = '') -> tf.distribut
 
     Args:
       tpu: Address of a TPU (`'local'` on a TPU VM); `''`: none.
-      cluster_config: Cluster as in TF_CONFIG, JSON or a dictionary, for several workers; `''`: this machine alone.
+      cluster_config: Cluster as in TF_CONFIG, JSON or a dictionary, for several workers; `''`: this machine
+        alone.
 
     Returns:
-      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy over two GPUs or more, or the default strategy (one
-      GPU, or the CPU).
+      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy over two GPUs or more, or the default
+      strategy (one GPU, or the CPU).
 
     Raises:
       ConfigError: `cluster_config` is not JSON.
@@ -183,7 +184,8 @@ def train(
 ) -> str:
     """Trains until `num_steps`, going on from the newest checkpoint.
 
-    Ctrl-C and SIGTERM stop after the step in progress: the state is saved, and the same call goes on from there.
+    Ctrl-C and SIGTERM stop after the step in progress: the state is saved, and the same call goes on from
+    there.
 
     Args:
       data_provider: A `ddsp.training.data.DataProvider`.
@@ -335,7 +337,8 @@ def _first_batch(batches: Iterator, provider: Any, batch_size: int) -> Any:
         return _next_batch(batches, provider)
     except StopIteration:
         raise ConfigError(
-            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at all'
+            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at '
+            'all'
         ) from None
 
 

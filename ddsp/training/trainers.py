@@ -21,8 +21,9 @@ LOSS_PREFIX = 'losses/'
 class ScaledAdam(keras.optimizers.Adam):
     """Adam whose learning rate differs for parts of a model.
 
-    Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves by the
-    learning rate, so at a rate that suits a network the first steps turn the impulse response into loud noise.
+    Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves
+    by the learning rate, so at a rate that suits a network the first steps turn the impulse response into
+    loud noise.
 
     Args:
       learning_rate: A schedule.
@@ -52,9 +53,9 @@ class NonFiniteError(DDSPError, ArithmeticError):
 class Trainer:
     """Trains a model: gradients summed over replicas, averaged, clipped, applied by Adam.
 
-    The learning rate after `step` steps is `learning_rate * lr_decay_rate ** (step / lr_decay_steps)`. Gradients
-    are reduced before they are clipped, so that the number of replicas does not change the result. A gradient that
-    is not finite is not applied.
+    The learning rate after `step` steps is `learning_rate * lr_decay_rate ** (step / lr_decay_steps)`.
+    Gradients are reduced before they are clipped, so that the number of replicas does not change the result.
+    A gradient that is not finite is not applied.
 
     Args:
       model: A `ddsp.training.models.Model`, made within `strategy.scope()`.
@@ -64,12 +65,12 @@ class Trainer:
       lr_decay_steps: Steps in which the learning rate falls by `lr_decay_rate`.
       lr_decay_rate: See `lr_decay_steps`.
       grad_clip_norm: Gradients are scaled so that their global norm is at most this; `None`: not clipped.
-      restore_keys: Parts of the model that `restore` reads, such as `('decoder',)`; `None`: everything, and the
-        state of the optimizer.
-      learning_rate_scales: Factors of the learning rate of parts of the model, by a part of the variables' paths:
-        `{'reverb': 0.1}`.
-      seed: Of everything random within a step. Noise is a function of seed and step, so that a resumed training
-        is the uninterrupted one.
+      restore_keys: Parts of the model that `restore` reads, such as `('decoder',)`; `None`: everything, and
+        the state of the optimizer.
+      learning_rate_scales: Factors of the learning rate of parts of the model, by a part of the variables'
+        paths: `{'reverb': 0.1}`.
+      seed: Of everything random within a step. Noise is a function of seed and step, so that a resumed
+        training is the uninterrupted one.
       jit_compile: Compile the step with XLA.
     """
 
@@ -160,7 +161,8 @@ class Trainer:
 
         Args:
           checkpoint_path: A directory, or one checkpoint.
-          restore_keys: Parts of the model (then the optimizer starts anew); by default those of the constructor.
+          restore_keys: Parts of the model (then the optimizer starts anew); by default those of the
+            constructor.
           report: Told about every damaged checkpoint that is passed over.
 
         Returns:
@@ -284,7 +286,8 @@ class Trainer:
         bad = [key for key, value in named.items() if not np.all(np.isfinite(value))]
         shown = ', '.join(bad[:6]) + (f' and {len(bad) - 6} more' if len(bad) > 6 else '')
         return (
-            f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The gradient was not '
+            f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The gradient '
+            'was not '
             'applied. A smaller learning rate (Trainer.learning_rate) or clipping '
             '(Trainer.grad_clip_norm) usually helps'
         )

@@ -142,8 +142,8 @@ class DatasetProvider(_RecordProvider):
       seed: Of the order of the examples.
 
     Raises:
-      DatasetError: There is no finished dataset or no such split, or files are missing or have another size than
-        was written.
+      DatasetError: There is no finished dataset or no such split, or files are missing or have another size
+        than was written.
     """
 
     def __init__(

@@ -99,6 +99,6 @@ class Model(keras.Model):
         """Audio `[batch, n_samples]` in the outputs of a call; subclasses implement it."""
         raise NotImplementedError(f'{type(self).__name__} must implement get_audio_from_outputs(outputs)')
 
-    def call(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+    def call(self, features: Any, training: bool = False) -> Any:
         """Outputs from features; subclasses implement it."""
         raise NotImplementedError(f'{type(self).__name__} must implement call(...)')

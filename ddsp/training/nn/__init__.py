@@ -7,9 +7,9 @@ import keras
 
 from ddsp.training.nn.convolution import DilatedConvStack, PolyphaseResample, polyphase_resample
 from ddsp.training.nn.dict_layer import (
-    Splits,
     DictLayer,
     OutputSplitsLayer,
+    Splits,
     ensure_4d,
     get_nonlinearity,
     inv_ensure_4d,

@@ -20,8 +20,10 @@ def polyphase_resample(x: Any, stride: int = 2, resample_type: str = 'down', tri
     Args:
       x: `[batch, time, channels]`.
       stride: Factor.
-      resample_type: `'down'` puts `stride` frames side by side, `'up'` cuts the channels into `stride` frames.
-      trim_or_pad: What happens to frames (or channels) that do not fill a group: `'trim'`, or `'pad'` with zeros.
+      resample_type: `'down'` puts `stride` frames side by side, `'up'` cuts the channels into `stride`
+        frames.
+      trim_or_pad: What happens to frames (or channels) that do not fill a group: `'trim'`, or `'pad'` with
+        zeros.
 
     Returns:
       `[batch, time / stride, channels * stride]` or `[batch, time * stride, channels / stride]`.
@@ -70,8 +72,8 @@ class PolyphaseResample(keras.layers.Layer):
 class DilatedConvStack(keras.layers.Layer):
     """Residual stacks of dilated convolutions over time.
 
-    An input convolution, then for each layer `x += norm(conv(relu(x)))` with dilation `dilation ** j`, j being
-    the layer's place in its stack (a negative dilation counts down instead of up).
+    An input convolution, then for each layer `x += norm(conv(relu(x)))` with dilation
+    `dilation ** j`, j being the layer's place in its stack (a negative dilation counts down instead of up).
 
     Args:
       ch: Channels.

@@ -108,7 +108,8 @@ class DictLayer(keras.layers.Layer):
                 tensors.append(found.get(keys[i], default))
         if len(tensors) != len(keys):
             raise TypeError(
-                f'{self.name} needs {n_required} input(s) {self.input_keys}, optionally {self.default_input_keys};'
+                f'{self.name} needs {n_required} input(s) {self.input_keys}, optionally '
+                f'{self.default_input_keys};'
                 f' got {len(positional)} tensor(s) and the keys {sorted(found)}'
             )
         return tensors, kwargs

@@ -7,8 +7,9 @@ c (recurrent), the `reset_after` form of Cho et al. (2014) that cuDNN and Keras 
     z = sigmoid(a_z + i_z),  r = sigmoid(a_r + i_r),  n = tanh(a_n + r i_n)
     h' = z h + (1 - z) n
 
-Writing d for the gradient with respect to h', the gradients of the pre-activations are d times factors that do
-not depend on d, so they are computed for all steps at once; the backward loop is one product with U^T a step.
+Writing d for the gradient with respect to h', the gradients of the pre-activations are d times factors that
+do not depend on d, so they are computed for all steps at once; the backward loop is one product with U^T a
+step.
 """
 
 from __future__ import annotations

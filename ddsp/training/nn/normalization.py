@@ -19,8 +19,8 @@ def normalize_op(x: Any, norm_type: str | None = 'layer', eps: float = 1e-5) -> 
 
     Args:
       x: `[batch, time, frequency, channels]`.
-      norm_type: `'instance'` (every channel by itself), `'layer'` (all channels together), `'group'` (32 groups)
-        or `None` (no change).
+      norm_type: `'instance'` (every channel by itself), `'layer'` (all channels together), `'group'` (32
+        groups) or `None` (no change).
       eps: Added to the variance.
 
     Returns:

@@ -72,7 +72,7 @@ def test_weights_of_another_model_are_refused(copy):
 
 
 def test_no_bundle_at_all(tmp_path):
-    with pytest.raises(BundleError, match='no model bundle at .*nowhere'):
+    with pytest.raises(BundleError, match=r'no model bundle at .*nowhere'):
         inference.load_bundle(tmp_path / 'nowhere')
 
 

@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_refused(tiny_bundle, tone_dataset, tmp_path, write
     with pytest.raises(DatasetError, match="no split 'valid'"):
         inference.evaluate(tiny_bundle, tone_dataset, 'valid')
     other = write_tone_dataset(tmp_path, train=1, test=1, secs=0.5, sample_rate=8000)
-    with pytest.raises(ConfigError, match='has sample_rate 8000, the model .* 16000'):
+    with pytest.raises(ConfigError, match=r'has sample_rate 8000, the model .* 16000'):
         inference.evaluate(tiny_bundle, other)
 
 
