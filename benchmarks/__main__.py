@@ -113,9 +113,8 @@ def share(value: float | None) -> str:
 
 
 def goal_text(goal: Goal) -> str:
-    """The goal of a case in words."""
-    parts = [f'1/{1 / goal.time:g} time'] if goal.time else []
-    parts += [f'1/{1 / goal.memory:g} memory'] if goal.memory else []
+    """The goal of a case: shares of time and memory, or limits."""
+    parts = [f'1/{1 / value:g}' for value in (goal.time, goal.memory) if value]
     parts += [f'{goal.max_mb:g} MB'] if goal.max_mb else []
     parts += [f'{goal.max_s:g} s'] if goal.max_s else []
     return ', '.join(parts)
@@ -124,12 +123,12 @@ def goal_text(goal: Goal) -> str:
 def make_table(rows: list[Row], mode: str) -> Table:
     """The results as a table for the terminal."""
     table = Table(title=f'CPU seconds and peak memory over the import, mode {mode}')
-    table.add_column('operation')
-    for header in ('3.7.0 CPU s', '3.7.0 MB', 'here CPU s', 'here MB', 'time', 'memory', 'goal', ''):
-        table.add_column(header, justify='right')
+    table.add_column('operation', no_wrap=True)
+    for header in ('3.7.0 CPU s', '3.7.0 MB', 'here CPU s', 'here MB', 'time', 'memory', 'goal', 'reached'):
+        table.add_column(header, justify='right', no_wrap=True)
     for row in rows:
         ours, theirs = row['here'], row['upstream']
-        mark = {True: '[green]reached', False: '[red]missed', None: ''}[row['reached']]
+        mark = {True: '[green]yes', False: '[red]no', None: ''}[row['reached']]
         table.add_row(
             row['case'], figure(theirs, 'cpu_s', 3), figure(theirs, 'peak_mb', 0), figure(ours, 'cpu_s', 3),
             figure(ours, 'peak_mb', 0), share(row['time_ratio']), share(row['memory_ratio']),
@@ -186,7 +185,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Measures, prints the table, writes the JSON; 1 when a case of ours failed."""
     args = parse_arguments()
-    console, rows = Console(), []
+    console, rows = Console(width=None if sys.stdout.isatty() else 120), []
     for case in args.cases:
         with console.status(f'{case} ({len(rows) + 1} of {len(args.cases)})'):
             theirs, origin = upstream_row(case, args)
