@@ -67,12 +67,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
     folder = tmp_path_factory.mktemp('dataset')
     (folder / 'recordings').mkdir()
-    time = np.arange(8 * 16000) / 16000
-    for index in range(6):
+    time = np.arange(3 * 16000) / 16000
+    for index in range(12):
         phase = 2 * np.pi * 220 * 2 ** (index / 12) * time
         tone = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.1 * (1 + 0.5 * np.sin(2 * np.pi * time))
         soundfile.write(folder / 'recordings' / f'tone_{index}.wav', tone, 16000)
-    options = PrepareOptions(example_secs=1.0, hop_secs=1.0, f0='yin', workers=1)
+    options = PrepareOptions(
+        example_secs=1.0, hop_secs=1.0, f0='yin', workers=1, splits={'train': 0.92, 'test': 0.08}
+    )
     with quiet.terminal():
         result = prepare_dataset(folder / 'recordings', folder / 'data', 'tones', options=options)
     return result.path

@@ -1,0 +1,144 @@
+"""A sweep of tiny trainings, from file to summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import store
+from experiments.study import TrialQueue
+from experiments.sweep import SweepPlace, outcome, train_command
+from experiments.sweep_spec import load_spec
+
+SPEC = """
+name: rates
+objective: losses/total_loss
+trials: 2
+steps: 2
+batch_size: 2
+preset: laptop
+pruner: none
+parameters:
+  Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+fixed:
+  RnnFcDecoder.rnn_channels: 8
+  RnnFcDecoder.ch: 8
+  RnnFcDecoder.layers_per_stack: 1
+  Reverb.reverb_length: 400
+"""
+
+
+@pytest.fixture
+def spec_path(workdir):
+    path = workdir / 'rates.yaml'
+    path.write_text(SPEC)
+    return path
+
+
+def sweep_runs(role: str) -> list:
+    return store.search(store.client(), f"tags.sweep_id = 'rates' AND tags.sweep_role = '{role}'")
+
+
+def test_two_trials_one_summary_and_a_command_that_repeats_the_best(spec_path, dataset, ddsp, workdir):
+    status, out, err = ddsp('sweep', spec_path, dataset, '--experiment', 'sweeps', '--json')
+    assert (status, err) == (0, '')
+    result = json.loads(out)
+    assert (result['finished'], result['pruned'], result['failed'], result['total']) == (2, 0, 0, 2)
+
+    trials = sweep_runs('trial')
+    assert sorted(run.info.run_name for run in trials) == ['rates-0000', 'rates-0001']
+    assert all(run.info.status == 'FINISHED' and 'mlflow.parentRunId' not in run.data.tags for run in trials)
+    losses = {run.info.run_id: run.data.metrics['losses/total_loss'] for run in trials}
+    assert result['best_value'] == min(losses.values()) == losses[result['best_run_id']]
+    rates = {run.info.run_id: run.data.params['Trainer.learning_rate'] for run in trials}
+    assert float(rates[result['best_run_id']]) == result['best_params']['Trainer.learning_rate']
+    assert len(set(rates.values())) == 2
+
+    (summary,) = sweep_runs('summary')
+    assert summary.data.metrics['sweep/best'] == result['best_value']
+    assert summary.data.tags['best_run'] == result['best_run_id']
+    names = {entry.path for entry in store.client().list_artifacts(summary.info.run_id)}
+    assert {'rates.yaml', 'best.json', 'compare.html', 'history.png', 'parallel_coordinates.png'} <= names
+    assert (workdir / 'sweeps' / 'rates' / 'summary' / 'compare.html').read_text().count('<audio') >= 4
+
+    words = shlex.split(result['command'])
+    assert words[:3] == ['ddsp', 'train', str(dataset)]
+    assert f'Trainer.learning_rate = {result["best_params"]["Trainer.learning_rate"]!r}' in words
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_does_nothing_more_and_a_larger_budget_goes_on(spec_path, dataset, ddsp):
+    ddsp('sweep', spec_path, dataset, '--experiment', 'sweeps', '--json')
+    again = json.loads(ddsp('sweep', spec_path, dataset, '--experiment', 'sweeps', '--json')[1])
+    assert again['total'] == 2
+    assert len(sweep_runs('trial')) == 2
+    larger = json.loads(
+        ddsp('sweep', spec_path, dataset, '--experiment', 'sweeps', '--trials', '3', '--json')[1]
+    )
+    assert (larger['finished'], larger['total']) == (3, 3)
+    assert len(sweep_runs('trial')) == 3
+    assert len(sweep_runs('summary')) == 1
+
+
+def test_a_configuration_that_cannot_be_fails_the_sweep_with_its_message(spec_path, dataset, ddsp):
+    spec_path.write_text(SPEC.replace('Trainer.learning_rate:', 'Trainer.lerning_rate:'))
+    status, out, err = ddsp('sweep', spec_path, dataset)
+    assert (status, out) == (1, '')
+    assert err.startswith("Error: all 2 trials of 'rates' failed; the first: ConfigError:")
+    assert "did you mean 'learning_rate'?" in err
+
+
+@pytest.mark.slow
+def test_an_objective_that_is_no_metric(spec_path, dataset, ddsp):
+    spec_path.write_text(SPEC.replace('losses/total_loss', 'losses/total'))
+    status, _, err = ddsp('sweep', spec_path, dataset)
+    assert status == 1
+    assert "the objective 'losses/total' is none of the metrics of a run: energy/harmonic_db" in err
+
+
+def test_the_command_of_a_trial(spec_path, workdir):
+    spec = load_spec(spec_path)
+    place = SweepPlace.at(spec, spec_path, 'data/x y')
+    words = shlex.split(train_command(spec, place, {'Trainer.learning_rate': 0.001}))
+    assert words == [
+        'ddsp', 'train', 'data/x y', '--preset', 'laptop', '--gin-param', 'RnnFcDecoder.rnn_channels = 8',
+        '--gin-param', 'RnnFcDecoder.ch = 8', '--gin-param', 'RnnFcDecoder.layers_per_stack = 1', '--gin-param',
+        'Reverb.reverb_length = 400', '--gin-param', 'Trainer.learning_rate = 0.001', '--steps', '2',
+        '--batch-size', '2', '--save-dir', 'rates-best',
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_trial_and_doubles_none(spec_path, dataset, workdir):
+    spec_path.write_text(SPEC.replace('steps: 2', 'steps: 30').replace('trials: 2', 'trials: 3'))
+    environment = {**os.environ, 'DDSP_SWEEP_HEARTBEAT_SECS': '2'}
+    command = [sys.executable, '-m', 'experiments.cli', 'sweep', str(spec_path), str(dataset), '--json']
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    folder = workdir / 'sweeps' / 'rates' / 'trial-0000'
+    while not (folder / 'checkpoint').exists() and not (folder / 'run.json').exists():
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.2)
+    second = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    out, err = second.communicate(timeout=500)
+    assert (second.returncode, err) == (0, '')
+    result = json.loads(out)
+    assert (result['finished'], result['failed'], result['total']) == (3, 0, 3)
+    runs = sweep_runs('trial')
+    assert sorted(run.data.tags['sweep_trial'] for run in runs) == ['0', '1', '2']
+    assert {run.info.status for run in runs} == {'FINISHED'}
+    spec = load_spec(spec_path)
+    place = SweepPlace.at(spec, spec_path, str(dataset))
+    assert outcome(TrialQueue(spec, place.storage), place).done
