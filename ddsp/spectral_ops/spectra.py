@@ -58,8 +58,8 @@ def stft(audio: Tensor, frame_size: int = 2048, overlap: float = 0.75, pad_end: 
       ConfigError: Audio of the wrong rank or shorter than a frame, or overlap out of range.
 
     Example:
-      >>> stft(np.zeros((2, 16000)), frame_size=512).shape
-      TensorShape([2, 125, 257])
+      >>> tuple(stft(np.zeros((2, 16000)), frame_size=512).shape)
+      (2, 125, 257)
     """
     fft_length = 1 << (frame_size - 1).bit_length()
     hop_size = hop_from_overlap(frame_size, overlap)
