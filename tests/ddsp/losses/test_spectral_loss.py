@@ -166,11 +166,8 @@ def test_gradients_against_float64_differences(quick, value_and_gradients):
     ('which', 'loss_type'),
     [
         pytest.param('both', 'L1', marks=pytest.mark.portable),
-        *[
-            (which, loss_type)
-            for which in ('target', 'audio', 'both')
-            for loss_type in ('L1', 'L2', 'COSINE')
-        ],
+        *[('both', loss_type) for loss_type in ('L2', 'COSINE')],
+        *[(which, loss_type) for which in ('target', 'audio') for loss_type in ('L1', 'L2', 'COSINE')],
     ],
 )
 def test_digital_silence_has_finite_gradients(which, loss_type, value_and_gradients):
