@@ -110,7 +110,8 @@ def test_the_command_of_a_trial(spec_path, workdir):
     assert words == [
         'ddsp', 'train', 'data/x y', '--preset', 'laptop', '--gin-param', 'RnnFcDecoder.rnn_channels = 8',
         '--gin-param', 'RnnFcDecoder.ch = 8', '--gin-param', 'RnnFcDecoder.layers_per_stack = 1',
-        '--gin-param', 'Reverb.reverb_length = 400', '--gin-param', 'Trainer.learning_rate = 0.001', '--steps', '2',
+        '--gin-param', 'Reverb.reverb_length = 400',
+        '--gin-param', 'Trainer.learning_rate = 0.001', '--steps', '2',
         '--batch-size', '2', '--save-dir', 'rates-best',
     ]  # fmt: skip
 
