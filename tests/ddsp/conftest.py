@@ -144,8 +144,8 @@ def write_tone_dataset() -> Callable:
         (folder / 'statistics.json').write_text(json.dumps(statistics))
         manifest = {
             'schema_version': 1, 'name': 'tones', 'version': '1.0.0', 'sample_rate': sample_rate,
-            'frame_rate': 250, 'example_secs': secs, 'hop_secs': secs, 'centered': False, 'alignment': 'center',
-            'f0_estimator': 'yin', 'splits': splits, 'files': {},
+            'frame_rate': 250, 'example_secs': secs, 'hop_secs': secs, 'centered': False,
+            'alignment': 'center', 'f0_estimator': 'yin', 'splits': splits, 'files': {},
         }  # fmt: skip
         (folder / 'MANIFEST.json').write_text(json.dumps(manifest))
         return open_dataset(folder)

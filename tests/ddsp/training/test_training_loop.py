@@ -80,8 +80,8 @@ def test_one_example_is_learned(configure_tiny, tone_dataset):
     model = models.get_model()
     trainer = trainers.Trainer(model, train_util.get_strategy(), learning_rate_scales={'reverb': 0.01})
     batch = next(iter(data.DatasetProvider(tone_dataset, 'train').get_batch(1, shuffle=False)))
-    losses = [float(trainer.train_step(batch)['total_loss']) for _ in range(130)]
-    assert losses[-1] < 0.27 * losses[0]
+    losses = [float(trainer.train_step(batch)['total_loss']) for _ in range(100)]
+    assert np.mean(losses[-10:]) < losses[0] / 3
 
 
 def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(configure_tiny, tone_dataset, tmp_path):
