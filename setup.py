@@ -27,7 +27,14 @@ EXTRAS = {
         'swift-f0>=0.1.2,<1',
         'google-crc32c>=1.5,<2',
     ],
-    'tracking': ['mlflow>=3.10,<4', 'optuna>=4,<6', 'matplotlib>=3.9,<4', 'psutil>=5.9'],
+    'tracking': [
+        'mlflow>=3.10,<4',
+        'optuna>=4,<6',
+        'cmaes>=0.10,<1',
+        'pyyaml>=6,<7',
+        'matplotlib>=3.9,<4',
+        'psutil>=5.9',
+    ],
     'cloud': ['google-cloud-storage>=3,<4'],
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],

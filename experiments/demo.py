@@ -95,22 +95,22 @@ class DemoResult:
 
     def cost_rows(self) -> list[tuple[str, str, str, str]]:
         """Stage, wall seconds, CPU seconds, peak MB; the last row is the sum (of memory, the most)."""
-        columns = [[cost[name] for cost in self.costs.values()] for name in ('wall_s', 'cpu_s', 'peak_mb')]
-        rows = [(stage, *(f'{cost[name]:.0f}' for name in cost)) for stage, cost in self.costs.items()]
-        wall, cpu, memory = columns
-        return [*rows, ('all', f'{sum(wall):.0f}', f'{sum(cpu):.0f}', f'{max(memory):.0f}')]
+        rows = [
+            (stage, f'{cost["wall_s"]:.0f}', f'{cost["cpu_s"]:.0f}', f'{cost["peak_mb"]:.0f}')
+            for stage, cost in self.costs.items()
+        ]
+        wall, cpu = (sum(cost[name] for cost in self.costs.values()) for name in ('wall_s', 'cpu_s'))
+        peak = max(cost['peak_mb'] for cost in self.costs.values())
+        return [*rows, ('all', f'{wall:.0f}', f'{cpu:.0f}', f'{peak:.0f}')]
 
     def files(self) -> list[tuple[str, str]]:
         """What was made and where it lies."""
-        rest = [
-            (name, str(path))
-            for name, path in (
-                ('dataset', self.dataset),
-                ('model', self.bundle),
-                ('page to listen', self.folder / _LISTEN),
-            )
+        rest = {'dataset': self.dataset, 'model': self.bundle, 'page to listen': self.folder / _LISTEN}
+        return [
+            *self.sounds.items(),
+            *self.pictures.items(),
+            *((name, str(path)) for name, path in rest.items()),
         ]
-        return [*self.sounds.items(), *self.pictures.items(), *rest]
 
 
 def default_folder(audio: str | None) -> pathlib.Path:
