@@ -21,9 +21,12 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
     Returns:
       float32 tensor.
     """
-    if seed is None and keras.backend.backend() == 'tensorflow':
+    if keras.backend.backend() == 'tensorflow' and (seed is None or isinstance(seed, int)):
         import tensorflow as tf
 
-        # The stateful operation needs no variable, so it works in any graph, replica or compiled function.
-        return tf.random.uniform(shape, -1.0, 1.0)
+        if seed is None:
+            # The stateful operation needs no variable, so it works in any graph, replica or compiled function.
+            return tf.random.uniform(shape, -1.0, 1.0)
+        # By name, because the default algorithm is another one in a compiled function.
+        return tf.random.stateless_uniform(shape, [seed, 0], -1.0, 1.0, alg='philox')
     return keras.random.uniform(shape, -1.0, 1.0, dtype='float32', seed=seed)
