@@ -56,9 +56,10 @@ def split_keras_kwargs(kwargs: dict) -> tuple[dict, dict]:
 class DAGLayer(keras.layers.Layer):
     """Runs modules one after the other, each on outputs of the ones before.
 
-    A DAG is a list of nodes `(module, [input keys])`, or `(module, [input keys], [output keys])` for modules that
-    return tensors rather than dictionaries. A module is a layer, or the name of one that is given by keyword.
-    Keys are paths into the outputs: `'f0_hz'` (an input), `'harmonic/signal'`, `'encoder/z'`.
+    A DAG is a list of nodes `(module, [input keys])`, or `(module, [input keys], [output keys])` for
+    modules that return tensors rather than dictionaries. A module is a layer, or the name of one that is
+    given by keyword. Keys are paths into the outputs: `'f0_hz'` (an input), `'harmonic/signal'`,
+    `'encoder/z'`.
 
     Args:
       dag: Nodes, in an order in which every key exists when it is needed.
@@ -144,8 +145,8 @@ class DAGLayer(keras.layers.Layer):
           **kwargs: For all modules, such as `training`.
 
         Returns:
-          Nested dictionary: the inputs (also under 'inputs'), each module's outputs under its name, and the last
-          module's under 'out'.
+          Nested dictionary: the inputs (also under 'inputs'), each module's outputs under its name, and the
+          last module's under 'out'.
         """
         outputs: TensorDict = {'inputs': inputs, **inputs}
         module_outputs: TensorDict = {}

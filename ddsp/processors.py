@@ -19,9 +19,9 @@ from ddsp.errors import ConfigError
 class Processor(keras.layers.Layer):
     """A signal processor: a synthesizer or an effect.
 
-    `processor(*inputs)` is `get_signal(**get_controls(*inputs))`. A subclass defines these two. Arguments of its
-    constructor that are kept as attributes of the same name make up its configuration, so that it can be cloned
-    and saved.
+    `processor(*inputs)` is `get_signal(**get_controls(*inputs))`. A subclass defines these two. Arguments
+    of its constructor that are kept as attributes of the same name make up its configuration, so that it
+    can be cloned and saved.
 
     Signals and phases are float32, whatever the global dtype policy is.
 

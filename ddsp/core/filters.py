@@ -70,9 +70,9 @@ def fft_convolve(
 ) -> Tensor:
     """Convolves audio with one impulse response, or with one for each frame.
 
-    Frames of `ceil(n_samples / n_frames)` samples are convolved each with its own impulse response, and added up
-    where they overlap. If that gives fewer frames than there are impulse responses, each frame takes the one that
-    belongs to its first sample.
+    Frames of `ceil(n_samples / n_frames)` samples are convolved each with its own impulse response, and
+    added up where they overlap. If that gives fewer frames than there are impulse responses, each frame
+    takes the one that belongs to its first sample.
 
     Args:
       audio: [batch, n_samples].

@@ -1,14 +1,14 @@
 """Sums of harmonics in blocks of frames, without an array of [batch, samples, harmonics].
 
-Within a frame the amplitude of each harmonic is a mix of a few frames' amplitudes with weights that are the same
-for all harmonics (a cross-fade), so that `audio[k] = sum_s w[s, k] sum_h c[s, h] sin(h phase[k])`. With
+Within a frame the amplitude of each harmonic is a mix of a few frames' amplitudes with weights that are the
+same for all harmonics (a cross-fade), so that `audio[k] = sum_s w[s, k] sum_h c[s, h] sin(h phase[k])`. With
 `h = stride a + b`, `b` around zero,
 
     sin((stride a + b) p) = sin(stride a p) cos(b p) + cos(stride a p) sin(b p)
 
-makes the sum over h two small matrix products over b and one sum over a: it takes the sines and cosines of about
-`2 sqrt(2 H)` multiples of the phase in place of H sines. The gradient runs through the same steps backwards and
-computes the sines anew.
+makes the sum over h two small matrix products over b and one sum over a: it takes the sines and cosines of
+about `2 sqrt(2 H)` multiples of the phase in place of H sines. The gradient runs through the same steps
+backwards and computes the sines anew.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class _Block:
     def _numbers(self) -> np.ndarray:
         return np.arange(1, self.split.n + 1, dtype=np.float32)
 
-    # Harmonics that cross Nyquist within a row are silent for a part of it. They are few, mostly none or one, and
-    # follow those that are full; they are left out above and added one by one.
+    # Harmonics that cross Nyquist within a row are silent for a part of it. They are few, mostly none or
+    # one, and follow those that are full; they are left out above and added one by one.
 
     def _count(self, frequency: Tensor) -> Tensor:
         """How many harmonics lie below Nyquist [g, 1]."""
@@ -193,7 +193,7 @@ class _Block:
         return weights * ops.cast(full, 'float32')[:, None, :]
 
     def _partial(self, step: Any, initial: Tensor) -> Tensor:
-        """Folds `step(state, number [g, 1], audible [g, n])` over harmonics that are silent in a part of the row."""
+        """Folds `step(state, number [g, 1], audible [g, n])` over harmonics silent in a part of the row."""
         n_full = self._n_full
         some = self._count(ops.minimum(self.frequency[:, :1], self.frequency[:, -1:]))
         most = ops.max(some - n_full)

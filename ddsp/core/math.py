@@ -38,9 +38,9 @@ def safe_divide(numerator: Tensor, denominator: Tensor, eps: float = 1e-7) -> Te
 def safe_log(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Natural logarithm, with `log(eps)` for zero and below.
 
-    The values are upstream's, so tiny positive numbers pass through (`safe_log(1e-9)` is below `safe_log(0)`):
-    spectral losses, and so trained models, depend on them. The gradient is `1 / max(x, eps)`: it stays
-    bounded where upstream's grows to 1e30.
+    The values are upstream's, so tiny positive numbers pass through (`safe_log(1e-9)` is below
+    `safe_log(0)`): spectral losses, and so trained models, depend on them. The gradient is `1 / max(x,
+    eps)`: it stays bounded where upstream's grows to 1e30.
 
     Args:
       x: Tensor.

@@ -25,7 +25,8 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
         import tensorflow as tf
 
         if seed is None:
-            # The stateful operation needs no variable, so it works in any graph, replica or compiled function.
+            # The stateful operation needs no variable, so it works in any graph, replica or compiled
+            # function.
             return tf.random.uniform(shape, -1.0, 1.0)
         # By name, because the default algorithm is another one in a compiled function.
         return tf.random.stateless_uniform(shape, [seed, 0], -1.0, 1.0, alg='philox')

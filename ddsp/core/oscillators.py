@@ -59,8 +59,8 @@ def oscillator_bank(
 ) -> Tensor:
     """Sinusoids from sample-wise frequencies and amplitudes.
 
-    `audio[n] = a[n] sin(2 pi (f[0] + ... + f[n]) / sample_rate)`, silent where f reaches half the sample rate.
-    From frame-wise controls, `sinusoidal_synthesis` and `harmonic_synthesis` are much cheaper.
+    `audio[n] = a[n] sin(2 pi (f[0] + ... + f[n]) / sample_rate)`, silent where f reaches half the sample
+    rate. From frame-wise controls, `sinusoidal_synthesis` and `harmonic_synthesis` are much cheaper.
 
     Args:
       frequency_envelopes: [batch, n_samples, n_sinusoids], Hz.
@@ -101,8 +101,8 @@ def harmonic_oscillator_bank(
       use_angular_cumsum: Not used; upstream's configurations set it. The phase is exact either way.
 
     Returns:
-      Audio [batch, n_samples], and the fundamental's last phase [batch, 1, 1], radians within half a turn of zero:
-      the `initial_phase` of what follows.
+      Audio [batch, n_samples], and the fundamental's last phase [batch, 1, 1], radians within half a turn
+      of zero: the `initial_phase` of what follows.
     """
     del use_angular_cumsum
     frequency, amplitude_envelopes = tf_float32(frequency)[:, :, 0], tf_float32(amplitude_envelopes)
@@ -130,7 +130,7 @@ def _final_phase(coarse: Tensor, fine: Tensor, carrier: Tensor) -> Tensor:
 
 
 def _bank(coarse: Tensor, fine: Tensor, carrier: Tensor, amplitudes: Tensor) -> Tensor:
-    """Harmonics with sample-wise amplitudes, some samples at a time, so that no second array of that size is made."""
+    """Harmonics with sample-wise amplitudes, some samples at a time: no second array of that size is made."""
     n_harmonics, n_samples = amplitudes.shape[-1], dim(amplitudes, 1)
     numbers = np.arange(1, n_harmonics + 1, dtype=np.float32)
 
@@ -170,15 +170,15 @@ def harmonic_synthesis(
     """Harmonic audio from frame-wise controls.
 
     Harmonic h sounds at `h f0 (1 + shift[h])` with the amplitude `amplitudes * harmonic_distribution[h]`. Its
-    frequency is linear between frames, and it is silent where that reaches half the sample rate. Polyphony is a
-    sum over voices: put them on the batch axis and add the audio.
+    frequency is linear between frames, and it is silent where that reaches half the sample rate. Polyphony
+    is a sum over voices: put them on the batch axis and add the audio.
 
     Args:
       frequencies: Fundamental [batch, n_frames, 1], Hz.
       amplitudes: [batch, n_frames, 1].
       harmonic_shifts: Inharmonicity [batch, n_frames, n_harmonics], as a share of each harmonic's frequency.
-      harmonic_distribution: [batch, n_frames, n_harmonics], used as it is; None is one harmonic, or as many equal
-        ones as there are shifts.
+      harmonic_distribution: [batch, n_frames, n_harmonics], used as it is; None is one harmonic, or as many
+        equal ones as there are shifts.
       n_samples: Samples of the result.
       sample_rate: Samples a second.
       amp_resample_method: How amplitudes are interpolated: see `resample`.
@@ -223,16 +223,16 @@ def streaming_harmonic_synthesis(
     Args:
       frequencies: Fundamental [batch, n_frames, 1], Hz.
       amplitudes: [batch, n_frames, 1].
-      harmonic_distribution: [batch, n_frames, n_harmonics], normalised here to sum 1 below Nyquist; None is one
-        harmonic.
+      harmonic_distribution: [batch, n_frames, n_harmonics], normalised here to sum 1 below Nyquist; None is
+        one harmonic.
       initial_phase: Phase of the fundamental before the first sample [batch, 1, 1], radians; None is zero.
       n_samples: Samples of the result.
       sample_rate: Samples a second.
       amp_resample_method: How amplitudes are interpolated: see `resample`.
 
     Returns:
-      Audio [batch, n_samples], and the fundamental's last phase [batch, 1, 1], radians within half a turn of zero:
-      the `initial_phase` of what follows.
+      Audio [batch, n_samples], and the fundamental's last phase [batch, 1, 1], radians within half a turn
+      of zero: the `initial_phase` of what follows.
     """
     if harmonic_distribution is not None:
         harmonic_distribution = normalize_harmonics(harmonic_distribution, frequencies, sample_rate)
@@ -249,7 +249,8 @@ def sinusoidal_synthesis(
 ) -> Tensor:
     """Sum of sinusoids from frame-wise frequencies and amplitudes.
 
-    The same as `oscillator_bank` of the resampled controls, without arrays of [batch, n_samples, n_sinusoids].
+    The same as `oscillator_bank` of the resampled controls, without arrays of [batch, n_samples,
+    n_sinusoids].
 
     Args:
       frequencies: [batch, n_frames, n_sinusoids], Hz; linear between frames.
@@ -314,7 +315,8 @@ def _controls(
     if shifts is not None and amplitudes.shape[-1] != shifts.shape[-1]:
         if amplitudes.shape[-1] != 1:
             raise ConfigError(
-                f'harmonic_shifts has {shifts.shape[-1]} harmonics and harmonic_distribution {amplitudes.shape[-1]}: '
+                f'harmonic_shifts has {shifts.shape[-1]} harmonics and harmonic_distribution '
+                f'{amplitudes.shape[-1]}: '
                 'they must have the same'
             )
         amplitudes = amplitudes * ops.ones_like(tf_float32(shifts))

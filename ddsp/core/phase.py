@@ -1,9 +1,9 @@
 """Phase that does not drift, in float32 on every backend and device.
 
-A phase in turns is kept as two numbers. The coarse one is a whole multiple of 2^-21 turn within half a turn of
-zero, so that float32 adds up to 16 of them, and drops whole turns, without any rounding. The fine one is the
-small rest. After each 16 additions what has grown in the fine part is moved to the coarse one. The error is
-about 1e-7 turn after ten minutes of single samples, where a plain float32 sum is off by whole turns.
+A phase in turns is kept as two numbers. The coarse one is a whole multiple of 2^-21 turn within half a turn
+of zero, so that float32 adds up to 16 of them, and drops whole turns, without any rounding. The fine one is
+the small rest. After each 16 additions what has grown in the fine part is moved to the coarse one. The
+error is about 1e-7 turn after ten minutes of single samples, where a plain float32 sum is off by whole turns.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _accumulate(coarse: Tensor, fine: Tensor, n: Any, levels: int = 0) -> tuple[
 
 
 def _levels(n: Any) -> int:
-    """How often `n` must be divided by the block size; enough for 16 million where TensorFlow does not know n."""
+    """How often `n` must be divided by the block size; enough for 16 million where n is unknown."""
     levels = 1
     while _BLOCK**levels < (n if isinstance(n, int) else 2**24):
         levels += 1
@@ -108,9 +108,9 @@ def delay_one(x: Tensor) -> Tensor:
 def frame_starts(parts: tuple[Tensor, Tensor, Tensor], hop: int) -> tuple[Tensor, Tensor]:
     """Phase just before each frame, for frequencies that are linear between frames.
 
-    Sample k of frame j has the frequency `f[j] + (f[j + 1] - f[j]) k / hop`, and the last frame is held, so that
-    a frame adds `hop f[j] + (hop - 1) / 2 (f[j + 1] - f[j])` to the phase: nothing is rounded but the frames'
-    own values.
+    Sample k of frame j has the frequency `f[j] + (f[j + 1] - f[j]) k / hop`, and the last frame is held, so
+    that a frame adds `hop f[j] + (hop - 1) / 2 (f[j + 1] - f[j])` to the phase: nothing is rounded but the
+    frames' own values.
 
     Args:
       parts: Frequencies [batch, n_frames, ...], from `turns_per_sample`.

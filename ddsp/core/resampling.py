@@ -27,8 +27,8 @@ def resample(inputs: Tensor, n_timesteps: int, method: str = 'linear', add_endpo
       inputs: Controls [n_frames], [batch, n_frames], [batch, n_frames, channels] or
         [batch, n_frames, n_freq, channels].
       n_timesteps: Time steps of the result.
-      method: `'nearest'`, `'linear'`, `'cubic'` (Keys' kernel) or `'window'` (`upsample_with_windows`; not for
-        rank 4).
+      method: `'nearest'`, `'linear'`, `'cubic'` (Keys' kernel) or `'window'` (`upsample_with_windows`; not
+        for rank 4).
       add_endpoint: Hold the last frame for one more hop; otherwise the last output is the last frame.
 
     Returns:
@@ -86,7 +86,8 @@ def upsample_with_windows(inputs: Tensor, n_timesteps: int, add_endpoint: bool =
     n_frames = dim(inputs, 1)
     if isinstance(n_frames, int) and isinstance(n_timesteps, int) and n_frames > n_timesteps:
         raise ConfigError(
-            f'{n_frames} frames cannot be windowed down to n_timesteps={n_timesteps}: at least {n_frames} are needed'
+            f'{n_frames} frames cannot be windowed down to n_timesteps={n_timesteps}: at least '
+            f'{n_frames} are needed'
         )
     return _crossfade(inputs, n_timesteps, add_endpoint, hann_crossfade, closed=False)
 
@@ -162,13 +163,13 @@ def block_mixing(method: str, n_frames: int, n_timesteps: int, size: int) -> tup
 
 
 def frame_positions(n_frames: Any, n_timesteps: Any) -> tuple[Any, Any, Any]:
-    """The two frames around each time step, and how far it is from the first to the second (with end-point)."""
+    """The two frames around each time step, and how far it is from the first to the second."""
     low, fraction = _positions(n_timesteps, n_frames, n_timesteps)
     return low, _minimum(low + 1, n_frames - 1), tf_float32(fraction)
 
 
 def shift_frames(x: Tensor, offset: int) -> Tensor:
-    """Values of the frame `offset` later (earlier if negative) along axis 1; the first and last frames are held."""
+    """Values of the frame `offset` later (earlier if negative) along axis 1; the ends are held."""
     if offset == 0:
         return x
     edge = x[:, -1:] if offset > 0 else x[:, :1]

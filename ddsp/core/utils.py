@@ -170,7 +170,8 @@ def pad_axis(x: Tensor, padding: Sequence[int] = (0, 0), axis: int = 0, **pad_kw
       x: Tensor.
       padding: Elements to add before and after.
       axis: Which axis; negative ones count from the end.
-      **pad_kwargs: For `keras.ops.pad`: `mode`, `constant_values`. TensorFlow's upper-case modes are taken too.
+      **pad_kwargs: For `keras.ops.pad`: `mode`, `constant_values`. TensorFlow's upper-case modes are taken
+        too.
 
     Returns:
       The padded tensor.
@@ -212,5 +213,5 @@ def _axis(axis: int, rank: int, function: str) -> int:
 
 
 def dim(x: Tensor, axis: int) -> Any:
-    """Size of one axis: an int where it is known, a scalar tensor where TensorFlow only knows it at run time."""
+    """Size of one axis: an int where it is known, else a scalar tensor (TensorFlow only)."""
     return ops.shape(x)[axis]

@@ -1,4 +1,4 @@
-"""Reverbs: convolution with an impulse response that is given, learned, or made of decaying or filtered noise."""
+"""Reverbs: the impulse response is given, learned, or made of decaying or filtered noise."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Wavetable(Processor):
         self.scale_fn = scale_fn
 
     def call(self, *args: Any, return_outputs_dict: bool = False, **kwargs: Any) -> Any:
-        """As in `Processor`; an element-wise `scale_fn` is applied to the values that are read of the tables."""
+        """As in `Processor`; an element-wise `scale_fn` is applied only to what is read of the tables."""
         if return_outputs_dict or not is_elementwise(self.scale_fn):
             return super().call(*args, return_outputs_dict=return_outputs_dict, **kwargs)
         return self._play_unscaled(

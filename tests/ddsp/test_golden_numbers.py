@@ -1,4 +1,4 @@
-"""Recorded numbers of ddsp 3.7.0, but for the differences that docs/upstream-differences.md gives reasons for."""
+"""Recorded numbers of ddsp 3.7.0, but for what docs/upstream-differences.md gives reasons for."""
 
 import os
 import subprocess

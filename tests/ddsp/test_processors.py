@@ -114,7 +114,7 @@ def test_batch_size_may_be_unknown(name):
     processor, inputs = made(name)
     signature = [tf.TensorSpec([None, *x.shape[1:]], tf.float32) for x in inputs]
     function = tf.function(lambda *x: processor(*x), input_signature=signature)
-    np.testing.assert_allclose(function(*inputs), processor(*inputs), atol=2e-5)
+    np.testing.assert_allclose(function(*inputs), processor(*inputs), atol=2e-4)
 
 
 def group():
