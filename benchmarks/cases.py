@@ -33,11 +33,12 @@ class Inputs:
 
     def uniform(self, low, high, shape):
         """Uniform random numbers."""
-        return self.tensor(self.rng.uniform(low, high, shape))
+        # Drawn as float32: a float64 copy of the inputs would be the peak of memory of the small cases.
+        return self.tensor(self.rng.random(shape, self.np.float32) * (high - low) + low)
 
     def normal(self, shape):
         """Normal random numbers."""
-        return self.tensor(self.rng.standard_normal(shape))
+        return self.tensor(self.rng.standard_normal(shape, self.np.float32))
 
     def audio(self):
         """White noise, [batch, 4 s]."""
@@ -45,7 +46,7 @@ class Inputs:
 
     def distribution(self, n_harmonics=N_HARMONICS):
         """Shares of the harmonics, [batch, frames, harmonics]."""
-        shares = self.rng.random((self.batch, N_FRAMES, n_harmonics))
+        shares = self.rng.random((self.batch, N_FRAMES, n_harmonics), self.np.float32)
         return self.tensor(shares / shares.sum(-1, keepdims=True))
 
 
