@@ -108,7 +108,7 @@ def harmonic_sum(
 
     def with_mixing(arrays: list, function: Any) -> Any:
         mix = arrays[3] if len(fixed) == 4 else ops.convert_to_tensor(mixing)[None]
-        return function(_Block(split, nyquist, *arrays[:3], mix), *arrays[len(fixed) :])
+        return function(_Block(split, nyquist, arrays[0], arrays[1], arrays[2], mix), *arrays[len(fixed) :])
 
     def run(function: Any, arrays: list, out_shape: list) -> Tensor:
         return map_blocks(

@@ -286,7 +286,9 @@ def _sinusoids(
     rows = [ops.reshape(x, [-1, n_sinusoids]) for x in (*starts, carrier, frequencies, ahead)]
     audio = sinusoid_sum(
         (rows[0], rows[1]),
-        *rows[2:],
+        rows[2],
+        rows[3],
+        rows[4],
         ops.reshape(sets, [-1, len(offsets), n_sinusoids]),
         mixing,
         float(sample_rate),
@@ -375,7 +377,7 @@ def _harmonics(
     numbers = np.arange(1, amplitudes.shape[-1] + 1, dtype=np.float32)
     envelopes = resample(amplitudes, n_samples, method=method)
     envelopes = remove_above_nyquist(frequency[:, :, None] * numbers, envelopes, sample_rate)
-    return _bank(*waves[:3], envelopes), last
+    return _bank(waves[0], waves[1], waves[2], envelopes), last
 
 
 def _in_rows(waves: list, sets: Tensor, mixing: Any, n_samples: int, size: int, sample_rate: int) -> Tensor:
@@ -390,5 +392,5 @@ def _in_rows(waves: list, sets: Tensor, mixing: Any, n_samples: int, size: int, 
     sets = ops.reshape(sets, [-1, *sets.shape[2:]])
     if len(mixing.shape) == 4:
         mixing = ops.reshape(mixing, [-1, *mixing.shape[2:]])
-    audio = harmonic_sum(*rows, sets, mixing, sample_rate / 2.0)
+    audio = harmonic_sum(rows[0], rows[1], rows[2], rows[3], sets, mixing, sample_rate / 2.0)
     return ops.reshape(audio, [-1, n_samples + missing])[:, :n_samples]
