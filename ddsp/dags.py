@@ -99,16 +99,15 @@ class DAGLayer(keras.layers.Layer):
         Returns:
           The same DAG with names only, and the modules by name.
         """
-        names, modules = [], {}
+        names: list[list] = []
+        modules: dict[str, Any] = {}
         for node in dag:
             if isinstance(node, str) or not 2 <= len(node) <= 3:
                 raise ConfigError(
                     f'a DAG node is (module, [input keys]) or (module, [input keys], [output keys]): {node!r}'
                 )
-            module, keys = (
-                node[0],
-                [list(core.make_iterable([k] if isinstance(k, str) else k)) for k in node[1:]],
-            )
+            module: Any = node[0]
+            keys = [list(core.make_iterable([k] if isinstance(k, str) else k)) for k in node[1:]]
             if is_module(module):
                 if modules.setdefault(module.name, module) is not module:
                     raise ConfigError(

@@ -60,8 +60,10 @@ def _ui_screenshots(demo: pathlib.Path) -> None:
     chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
     run_file = demo / 'run' / 'run.json'
     if chromium is None or not run_file.exists():
-        print(f'left out the MLflow UI: chromium {chromium or "is not installed"}, {run_file} '
-              f'{"exists" if run_file.exists() else "is not there: run `make demo` first"}')
+        print(
+            f'left out the MLflow UI: chromium {chromium or "is not installed"}, {run_file} '
+            f'{"exists" if run_file.exists() else "is not there: run `make demo` first"}'
+        )
         return
     import json
 

@@ -19,7 +19,7 @@ def _optional_folder(variable: str, default: str) -> pathlib.Path:
     """A folder that lies beside the checkout, or where the environment variable says."""
     folder = pathlib.Path(os.environ.get(variable) or ROOT.parent / 'shared' / default)
     if not folder.is_dir():
-        pytest.skip(f'{variable} names no folder: these tests need {default} data that the repository does not hold')
+        pytest.skip(f'{variable} names no folder of {default} data, which the repository does not hold')
     return folder
 
 
