@@ -47,6 +47,7 @@ EXTRAS = {
         'librosa>=0.11,<1',
         'mir_eval>=0.8,<1',
         'jax>=0.5,<1',
+        'playwright>=1.50,<2',
     ],
 }
 EXTRAS['all'] = sorted({package for name in ('pipelines', 'tracking', 'cloud') for package in EXTRAS[name]})

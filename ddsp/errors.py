@@ -34,6 +34,7 @@ _INSTALL = {
     'swift_f0': 'swift-f0>=0.1.2,<1',
     'google.cloud.storage': 'google-cloud-storage>=3,<4',
     'jax': 'jax>=0.5,<1',
+    'playwright.sync_api': 'playwright>=1.50,<2',
 }
 
 

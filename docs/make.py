@@ -14,14 +14,20 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from ddsp.errors import require
+
 IMAGES = pathlib.Path(__file__).parent / 'images'
-_PAGES = {'mlflow-metrics.png': '/model-metrics', 'mlflow-artifacts.png': '/artifacts/listen.html'}
+_PAGES = {
+    'mlflow-metrics.png': '/model-metrics?workflowType=machine_learning',
+    'mlflow-artifacts.png': '/artifacts/listen.html?workflowType=machine_learning',
+}
+_CHROMIUM = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking']
+_DRAWING_MS = 8000  # MLflow draws its charts one after the other
 _START_S = 90.0  # the MLflow server takes 20 to 40 s to answer on 2 busy cores
 
 
@@ -70,8 +76,7 @@ def _ui_screenshots(demo: pathlib.Path) -> None:
     run = json.loads(run_file.read_text())
     with _mlflow_ui() as address:
         page = f'{address}/#/experiments/{run["experiment_id"]}/runs/{run["run_id"]}'
-        for name, tail in _PAGES.items():
-            _photograph(chromium, page + tail, IMAGES / name)
+        _photograph(chromium, {IMAGES / name: page + tail for name, tail in _PAGES.items()})
 
 
 @contextlib.contextmanager
@@ -104,20 +109,23 @@ def _wait_for(address: str, server: subprocess.Popen) -> None:
     raise SystemExit(f'the MLflow UI did not answer at {address}')
 
 
-def _photograph(chromium: str, page: str, path: pathlib.Path) -> None:
-    """One screenshot; the time budget lets the page draw its charts."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                chromium, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-                '--hide-scrollbars', '--disable-background-networking', '--disable-component-update',
-                '--disable-sync',
-                f'--user-data-dir={profile}', '--window-size=1500,1100', '--virtual-time-budget=20000',
-                f'--screenshot={path}', page,
-            ],
-            check=True, timeout=180, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    print(path)
+def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
+    """Screenshots of pages as a person sees them: charts drawn, MLflow's assistant closed."""
+    sync_api = require('playwright.sync_api', 'to photograph pages')
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_CHROMIUM)
+        view = browser.new_page(viewport={'width': 1400, 'height': 900})
+        for path, page in pages.items():
+            view.goto(page)
+            view.get_by_role('tab').first.wait_for(timeout=1000 * _START_S)
+            for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
+                close.click()
+            for search in view.get_by_placeholder('Search metric charts').all():
+                search.fill('loss')
+            view.wait_for_timeout(_DRAWING_MS)
+            view.screenshot(path=str(path))
+            print(path)
+        browser.close()
 
 
 if __name__ == '__main__':

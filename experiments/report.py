@@ -210,7 +210,7 @@ def loss_curve(
     axis.grid(alpha=0.25)
     _plain_log_ticks(axis)
     if len(history) > 1:
-        axis.legend()
+        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return save(made, path)
 
 
