@@ -59,7 +59,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10,<3.14',
+    python_requires='>=3.11,<3.14',
     packages=find_packages(
         include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']
     ),

@@ -70,9 +70,9 @@ def _guarded(name: str, check: Callable[[], list[Check]]) -> list[Check]:
 def _python() -> Check:
     """The interpreter, against the range that setup.py allows."""
     found = f'{platform.python_version()} ({sys.executable})'
-    if (3, 10) <= sys.version_info[:2] < (3, 14):
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
         return Check('python', OK, found)
-    return Check('python', MISSING, found, 'use Python 3.10 to 3.13')
+    return Check('python', MISSING, found, 'use Python 3.11 to 3.13')
 
 
 def _packages() -> list[Check]:
@@ -83,7 +83,8 @@ def _packages() -> list[Check]:
             checks.append(Check(name, OK, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             if extra:
-                checks.append(Check(name, WARNING, 'not installed', f"pip install 'ddsp[{extra}]'"))
+                advice = f'pip install {name} (extra: {extra})'
+                checks.append(Check(name, WARNING, 'not installed', advice))
             else:
                 checks.append(Check(name, MISSING, 'not installed', f'pip install {name}'))
     return checks
