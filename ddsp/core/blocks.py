@@ -23,7 +23,7 @@ def custom_gradient(function: Callable) -> Callable:
         def grad(*grads: Any, upstream: Tensor | None = None, **_: Any) -> Any:
             found = backward(grads[0] if upstream is None else upstream)
             filled = [ops.zeros_like(a) if g is None else g for a, g in zip(args, found, strict=True)]
-            return filled if len(filled) > 1 else filled[0]
+            return tuple(filled) if len(filled) > 1 else filled[0]
 
         return value, grad
 

@@ -9,7 +9,7 @@ import scipy.fft
 from keras import ops
 
 from ddsp.core.blocks import custom_gradient, map_blocks
-from ddsp.core.utils import Tensor, dim, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
 _BLOCK_VALUES = 1 << 18  # samples in one array of a block (1 MB)
@@ -203,10 +203,10 @@ def apply_window_to_impulse_response(
         window_size = ir_size
     window = _hann(window_size)
     if window_size == ir_size:
-        return ops.roll(ir * np.fft.fftshift(window), ir_size // 2, axis=-1)
+        return ops.roll(ir * constant(np.fft.fftshift(window)), ir_size // 2, axis=-1)
     half = (window_size + 1) // 2
     padded = np.concatenate([window[half:], np.zeros(ir_size - window_size, np.float32), window[:half]])
-    ir = ir * padded
+    ir = ir * constant(padded)
     return ops.concatenate([ir[..., ir_size - half + 2 :], ir[..., : half + 1]], axis=-1)
 
 
@@ -242,12 +242,12 @@ def sinc_impulse_response(
     half = window_size // 2
     n = np.arange(-half, half + 1, dtype=np.float32)
     window = (0.54 - 0.46 * np.cos(np.pi * (n + half) / max(half, 1))).astype(np.float32)
-    ir = sinc(cutoff * n[None, None, :]) * window
+    ir = sinc(cutoff * constant(n[None, None, :])) * constant(window)
     ir = ir / ops.abs(ops.sum(ir, axis=-1, keepdims=True))
     if high_pass:
         delta = np.zeros(2 * half + 1, np.float32)
         delta[half] = 1.0
-        ir = delta - ir
+        ir = constant(delta) - ir
     return ir
 
 

@@ -13,6 +13,7 @@ backwards and computes the sines anew.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from keras import ops
 
 from ddsp.core.blocks import custom_gradient, map_blocks
 from ddsp.core.phase import multiple
-from ddsp.core.utils import Tensor
+from ddsp.core.utils import Tensor, constant
 
 _BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB
 
@@ -36,7 +37,7 @@ class _Split:
 
     @classmethod
     def of(cls, n_harmonics: int) -> _Split:
-        stride = max(2, 2 * round(np.sqrt(2.0 * n_harmonics) / 2.0))
+        stride = max(2, 2 * round(math.sqrt(2.0 * n_harmonics) / 2.0))
         return cls(n_harmonics, stride, max(1, 1 + -(-(n_harmonics - stride // 2) // stride)))
 
     @property
@@ -71,7 +72,7 @@ class _Split:
         numbers = np.concatenate([np.arange(self.high + 1), self.stride * np.arange(self.rows)]).astype(
             np.float32
         )
-        angle = multiple(coarse[:, None, :], fine[:, None, :], numbers[None, :, None])
+        angle = multiple(coarse[:, None, :], fine[:, None, :], constant(numbers[None, :, None]))
         cos, sin = ops.cos(angle), ops.sin(angle)
         m = self.high + 1
         return cos[:, :m], sin[:, 1:m], cos[:, None, m:], sin[:, None, m:]
@@ -173,8 +174,8 @@ class _Block:
         return ops.sum(ops.sum(sums, axis=2) * self.mixing, axis=1)
 
     @property
-    def _numbers(self) -> np.ndarray:
-        return np.arange(1, self.split.n + 1, dtype=np.float32)
+    def _numbers(self) -> Any:
+        return constant(np.arange(1, self.split.n + 1, dtype=np.float32))
 
     # Harmonics that cross Nyquist within a row are silent for a part of it. They are few, mostly none or
     # one, and follow those that are full; they are left out above and added one by one.
@@ -189,7 +190,7 @@ class _Block:
 
     def _full(self, weights: Tensor) -> Tensor:
         """Weights [g, s, n_harmonics] without those of harmonics that are silent in some of the row."""
-        full = np.arange(1, self.split.n + 1, dtype=np.int32) <= self._n_full
+        full = constant(np.arange(1, self.split.n + 1, dtype=np.int32)) <= self._n_full
         return weights * ops.cast(full, 'float32')[:, None, :]
 
     def _partial(self, step: Any, initial: Tensor) -> Tensor:
@@ -209,7 +210,9 @@ class _Block:
 
     def _one_hot(self, number: Tensor) -> Tensor:
         """[g, 1, n_harmonics]: which harmonic a number means."""
-        return ops.cast(np.arange(1, self.split.n + 1, dtype=np.int32) == number, 'float32')[:, None, :]
+        return ops.cast(constant(np.arange(1, self.split.n + 1, dtype=np.int32)) == number, 'float32')[
+            :, None, :
+        ]
 
     def _partial_audio(self, amplitudes: Tensor, wave: Any) -> Tensor:
         def step(audio: Tensor, number: Tensor, audible: Tensor) -> Tensor:

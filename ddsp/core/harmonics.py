@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from ddsp.core.math import safe_divide
-from ddsp.core.utils import Tensor, tf_float32
+from ddsp.core.utils import Tensor, constant, tf_float32
 
 
 def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
@@ -19,7 +19,7 @@ def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
     Returns:
       [batch, n_frames, n_harmonics], Hz.
     """
-    return tf_float32(frequencies) * np.arange(1, int(n_harmonics) + 1, dtype=np.float32)
+    return tf_float32(frequencies) * constant(np.arange(1, int(n_harmonics) + 1, dtype=np.float32))
 
 
 def remove_above_nyquist(

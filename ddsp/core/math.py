@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from ddsp.core.utils import Number, Tensor, tf_float32
+from ddsp.core.utils import Number, Tensor, constant, tf_float32
 
 
 def nan_to_num(x: Tensor, value: float = 0.0) -> Tensor:
@@ -32,7 +32,7 @@ def safe_divide(numerator: Tensor, denominator: Tensor, eps: float = 1e-7) -> Te
       `numerator / where(denominator == 0, eps, denominator)`.
     """
     denominator = ops.convert_to_tensor(denominator)
-    return numerator / ops.where(denominator == 0.0, ops.full_like(denominator, eps), denominator)
+    return constant(numerator) / ops.where(denominator == 0.0, ops.full_like(denominator, eps), denominator)
 
 
 def safe_log(x: Tensor, eps: float = 1e-5) -> Tensor:

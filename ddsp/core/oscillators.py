@@ -26,7 +26,7 @@ from ddsp.core.phase import (
 )
 from ddsp.core.resampling import METHODS, block_mixing, frame_mixing, resample, shift_frames
 from ddsp.core.sinusoid_bank import sinusoid_sum
-from ddsp.core.utils import Tensor, dim, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
 _ROW = 64  # samples in a row where frames are not a whole number of samples
@@ -132,7 +132,7 @@ def _final_phase(coarse: Tensor, fine: Tensor, carrier: Tensor) -> Tensor:
 def _bank(coarse: Tensor, fine: Tensor, carrier: Tensor, amplitudes: Tensor) -> Tensor:
     """Harmonics with sample-wise amplitudes, some samples at a time: no second array of that size is made."""
     n_harmonics, n_samples = amplitudes.shape[-1], dim(amplitudes, 1)
-    numbers = np.arange(1, n_harmonics + 1, dtype=np.float32)
+    numbers = constant(np.arange(1, n_harmonics + 1, dtype=np.float32))
 
     def flat(x: Tensor) -> Tensor:
         return ops.reshape(x, [-1, 1])
@@ -196,7 +196,7 @@ def harmonic_synthesis(
         harmonics = get_harmonic_frequencies(frequencies, harmonic_shifts.shape[-1])
         shifts = harmonics * tf_float32(harmonic_shifts)
         # The fundamental's phase times h is exact; only the small shifts are rounded.
-        numbers = np.arange(1, harmonic_shifts.shape[-1] + 1, dtype=np.float32)
+        numbers = constant(np.arange(1, harmonic_shifts.shape[-1] + 1, dtype=np.float32))
         parts = [
             fundamental * numbers + shift
             for fundamental, shift in zip(
@@ -374,7 +374,7 @@ def _harmonics(
         )
         mixing = ops.broadcast_to(mixing[None], [dim(sets, 0), *mixing.shape])
         return _in_rows(waves, sets, mixing, n_samples, _ROW, sample_rate), last
-    numbers = np.arange(1, amplitudes.shape[-1] + 1, dtype=np.float32)
+    numbers = constant(np.arange(1, amplitudes.shape[-1] + 1, dtype=np.float32))
     envelopes = resample(amplitudes, n_samples, method=method)
     envelopes = remove_above_nyquist(frequency[:, :, None] * numbers, envelopes, sample_rate)
     return _bank(waves[0], waves[1], waves[2], envelopes), last

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from ddsp.core.blocks import custom_gradient
-from ddsp.core.utils import Tensor, dim
+from ddsp.core.utils import Tensor, constant, dim
 
 TWO_PI = 2.0 * np.pi
 _GRID = 2.0**21  # coarse steps in a turn
@@ -141,7 +141,7 @@ def within_frame(
     Returns:
       Coarse and fine phase in turns, [rows, ..., hop].
     """
-    steps, bend = frame_weights(hop)
+    steps, bend = map(constant, frame_weights(hop))
     parts = turns_per_sample(frequency, sample_rate)
     slope = sum(n - p for n, p in zip(turns_per_sample(next_frequency, sample_rate), parts, strict=True))
     first, second, rest, slope, coarse, fine = (x[..., None] for x in (*parts, slope, *starts))

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ddsp.core.utils import Tensor, dim, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
 METHODS = ('nearest', 'linear', 'cubic', 'window')
@@ -215,7 +215,7 @@ def _crossfade_by_hop(x: Tensor, n_frames: int, hop: int, shape: Any) -> Tensor:
     weight = shape(np.arange(hop, dtype=np.float64) / hop).astype(np.float32)
     weight = weight.reshape([1, 1, hop] + [1] * (len(x.shape) - 2))
     following = ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
-    y = x[:, :, None] * (1.0 - weight) + following[:, :, None] * weight
+    y = x[:, :, None] * constant(1.0 - weight) + following[:, :, None] * constant(weight)
     return ops.reshape(y, [dim(x, 0), n_frames * hop, *x.shape[2:]])
 
 

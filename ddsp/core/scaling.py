@@ -13,7 +13,7 @@ from keras import ops
 
 from ddsp.core.math import soft_limit
 from ddsp.core.units import bark_to_hz, hz_to_bark, hz_to_erb, hz_to_mel, mel_to_hz, unit_to_hz
-from ddsp.core.utils import Tensor, tf_float32
+from ddsp.core.utils import Tensor, constant, tf_float32
 from ddsp.errors import ConfigError
 
 
@@ -96,7 +96,7 @@ def frequencies_softmax(
       Frequencies [batch, time, n], Hz.
     """
     freqs = _with_depth(freqs, depth)
-    bins = np.linspace(0.0, 1.0, freqs.shape[-1], dtype=np.float32)
+    bins = constant(np.linspace(0.0, 1.0, freqs.shape[-1], dtype=np.float32))
     return unit_to_hz(ops.sum(ops.softmax(freqs, axis=-1) * bins, axis=-1), hz_min, hz_max)
 
 
@@ -161,6 +161,6 @@ def frequencies_critical_bands(
     n_freqs, depth = freqs.shape[-2:]
     to_scale, to_hz = (hz_to_bark, bark_to_hz) if scale == 'bark' else (hz_to_mel, mel_to_hz)
     centers = to_hz(ops.linspace(to_scale(hz_min), to_scale(hz_max), n_freqs))
-    weights = np.asarray([depth_scale**-d for d in range(depth)], np.float32)
+    weights = constant(np.asarray([depth_scale**-d for d in range(depth)], np.float32))
     modifier = ops.sum(ops.tanh(freqs) * weights, axis=-1)
     return soft_limit(centers + bandwidth_scale * hz_to_erb(centers) * modifier, hz_min, hz_max)

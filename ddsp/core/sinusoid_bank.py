@@ -9,7 +9,7 @@ from keras import ops
 
 from ddsp.core.blocks import custom_gradient, map_blocks
 from ddsp.core.phase import TWO_PI, frame_weights, multiple, within_frame
-from ddsp.core.utils import Tensor
+from ddsp.core.utils import Tensor, constant
 
 _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
@@ -39,8 +39,9 @@ def sinusoid_sum(
     """
     n_sets, hop = mixing.shape
     n_sinusoids = amplitudes.shape[2]
-    steps, bend = frame_weights(hop)
-    ramp = (np.arange(hop) / hop).astype(np.float32)
+    steps, bend = map(constant, frame_weights(hop))
+    ramp = constant((np.arange(hop) / hop).astype(np.float32))
+    mixing = constant(mixing)
     block_rows = max(1, _BLOCK_VALUES // (hop * n_sinusoids))
 
     def angles(coarse: Tensor, fine: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

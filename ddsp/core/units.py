@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -46,7 +48,7 @@ def power_to_db(
     floor = 10.0 ** (-range_db / 10.0)
     if not use_tf:
         return np.maximum(10.0 * np.log10(np.maximum(floor, power)) - ref_db, -range_db)
-    decibels = (10.0 / np.log(10.0)) * ops.log(ops.maximum(tf_float32(power), floor))
+    decibels = (10.0 / math.log(10.0)) * ops.log(ops.maximum(tf_float32(power), floor))
     return ops.maximum(decibels - ref_db, -range_db)
 
 

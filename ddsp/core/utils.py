@@ -32,6 +32,18 @@ def tf_float32(x: Number) -> Tensor:
     return ops.cast(ops.convert_to_tensor(np.asarray(x, np.float32) if _is_plain(x) else x), 'float32')
 
 
+def constant(values: Any) -> Any:
+    """Numbers as an operand beside tensors: PyTorch's need a tensor, the other backends take the array.
+
+    Args:
+      values: Array.
+
+    Returns:
+      A tensor on PyTorch, elsewhere the array itself.
+    """
+    return ops.convert_to_tensor(values) if keras.backend.backend() == 'torch' else values
+
+
 def _is_plain(x: Any) -> bool:
     """Python numbers, lists and arrays, whose float64 would otherwise be rounded by the backend's rules."""
     return isinstance(x, (bool, int, float, list, tuple, np.ndarray, np.generic))
@@ -183,6 +195,10 @@ def pad_axis(x: Tensor, padding: Sequence[int] = (0, 0), axis: int = 0, **pad_kw
         pad_kwargs['mode'] = pad_kwargs['mode'].lower()
     if pad_kwargs.get('mode', 'constant') != 'constant':
         pad_kwargs.pop('constant_values', None)
+        if keras.backend.backend() == 'torch':
+            # Keras' `symmetric` repeats the edge there, and `reflect` takes the last axes only.
+            axis = _axis(axis, len(widths), 'pad_axis')
+            return ops.take(x, np.pad(np.arange(x.shape[axis]), padding, **pad_kwargs), axis=axis)
     return ops.pad(x, widths, **pad_kwargs)
 
 

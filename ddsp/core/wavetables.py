@@ -10,7 +10,7 @@ from keras import ops
 
 from ddsp.core.phase import multiple, phase_carrier, sample_phase
 from ddsp.core.resampling import frame_positions, resample
-from ddsp.core.utils import Tensor, dim, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
 TWO_PI = 2.0 * np.pi
@@ -55,7 +55,7 @@ def _read(
     first = ops.mod(ops.cast(low, 'int32'), n_wavetable)
     places = ops.stack([first, ops.mod(first + 1, n_wavetable)], axis=0)  # [2, batch, n_samples]
     item = ops.reshape(ops.arange(dim(tables, 0), dtype='int32') * n_tables, [1, -1, 1])
-    index = ops.concatenate([places + (item + row) * n_wavetable for row, _ in rows], axis=0)
+    index = ops.concatenate([places + (item + constant(row)) * n_wavetable for row, _ in rows], axis=0)
     values = ops.take(ops.reshape(tables, [-1]), index, axis=0)
     values = values if scale_fn is None else scale_fn(values)
     total = 0.0

@@ -12,6 +12,7 @@ from keras import ops
 
 from ddsp import core
 from ddsp.core import Tensor
+from ddsp.core.utils import constant
 from ddsp.dags import TensorDict
 from ddsp.errors import ConfigError
 from ddsp.processors import Processor
@@ -123,7 +124,7 @@ class ExpDecayReverb(Reverb):
 
     def _impulse_response(self, gain: Tensor, decay: Tensor) -> Tensor:
         """`scale_fn(gain) exp(-(2 + exp(decay)) t) noise(t)`, t from 0 to 1 over the length."""
-        time = np.linspace(0.0, 1.0, self.reverb_length, dtype=np.float32)[None, :]
+        time = constant(np.linspace(0.0, 1.0, self.reverb_length, dtype=np.float32)[None, :])
         noise = core.uniform_noise([1, self.reverb_length], self.seed)
         return self.scale_fn(gain) * ops.exp(-(2.0 + ops.exp(decay)) * time) * noise
 

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ddsp.core.utils import constant
 from ddsp.framing import hann_window
 
 Tensor = Any
@@ -139,7 +140,7 @@ def _stft(audio: Tensor, size: int) -> tuple[Tensor, Tensor]:
     blocks = ops.transpose(_blocks(audio, size), (1, 0, 2))
     n_frames = ops.shape(blocks)[0] - 3
     frames = ops.concatenate([blocks[j : j + n_frames] for j in range(4)], axis=-1)
-    return ops.rfft(frames * hann_window(size), fft_length=_fft_length(size))
+    return ops.rfft(frames * constant(hann_window(size)), fft_length=_fft_length(size))
 
 
 def _stft_adjoint(real: Tensor, imag: Tensor, size: int, n_samples: Any) -> Tensor:
@@ -148,8 +149,9 @@ def _stft_adjoint(real: Tensor, imag: Tensor, size: int, n_samples: Any) -> Tens
     # irfft counts the bins between 0 Hz and the Nyquist frequency twice, and divides by its length.
     edges = np.ones(length // 2 + 1, np.float32)
     edges[[0, -1]] = 2.0
+    edges = constant(edges)
     frames = ops.irfft((real * edges, imag * edges), fft_length=length)[..., :size]
-    frames = frames * (hann_window(size) * (length / 2.0))
+    frames = frames * constant(hann_window(size) * (length / 2.0))
     parts = ops.split(frames, 4, axis=-1)
     blocks = functools.reduce(
         ops.add, (ops.pad(part, [(j, 3 - j), (0, 0), (0, 0)]) for j, part in enumerate(parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gin
@@ -10,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.losses.base import Loss
 
@@ -84,7 +86,7 @@ class HmmTranscriber(Loss):
         """
         log_emissions = self._log_emissions(pitch, amps)
         log_stay, log_change = self._log_transitions()
-        log_extra = np.log(np.exp(log_stay) - np.exp(log_change))  # staying, beyond what any change has
+        log_extra = math.log(math.exp(log_stay) - math.exp(log_change))  # staying, beyond what any change has
 
         def step(log_alpha: Tensor, log_emission: Tensor) -> tuple[Tensor, None]:
             from_any = log_change + ops.logsumexp(log_alpha, axis=-1, keepdims=True)
@@ -111,9 +113,8 @@ class HmmTranscriber(Loss):
         """
         log_emissions = self._log_emissions(pitch, amps)
         log_stay, log_change = self._log_transitions()
-        states = np.arange(self.n_pitches, dtype=np.float32)[
-            None, :
-        ]  # keras.ops.scan keeps one dtype throughout
+        # keras.ops.scan keeps one dtype throughout
+        states = constant(np.arange(self.n_pitches, dtype=np.float32)[None, :])
 
         def forward(score: Tensor, log_emission: Tensor) -> tuple[Tensor, Tensor]:
             change = log_change + ops.max(score, axis=-1, keepdims=True)
@@ -164,5 +165,5 @@ class HmmTranscriber(Loss):
 
 def _log_normal(x: Tensor, mean: np.ndarray, scale: np.ndarray) -> Tensor:
     """Log density of a normal distribution; [..., 1] against [n] gives [..., n]."""
-    z = (x - mean.astype(np.float32)) / scale.astype(np.float32)
-    return -0.5 * z * z - np.log(scale * np.sqrt(2.0 * np.pi)).astype(np.float32)
+    z = (x - constant(mean.astype(np.float32))) / constant(scale.astype(np.float32))
+    return -0.5 * z * z - constant(np.log(scale * np.sqrt(2.0 * np.pi)).astype(np.float32))

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.losses.base import Loss
 
@@ -119,7 +120,7 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Logarithm of the density at [..., n] points; [..., n]."""
-        distance = (x[..., :, None] - self.means[..., None, :]) / self.scale
+        distance = (core.tf_float32(x)[..., :, None] - self.means[..., None, :]) / self.scale
         shares = ops.maximum(self.shares, 1e-37)  # the logarithm of 0 would be -inf, its gradient NaN
         log_shares = ops.log(shares)[..., None, :]
         exponents = log_shares - 0.5 * distance * distance
@@ -289,7 +290,9 @@ class TWMLoss(Loss):
         shape = ops.shape(harmonics)
         points = ops.reshape(core.hz_to_midi(harmonics), (*shape[:-2], shape[-2] * shape[-1]))
         nll = -ops.reshape(self.get_p_harmonics_given_sinusoids(freqs, amps).log_prob(points), shape)
-        slope = np.linspace(1.0, 1.0 / self.n_harmonic_points, self.n_harmonic_points, dtype=np.float32)
+        slope = constant(
+            np.linspace(1.0, 1.0 / self.n_harmonic_points, self.n_harmonic_points, dtype=np.float32)
+        )
         audible = core.tf_float32(harmonics < self.sample_rate / 2.0)
         share = ops.mean(audible, axis=-1, keepdims=True)
         harmonics_loss = ops.mean(core.safe_divide(nll * slope * audible, share), axis=-1)
@@ -307,7 +310,7 @@ class TWMLoss(Loss):
 
     def get_candidate_harmonics(self, f0_candidates: Tensor, as_midi: bool = True) -> Tensor:
         """The first n_harmonic_points multiples of each candidate, MIDI or Hz; one more axis."""
-        numbers = np.arange(1, self.n_harmonic_points + 1, dtype=np.float32)
+        numbers = constant(np.arange(1, self.n_harmonic_points + 1, dtype=np.float32))
         harmonics = core.tf_float32(f0_candidates)[..., None] * numbers
         return core.hz_to_midi(harmonics) if as_midi else harmonics
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.spectral_ops.frames import frame, pad, to_mono
 
@@ -183,7 +184,7 @@ class PretrainedCREPE(keras.Model):
         activations = core.tf_float32(activations)
         confidence = ops.max(activations, axis=-1, keepdims=True)
         centers = ops.argmax(activations, axis=-1) if centers is None else centers
-        window = ops.cast(centers, 'int32')[:, None] + np.arange(-4, 6, dtype='int32')
+        window = ops.cast(centers, 'int32')[:, None] + constant(np.arange(-4, 6, dtype='int32'))
         window = ops.clip(window, 0, _N_BINS - 1)
         weights = ops.take_along_axis(activations, window, axis=1)
         cents = ops.take(core.tf_float32(_CENTS), window)

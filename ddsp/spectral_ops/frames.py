@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.framing import check_hop, check_padding, frame_positions, get_framed_lengths
 
@@ -175,5 +176,5 @@ def frame_at_rate(
         length = (n_frames - 1) * hop.numerator + frame_size
         return frame(audio[..., :length], frame_size, hop.numerator)
     starts = (ops.arange(n_frames) * (2 * hop.numerator) + hop.denominator) // (2 * hop.denominator)
-    index = starts[:, None] + np.arange(frame_size, dtype='int32')[None, :]
+    index = starts[:, None] + constant(np.arange(frame_size, dtype='int32')[None, :])
     return ops.take(audio, index, axis=-1)

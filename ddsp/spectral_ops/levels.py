@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.framing import hann_window
 from ddsp.loudness import DB_RANGE, a_weighting_power, check_n_fft, loudness_db
 from ddsp.spectral_ops.frames import frame_at_rate, to_mono
@@ -58,7 +59,7 @@ def compute_loudness(
         return loudness_db(audio, sample_rate, frame_rate, n_fft, range_db, ref_db, padding)
     check_n_fft(n_fft)
     frames = frame_at_rate(to_mono(audio), sample_rate, frame_rate, n_fft, padding)
-    real, imag = ops.rfft(frames * hann_window(n_fft), fft_length=n_fft)
+    real, imag = ops.rfft(frames * constant(hann_window(n_fft)), fft_length=n_fft)
     weights = a_weighting_power(sample_rate, n_fft)
     power = ops.matmul(real * real + imag * imag, weights[:, None] / len(weights))[..., 0]
     return core.power_to_db(power, ref_db=ref_db, range_db=range_db)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.framing import check_hop, get_framed_lengths, hann_window
 from ddsp.spectral_ops.frames import frame, to_mono
@@ -35,7 +36,7 @@ def stft_parts(
         raise ConfigError(
             f'audio has {n_samples} samples, less than one frame of {frame_size}: pass pad_end=True'
         )
-    frames = frame(audio, frame_size, hop_size, pad_end) * hann_window(frame_size)
+    frames = frame(audio, frame_size, hop_size, pad_end) * constant(hann_window(frame_size))
     return ops.rfft(frames, fft_length=fft_length)
 
 

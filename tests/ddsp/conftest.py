@@ -51,7 +51,7 @@ def value_and_gradients() -> Callable:
 
 @pytest.fixture(scope='session')
 def compiled() -> Callable:
-    """`function -> function` compiled by XLA (TensorFlow and JAX) or by torch.compile."""
+    """`function -> function` compiled by XLA; on PyTorch a test that compiles is skipped."""
     backend = keras.backend.backend()
     if backend == 'tensorflow':
         import tensorflow as tf
@@ -61,9 +61,7 @@ def compiled() -> Callable:
         import jax
 
         return jax.jit
-    import torch
-
-    return torch.compile
+    return lambda function: pytest.skip('the library is not yet made for torch.compile: PyTorch runs eagerly')
 
 
 TINY_MODEL = [

@@ -50,7 +50,7 @@ def test_frames_need_not_divide_the_samples():
 def test_gradients_are_correlations(gradients):
     rng = np.random.default_rng(0)
     x, h, g = (rng.normal(size=[2, n]).astype(np.float32) for n in (60, 25, 84))
-    found = gradients(lambda x, h: ops.sum(core.fft_convolve(x, h, 'valid', 0) * g), x, h)
+    found = gradients(lambda x, h: ops.sum(ops.multiply(core.fft_convolve(x, h, 'valid', 0), g)), x, h)
     for item in range(2):
         expected = [scipy.signal.correlate(g[item], v[item], 'valid') for v in (h, x)]
         np.testing.assert_allclose(found[0][item], expected[0], atol=1e-4)
@@ -61,7 +61,7 @@ def test_gradients_of_a_changing_filter(check_gradients):
     rng = np.random.default_rng(0)
     x, magnitudes = rng.normal(size=[1, 120]), rng.random([1, 6, 9])
     target = rng.normal(size=[1, 120]).astype(np.float32)
-    check_gradients(lambda x, m: ops.sum(core.frequency_filter(x, m, 0) * target), x, magnitudes)
+    check_gradients(lambda x, m: ops.sum(ops.multiply(core.frequency_filter(x, m, 0), target)), x, magnitudes)
 
 
 @pytest.mark.parametrize(('window_size', 'at'), [(0, 502), (257, 502), (33, 500), (64, 500)])
@@ -110,7 +110,7 @@ def test_gradients_of_a_delay(check_gradients):
     target = rng.normal(size=[1, 90]).astype(np.float32)
 
     def loss(phase, x):
-        return ops.sum(core.variable_length_delay(phase, x, 50) * target)
+        return ops.sum(ops.multiply(core.variable_length_delay(phase, x, 50), target))
 
     check_gradients(loss, phase, rng.normal(size=[1, 90]), step=2e-3)
 

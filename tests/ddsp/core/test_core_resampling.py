@@ -59,7 +59,9 @@ def test_gradient_is_the_transpose(gradients):
         for n in (40, 37):
             x = rng.normal(size=[1, 8, 2]).astype(np.float32)
             g = rng.normal(size=[1, n, 2]).astype(np.float32)
-            (found,) = gradients(lambda x, g=g, n=n, m=method: ops.sum(core.resample(x, n, m) * g), x)
+            (found,) = gradients(
+                lambda x, g=g, n=n, m=method: ops.sum(ops.multiply(core.resample(x, n, m), g)), x
+            )
             matrix = np.stack([npy(core.resample(row, n, method)) for row in np.eye(8)])
             np.testing.assert_allclose(found[0], matrix @ g[0], atol=1e-5)
 
