@@ -36,6 +36,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'portable and not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS) tests/ddsp
+	@if ! $(BIN)/python -c 'import torch' 2>/dev/null; then echo 'PyTorch is not installed: its tests are left out'; else \
+	  KERAS_BACKEND=torch $(BIN)/python -m pytest -m 'portable and not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS) \
+	    tests/ddsp/core tests/ddsp/spectral_ops tests/ddsp/losses tests/ddsp/test_processors.py; fi
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
