@@ -10,7 +10,7 @@ help:
 	@echo 'make setup            .venv with everything that the other targets need'
 	@echo 'make demo             corpus -> dataset -> training -> evaluation -> sound (about 12 minutes on 2 cores)'
 	@echo 'make demo AUDIO=PATH  the same with your own recordings (a file or a folder)'
-	@echo 'make test             the tests, without the slow ones (TensorFlow, then the DSP again on JAX)'
+	@echo 'make test             the tests, without the slow ones (TensorFlow, then the DSP again on JAX, and PyTorch if installed)'
 	@echo 'make test-all         all the tests'
 	@echo 'make lint             ruff and mypy'
 	@echo 'make bench            cost of the operations, beside upstream where it is installed'

@@ -121,7 +121,7 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
             for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
                 close.click()
             for search in view.get_by_placeholder('Search metric charts').all():
-                search.fill('loss')
+                search.fill('losses/')
             view.wait_for_timeout(_DRAWING_MS)
             view.screenshot(path=str(path))
             print(path)
