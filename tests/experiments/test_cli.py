@@ -115,9 +115,9 @@ def _raising(monkeypatch, error: BaseException):
             'Error: /data/x: the disk is full. Free some space',
         ),
         (
-            PermissionError(errno.EACCES, 'denied', '/root/x'),
+            PermissionError(errno.EACCES, 'denied', '/somewhere/x'),
             1,
-            'Error: /root/x: no permission to read or write',
+            'Error: /somewhere/x: no permission to read or write',
         ),
         (FileNotFoundError(errno.ENOENT, 'gone', 'x.wav'), 1, 'Error: x.wav: No such file or directory.'),
         (MemoryError(), 1, 'Error: not enough memory.'),
