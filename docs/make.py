@@ -22,10 +22,7 @@ from collections.abc import Iterator
 from ddsp.errors import require
 
 IMAGES = pathlib.Path(__file__).parent / 'images'
-_PAGES = {
-    'mlflow-metrics.png': '/model-metrics?workflowType=machine_learning',
-    'mlflow-artifacts.png': '/artifacts/listen.html?workflowType=machine_learning',
-}
+_PAGES = {'mlflow-metrics.png': '/model-metrics?workflowType=machine_learning'}
 _CHROMIUM = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking']
 _DRAWING_MS = 8000  # MLflow draws its charts one after the other
 _START_S = 90.0  # the MLflow server takes 20 to 40 s to answer on 2 busy cores
@@ -114,7 +111,7 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
     sync_api = require('playwright.sync_api', 'to photograph pages')
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_CHROMIUM)
-        view = browser.new_page(viewport={'width': 1400, 'height': 900})
+        view = browser.new_page(viewport={'width': 1400, 'height': 1250})
         for path, page in pages.items():
             view.goto(page)
             view.get_by_role('tab').first.wait_for(timeout=1000 * _START_S)
