@@ -45,6 +45,31 @@ class ScaledAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that begins at nothing and is reached in a straight line.
+
+    At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot: the
+    amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
+
+    Args:
+      schedule: From then on.
+      steps: Until then.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        """Learning rate of a step."""
+        share = keras.ops.minimum(1.0, (keras.ops.cast(step, 'float32') + 1.0) / self.steps)
+        return self.schedule(step) * share
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments."""
+        return {'schedule': self.schedule, 'steps': self.steps}
+
+
 class NonFiniteError(DDSPError, ArithmeticError):
     """A loss or a gradient became NaN or infinite."""
 
@@ -85,6 +110,7 @@ class Trainer:
         grad_clip_norm: float | None = 3.0,
         restore_keys: Sequence[str] | None = None,
         learning_rate_scales: Mapping[str, float] | None = None,
+        lr_warmup_steps: int = 0,
         seed: int = 0,
         jit_compile: bool = False,
     ) -> None:
@@ -104,6 +130,8 @@ class Trainer:
             schedule = keras.optimizers.schedules.ExponentialDecay(
                 learning_rate, lr_decay_steps, lr_decay_rate
             )
+            if lr_warmup_steps:
+                schedule = WarmUp(schedule, lr_warmup_steps)
             self.optimizer = ScaledAdam(schedule, learning_rate_scales)
         self._seeds = StepSeeds(seed)
         self._compiled_step: Callable = tf.function(self._distributed_step, jit_compile=jit_compile or None)
