@@ -48,7 +48,7 @@ class ScaledAdam(keras.optimizers.Adam):
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule that begins at nothing and is reached in a straight line.
 
-    At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot: the
+    At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot:
     amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
 
     Args:
