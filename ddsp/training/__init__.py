@@ -1,11 +1,30 @@
-"""Models and their training. Submodules are loaded when they are first used."""
+"""Models and their training.
 
-import importlib
-from typing import Any
+Importing the package registers every name that a gin file may hold, so that `gin.parse_config_file` works
+right after `import ddsp.training`, as in ddsp 3.7.0.
+"""
 
-from ddsp.training import gin_errors as _gin_errors  # noqa: F401
+from ddsp.training import (
+    checkpoints,
+    config,
+    data,
+    decoders,
+    encoders,
+    eval_util,
+    evaluators,
+    gin_errors,
+    metrics,
+    models,
+    nn,
+    postprocessing,
+    preprocessing,
+    train_util,
+    trainers,
+)
 
-_MODULES = (
+config.register_all()
+
+__all__ = [
     'checkpoints',
     'config',
     'data',
@@ -13,6 +32,7 @@ _MODULES = (
     'encoders',
     'eval_util',
     'evaluators',
+    'gin_errors',
     'metrics',
     'models',
     'nn',
@@ -20,16 +40,4 @@ _MODULES = (
     'preprocessing',
     'train_util',
     'trainers',
-)
-
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f'ddsp.training.{name}')
-    raise AttributeError(f"module 'ddsp.training' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+]
