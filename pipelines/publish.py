@@ -67,7 +67,7 @@ def publish(
         'features.json': _dump(_tfds_features(options)),
         'dataset_info.json': _dump(_tfds_info(name, version, splits)),
         'statistics.json': _dump(_statistics(statistics)),
-        'sources.jsonl': _lines([_source_row(source, shards) for source in sources]),
+        'sources.jsonl': _lines(_source_rows(sources, shards, name)),
         'rejected.jsonl': _lines(
             {'path': source.path, 'reason': source.reason, 'message': source.message}
             for source in sources
@@ -153,27 +153,41 @@ def _statistics(statistics: dict[str, Statistics]) -> dict[str, Any]:
     return {'schema_version': SCHEMA_VERSION, 'splits': splits}
 
 
-def _source_row(source: Source, shards: list[tuple[ShardPlan, dict[str, Any]]]) -> dict[str, Any]:
+def _source_rows(
+    sources: list[Source], shards: list[tuple[ShardPlan, dict[str, Any]]], name: str
+) -> list[dict[str, Any]]:
+    """The lines of sources.jsonl."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for plan, shard in shards:
+        first = 0
+        for row in shard['rows']:
+            where = {'file': f'{name}-{plan.stem}', 'first': first, 'examples': row['examples']}
+            part = {'split': plan.split, 'seconds': row['seconds'], 'records': where}
+            parts.setdefault(row['path'], []).append(part)
+            first += row['examples']
+    return [_source_row(source, parts.get(source.path, [])) for source in sources]
+
+
+def _source_row(source: Source, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """A line of sources.jsonl."""
-    parts = [
-        (plan.split, row) for plan, shard in shards for row in shard['rows'] if row['path'] == source.path
-    ]
-    splits = sorted({split for split, row in parts if row['examples']})
+    used = [part for part in parts if part['records']['examples']]
+    splits = sorted({part['split'] for part in used})
     row: dict[str, Any] = {
         'path': source.path,
         'sha256': source.sha256,
-        'duration_s': round(sum(part['seconds'] for _, part in parts), 3) if parts else None,
+        'duration_s': round(sum(part['seconds'] for part in parts), 3) if parts else None,
         'sample_rate': source.info.sample_rate if source.info else None,
         'channels': source.info.channels if source.info else None,
         'outcome': source.outcome,
         'split': '+'.join(splits),
-        'examples': sum(part['examples'] for _, part in parts),
+        'examples': sum(part['records']['examples'] for part in used),
+        'records': [part['records'] for part in used],
         'warnings': source.warnings,
     }
     if source.outcome != 'accepted':
         row |= {'reason': source.reason, 'message': source.message}
     if len(splits) > 1:
-        row['split_by_time'] = {split: part['seconds'] for split, part in parts}
+        row['split_by_time'] = {part['split']: part['seconds'] for part in parts}
     return row
 
 
