@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments import page
+from experiments import page, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,9 +95,7 @@ def _player(label: str, path: pathlib.Path) -> str:
 
 def _download_media(client: MlflowClient, run_id: str) -> list[pathlib.Path]:
     """The files of a run's `media` folder on this disk."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return sorted(pathlib.Path(client.download_artifacts(run_id, 'media')).iterdir())
-    except (MlflowException, OSError):
+    except (*store.refusals(), OSError):
         return []

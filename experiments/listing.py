@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pathlib
@@ -9,13 +10,12 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ddsp.errors import DDSPError
 from experiments import store
 from experiments.compare import lower_is_better
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -68,20 +68,25 @@ def export(runs: Sequence[Run], path: pathlib.Path) -> None:
     Raises:
       DDSPError: Another ending.
     """
-    import pandas as pd  # comes with MLflow
-
     flat = []
     for run in runs:
         cells = row(run)
         params, metrics = cells.pop('params'), cells.pop('metrics')
-        cells |= {f'params.{name}': value for name, value in sorted(params.items())}
-        flat.append(cells | {f'metrics.{name}': value for name, value in sorted(metrics.items())})
-    table = pd.DataFrame(flat)
+        cells |= {f'params.{name}': value for name, value in params.items()}
+        flat.append(cells | {f'metrics.{name}': value for name, value in metrics.items()})
+    first = list(row(runs[0])) if runs else []
+    names = dict.fromkeys(name for cells in flat for name in cells if name not in first)
+    columns = [name for name in first if name not in ('params', 'metrics')] + sorted(names)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.csv':
-        table.to_csv(path, index=False)
+        with path.open('w', newline='') as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(flat)
     elif path.suffix == '.parquet':
-        table.to_parquet(path, index=False)
+        import pandas as pd  # comes with MLflow
+
+        pd.DataFrame(flat, columns=columns).to_parquet(path, index=False)
     else:
         raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
 
@@ -130,6 +135,8 @@ def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, An
     shared = [name for name in first if name in second]
     if len(shared) < 2:
         return []
+    import numpy as np
+
     found: list[dict[str, Any]] = []
     for metric in sorted(set(first[shared[0]]) & set(second[shared[0]])):
         pairs = np.array(
@@ -151,12 +158,10 @@ def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, An
 
 def evaluation_rows(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
     """Metrics of each held-out example of a run; empty when it was not evaluated by example."""
-    from mlflow.exceptions import MlflowException
-
     try:
         path = client.download_artifacts(run_id, EVALUATION_FILE)
         rows = json.loads(pathlib.Path(path).read_text())
-    except (MlflowException, OSError, ValueError):
+    except (*store.refusals(), OSError, ValueError):
         return {}
     return {
         str(entry['example']): {name: value for name, value in entry.items() if isinstance(value, float)}
@@ -175,6 +180,8 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> di
     Returns:
       `difference` (second minus first), `low` and `high` of its 95 % interval, two-sided `p`, `examples`.
     """
+    import numpy as np
+
     differences = np.asarray(second, float) - np.asarray(first, float)
     picks = np.random.default_rng(seed).integers(0, len(differences), (_BOOTSTRAP_SAMPLES, len(differences)))
     means = differences[picks].mean(axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import sys
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -67,10 +68,7 @@ def client(uri: str | None = None) -> MlflowClient:
         os.environ.setdefault(name, value)
     uri = uri or tracking_uri()
     if uri.startswith('http') and (problem := server_problem(uri)):
-        raise TrackingError(
-            f'the tracking server {uri} {problem}. Start it, or unset MLFLOW_TRACKING_URI to record '
-            'runs in mlflow.db in the working directory.'
-        )
+        raise server_error(uri, problem)
     mlflow = require('mlflow', 'to track experiments')
     from experiments import quiet
 
@@ -85,6 +83,24 @@ def client(uri: str | None = None) -> MlflowClient:
         raise TrackingError(f'the tracking store {uri} cannot be used: {_first_line(error)}') from error
     quiet.calm_loggers()  # migrations set loggers up anew
     return made
+
+
+class ServerDownError(TrackingError):
+    """The tracking server does not answer."""
+
+
+def server_error(uri: str, problem: str) -> ServerDownError:
+    """The error for a server that does not answer, with what can be done."""
+    return ServerDownError(
+        f'the tracking server {uri} {problem}. Start it, or unset MLFLOW_TRACKING_URI to record '
+        'runs in mlflow.db in the working directory.'
+    )
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What a client raises for a request that it refuses: MLflow's own exception where MLflow is in use."""
+    exceptions = sys.modules.get('mlflow.exceptions')
+    return (LookupError, *((exceptions.MlflowException,) if exceptions else ()))
 
 
 def _first_line(error: BaseException) -> str:
@@ -130,15 +146,13 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
     Raises:
       TrackingError: No run, or more than one, answers to `reference`.
     """
-    from mlflow.exceptions import MlflowException
-
     folder_id = run_id_of(pathlib.Path(reference))
     if folder_id:
         reference = folder_id
     if re.fullmatch(r'[0-9a-f]{32}', reference):
         try:
             return mlflow_client.get_run(reference)
-        except MlflowException:
+        except refusals():
             raise TrackingError(f'no run {reference} in {tracking_uri()}.') from None
     runs = search(mlflow_client, f"attributes.run_name = '{_quoted(reference)}'", limit=1)
     if runs:
@@ -187,8 +201,6 @@ def search(
     Raises:
       TrackingError: An experiment does not exist, or the filter cannot be parsed.
     """
-    from mlflow.exceptions import MlflowException
-
     known = {found.name: found.experiment_id for found in mlflow_client.search_experiments()}
     for name in experiments or []:
         if name not in known:
@@ -209,7 +221,7 @@ def search(
             token = page.token
             if not token:
                 break
-    except MlflowException as error:
+    except refusals() as error:
         raise TrackingError(f'the filter {filter_string!r} is not understood: {_first_line(error)}') from None
     return runs[:limit]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from experiments.compare import Comparison
 
 PANEL = 'Tracking'
+_SIDE_BY_SIDE = 6  # so many runs are columns of a comparison; more are its lines
+_SHOWN_PARAMS = 5
 _SHOWN_METRICS = ('losses/total_loss', 'eval/spectral_loss', 'eval/loudness_l1_db', 'eval/f0_l1_midi')
 
 
@@ -48,7 +50,7 @@ def runs(
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> int:
     """List, filter and export runs."""
-    from experiments import listing, store
+    from experiments import listing, reading, store
 
     if sync is not None:
         from experiments.delivery import sync as deliver
@@ -56,7 +58,7 @@ def runs(
         count = deliver(sync)
         output.print_json({'recorded': count}) if as_json else print(f'{count} entries recorded.')
         return 0
-    client = store.client()
+    client = reading.reader()
     listing.close_abandoned(client)
     found = listing.list_runs(client, experiments=experiment, condition=condition, best=best, limit=limit)
     for path in (csv, parquet):
@@ -112,11 +114,11 @@ def compare(
 ) -> int:
     """Put runs side by side: differing parameters, metrics with the better one marked."""
     from experiments import compare as comparing
-    from experiments import listing, store
+    from experiments import listing, reading, store
 
     if bool(references) == bool(experiment):
         raise typer.BadParameter('give two or more runs, or --experiment.')
-    client = store.client()
+    client = reading.reader()
     if references:
         found = [store.find_run(client, reference) for reference in references]
     else:
@@ -134,7 +136,10 @@ def compare(
     if as_json:
         output.print_json({**result.as_dict(), 'significance': significance})
         return 0
-    _print_comparison(result)
+    if len(found) <= _SIDE_BY_SIDE:
+        _print_comparison(result)
+    else:
+        _print_ranking(result, metric)
     for line in significance:
         print(line['text'])
     if html is not None:
@@ -164,6 +169,28 @@ def _print_comparison(result: Comparison) -> None:
         ]
         rows.append((escape(row.name), *cells))
     output.print_table('Metrics (* the best)', ('', *headings), rows, numeric=headings)
+
+
+def _print_ranking(result: Comparison, metric: str) -> None:
+    """One line a run: the metrics that people look at first, and some of the parameters that differ."""
+    from rich.markup import escape
+
+    from experiments.page import format_number
+
+    rows_of = {row.name: row for row in result.metrics}
+    metrics = [name for name in dict.fromkeys([metric, *_SHOWN_METRICS]) if name in rows_of]
+    params = list(result.params)[:_SHOWN_PARAMS]
+    rows = []
+    for index, (name, run_id) in enumerate(zip(result.names, result.run_ids, strict=True)):
+        cells = [escape(name), run_id[:8]]
+        for shown in metrics:
+            value = rows_of[shown].values[index]
+            number = '' if value is None else format_number(value)
+            cells.append(f'[bold green]{number} *[/]' if index in rows_of[shown].best else f'{number}  ')
+        rows.append((*cells, *(escape(result.params[shown][index]) for shown in params)))
+    columns = ('Run', 'Id', *metrics, *params)
+    output.print_table('Runs (* the best)', columns, rows, numeric=metrics)
+    print(f'{len(result.params)} parameters differ, {len(result.metrics)} metrics: --json has them all.')
 
 
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp ui --port 5001 --no-browser[/bold]')

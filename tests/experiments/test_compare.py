@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 
 import numpy as np
 import pytest
@@ -180,22 +179,3 @@ def test_a_run_is_found_by_what_people_call_it(two_runs, workdir):
     client = store.client()
     for reference in (two_runs[0], two_runs[0][:6], 'first', str(workdir / 'first')):
         assert store.find_run(client, reference).info.run_id == two_runs[0]
-
-
-@pytest.mark.slow
-def test_two_hundred_runs_are_compared_quickly(workdir):
-    client = store.client()
-    from mlflow.entities import Metric, Param
-
-    experiment = store.experiment_id(client, 'many')
-    for index in range(200):
-        run_id = client.create_run(experiment, run_name=f'run-{index}').info.run_id
-        metrics = [Metric(f'losses/loss_{k}', float(index + k), 0, 1) for k in range(20)]
-        client.log_batch(run_id, metrics=metrics, params=[Param('lr', str(index)), Param('same', '1')])
-    start = time.perf_counter()
-    runs = listing.list_runs(client, experiments=['many'], best='losses/loss_0')
-    result = compare.compare(runs)
-    assert time.perf_counter() - start < 3
-    assert len(result.run_ids) == 200
-    assert result.names[0] == 'run-0'
-    assert set(result.params) == {'lr'}
