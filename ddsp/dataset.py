@@ -1,26 +1,34 @@
 """The dataset directory: opening, checking and describing what `ddsp prepare` publishes.
 
 A dataset is the folder `<root>/<name>/<version>/`; docs/datasets.md lists its files. `MANIFEST.json` is
-written last, so a folder without it is an unfinished preparation and is refused.
+written last, so a folder without it is an unfinished preparation and is refused. A dataset on gs:// is read
+through a local copy in the cache: its metadata when it is opened, its records when they are asked for, all
+compared with the hashes of the manifest.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import re
 from typing import Any
 
+from ddsp import gcs
 from ddsp.errors import DDSPError
 
 MANIFEST = 'MANIFEST.json'
+_ORIGIN = '.origin'  # in a cached copy: the address that it is a copy of
+_DOWNLOADS = 8  # at once
 SCHEMA_VERSION = 1
 # Values that stand for "nothing here" in the frames of a padded window.
 PADDED_CONFIDENCE = 0.0
 PADDED_LOUDNESS_DB = -80.0
+_log = logging.getLogger(__name__)
 
 
 class DatasetError(DDSPError):
@@ -31,7 +39,8 @@ class Dataset:
     """A published dataset directory.
 
     Attributes:
-      path: The version directory.
+      path: The version directory; of a dataset on gs:// its local copy.
+      address: Where it was published: `path`, or its `gs://` address.
       manifest: Content of MANIFEST.json.
       name: Name of the dataset.
       version: Its version, such as `'1.0.0'`.
@@ -44,6 +53,8 @@ class Dataset:
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        origin = path / _ORIGIN
+        self.address: str = origin.read_text(encoding='utf-8') if origin.is_file() else str(path)
         self.manifest = manifest
         self.name: str = manifest['name']
         self.version: str = manifest['version']
@@ -54,7 +65,7 @@ class Dataset:
         self.splits: dict[str, int] = {name: row['examples'] for name, row in manifest['splits'].items()}
 
     def __repr__(self) -> str:
-        return f'Dataset({str(self.path)!r}, splits={self.splits})'
+        return f'Dataset({self.address!r}, splits={self.splits})'
 
     @functools.cached_property
     def digest(self) -> str:
@@ -79,13 +90,22 @@ class Dataset:
         return lengths | dict.fromkeys(('f0_hz', 'f0_confidence', 'loudness_db'), self.n_frames)
 
     def files(self, split: str) -> list[str]:
-        """Paths of the TFRecord files of a split.
+        """Paths of the TFRecord files of a split; fetches those of a dataset on gs:// that are not here yet.
 
         Raises:
-          DatasetError: There is no such split.
+          DatasetError: There is no such split, or a file that was fetched is not what was published.
         """
         self._check_split(split, self.splits)
-        return [str(self.path / row['name']) for row in self.manifest['splits'][split]['files']]
+        rows = self.manifest['splits'][split]['files']
+        if gcs.is_gcs(self.address):
+            self._fetch({row['name']: row['sha256'] for row in rows}, sum(row['bytes'] for row in rows))
+        return [str(self.path / row['name']) for row in rows]
+
+    def _fetch(self, files: dict[str, str], size: int) -> None:
+        missing = {name: digest for name, digest in files.items() if not (self.path / name).is_file()}
+        if missing:
+            _log.warning('fetching up to %.0f MB of %s into %s', size / 1e6, self.address, self.path)
+            _fetch(self.address, self.path, missing)
 
     def statistics(self, split: str) -> dict[str, Any]:
         """Statistics of a split: pitch, loudness, voiced share; docs/datasets.md gives their units.
@@ -103,6 +123,8 @@ class Dataset:
         Raises:
           DatasetError: Names each file that is missing or differs.
         """
+        for split in self.splits:
+            self.files(split)  # all of it is here
         wrong = []
         for row in (row for split in self.manifest['splits'].values() for row in split['files']):
             wrong += self._check_file(row['name'], row['sha256'], row['bytes'])
@@ -128,7 +150,7 @@ class Dataset:
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Opens a dataset directory.
+    """Opens a dataset directory, here or on gs://.
 
     Args:
       path: The version directory `<root>/<name>/<version>`, `<root>/<name>` (its newest version is taken) or
@@ -143,6 +165,8 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     Example:
       `open_dataset('data/violin').files('train')`
     """
+    if gcs.is_gcs(path):
+        return _load(_mirror(_find_remote(os.fspath(path).rstrip('/'))))
     folder = pathlib.Path(path)
     if not folder.is_dir():
         raise DatasetError(f'no dataset at {folder}: there is no such folder. `ddsp prepare` makes one.')
@@ -155,8 +179,7 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     if len(named) == 1:
         return _load(named[0])
     if named:
-        names = ', '.join(sorted(version.parent.name for version in named))
-        raise DatasetError(f'{folder} holds several datasets ({names}): name one, such as {named[0].parent}.')
+        raise _several(str(folder), sorted(version.parent.name for version in named))
     raise DatasetError(_why_not_a_dataset(folder))
 
 
@@ -166,6 +189,69 @@ def published_versions(folder: pathlib.Path) -> list[pathlib.Path]:
         return []
     found = [child for child in folder.iterdir() if _version_key(child.name) and (child / MANIFEST).is_file()]
     return sorted(found, key=lambda child: _version_key(child.name))
+
+
+def remote_versions(folder: str) -> list[str]:
+    """Finished versions in `gs://<root>/<name>`, oldest first."""
+    found = [name for name in gcs.list_folders(folder) if _version_key(name)]
+    return sorted((name for name in found if gcs.stat(f'{folder}/{name}/{MANIFEST}')), key=_version_key)
+
+
+def _find_remote(folder: str) -> str:
+    """The address of the version directory that an address on gs:// means."""
+    if gcs.stat(f'{folder}/{MANIFEST}'):
+        return folder
+    versions = remote_versions(folder)
+    if versions:
+        return f'{folder}/{versions[-1]}'
+    named = {
+        name: found[-1] for name in gcs.list_folders(folder) if (found := remote_versions(f'{folder}/{name}'))
+    }
+    if len(named) == 1:
+        return '/'.join((folder, *next(iter(named.items()))))
+    if named:
+        raise _several(folder, sorted(named))
+    raise DatasetError(f'no dataset at {folder}: {MANIFEST} is missing. `ddsp prepare` makes a dataset.')
+
+
+def _mirror(address: str) -> pathlib.Path:
+    """The local copy of a published version; holds its metadata, and those records that were asked for."""
+    text = gcs.read(f'{address}/{MANIFEST}')
+    digest = hashlib.sha256(text).hexdigest()
+    folder = gcs.cache_folder().joinpath('datasets', digest[:16], *address.split('/')[-2:])
+    if not (folder / MANIFEST).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _ORIGIN).write_text(address, encoding='utf-8')
+        try:
+            files = json.loads(text)['files']
+        except (ValueError, KeyError):
+            raise DatasetError(f'{address}/{MANIFEST} is damaged.') from None
+        _fetch(address, folder, {name: files[name] for name in files if not (folder / name).is_file()})
+        part = folder / f'{MANIFEST}.{os.getpid()}.part'
+        part.write_bytes(text)
+        part.replace(folder / MANIFEST)
+    return folder
+
+
+def _fetch(address: str, folder: pathlib.Path, files: dict[str, str]) -> None:
+    """Downloads files whose sha256 are known, several at once."""
+
+    def fetch(name: str) -> None:
+        part = folder / f'.{name}.{os.getpid()}.fetched'
+        gcs.download(f'{address}/{name}', part)
+        if file_sha256(part) != files[name]:
+            part.unlink()
+            raise DatasetError(f'{address}/{name} is damaged: its sha256 is not that of the manifest.')
+        part.replace(folder / name)
+
+    with concurrent.futures.ThreadPoolExecutor(_DOWNLOADS) as pool:
+        list(pool.map(fetch, files))
+
+
+def _several(folder: str, names: list[str]) -> DatasetError:
+    return DatasetError(
+        f'{folder} holds several datasets ({", ".join(names)}): name one, such as {folder}/{names[0]}.'
+    )
 
 
 def _version_key(name: str) -> tuple[int, ...]:
