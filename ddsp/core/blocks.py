@@ -70,4 +70,5 @@ def _map(function: Callable, blocks: tuple, size: Any, out_shapes: Sequence[Sequ
 
     size = size if isinstance(size, int) else None
     signature = tuple(tf.TensorSpec([size, *shape], tf.float32) for shape in out_shapes)
-    return tf.map_fn(function, blocks, fn_output_signature=signature, parallel_iterations=2)
+    parallel = None if tf.executing_eagerly() else 2  # eagerly, TensorFlow warns of any number
+    return tf.map_fn(function, blocks, fn_output_signature=signature, parallel_iterations=parallel)
