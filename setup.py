@@ -34,7 +34,9 @@ EXTRAS = {
         'pyyaml>=6,<7',
         'matplotlib>=3.9,<4',
         'psutil>=5.9',
+        'google-crc32c>=1.5,<2',
     ],
+    'postgres': ['psycopg[binary]>=3.1,<4'],
     'cloud': ['google-cloud-storage>=3,<4'],
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],
@@ -50,7 +52,9 @@ EXTRAS = {
         'playwright>=1.50,<2',
     ],
 }
-EXTRAS['all'] = sorted({package for name in ('pipelines', 'tracking', 'cloud') for package in EXTRAS[name]})
+EXTRAS['all'] = sorted(
+    {package for name in ('pipelines', 'tracking', 'postgres', 'cloud') for package in EXTRAS[name]}
+)
 
 setup(
     name='ddsp',

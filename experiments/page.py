@@ -83,14 +83,21 @@ def listen_page(
     return document(title, '\n'.join(parts))
 
 
-def document(title: str, body: str) -> str:
-    """A whole HTML document around a body."""
+def document(title: str, body: str, style: str = '', script: str = '') -> str:
+    """A whole HTML document around a body.
+
+    Args:
+      title: Of the window.
+      body: HTML.
+      style: CSS after that of all pages.
+      script: JavaScript that runs at the end.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<title>{html.escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<style>{_STYLE}</style></head>\n'
-        f'<body>{body}</body></html>\n'
+        f'<style>{_STYLE}{style}</style></head>\n'
+        f'<body>{body}{f"<script>{script}</script>" if script else ""}</body></html>\n'
     )
 
 
@@ -143,5 +150,10 @@ def _section(example: Example) -> str:
 def picture(path: str | os.PathLike[str]) -> str:
     """A PNG inside the page."""
     path = pathlib.Path(path)
-    source = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{source}">'
+    return embedded_picture(path.read_bytes(), path.stem)
+
+
+def embedded_picture(png: bytes, alternative: str) -> str:
+    """The bytes of a PNG inside the page, with words for those who do not see it."""
+    source = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{source}">'

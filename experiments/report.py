@@ -145,7 +145,7 @@ def spectrogram_pair(
             _draw_f0(axis, f0, frame_rate, '#35e0d0', 'f0')
             axis.legend(loc='upper right', facecolor='black', labelcolor='white', framealpha=0.7)
         axis.set(title=title, xlabel='Time (s)', yscale='log', ylim=(_LOWEST_HZ, sample_rate / 2))
-        _plain_log_ticks(axis)
+        plain_log_ticks(axis)
     axes[0].set_ylabel('Frequency (Hz)')
     made.colorbar(image, ax=list(axes), label='Level (dB of full scale)', pad=0.01)
     return save(made, path)
@@ -177,7 +177,7 @@ def feature_curves(
         times = np.arange(len(features['loudness_db'])) / frame_rate
         loudness.plot(times, features['loudness_db'], color=color, linewidth=width, label=label)
     pitch.set(ylabel='f0 (Hz)', yscale='log')
-    _plain_log_ticks(pitch)
+    plain_log_ticks(pitch)
     loudness.set(xlabel='Time (s)', ylabel='Loudness (dB)')
     for axis in (pitch, loudness):
         axis.grid(alpha=0.25)
@@ -208,7 +208,7 @@ def loss_curve(
         )  # fmt: skip
     axis.set(xlabel='Step', ylabel='Loss', yscale='log')
     axis.grid(alpha=0.25)
-    _plain_log_ticks(axis)
+    plain_log_ticks(axis)
     if len(history) > 1:
         axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return save(made, path)
@@ -221,7 +221,7 @@ def _draw_f0(axis: Axes, f0_hz: Array, frame_rate: float, color: str, label: str
     axis.plot(np.arange(len(voiced)) / frame_rate, voiced, color=color, linewidth=width, label=label)
 
 
-def _plain_log_ticks(axis: Axes) -> None:
+def plain_log_ticks(axis: Axes) -> None:
     """Ticks at 1, 2, 5, 10, 20 ... written without powers of ten, on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddsp.dataset import Dataset, open_dataset
+from ddsp.dataset import Dataset, DatasetError, open_dataset
 from ddsp.errors import ConfigError
 from experiments import mlflow_model, report, store
 
@@ -22,10 +22,7 @@ Progress = Callable[[float, float, str], None]
 
 DEFAULT_PRESET = 'laptop'
 _SETTINGS = 'train.json'
-# Below these a model seldom learns an instrument; each gives a warning.
-_FEW_SECONDS = 30.0
-_FEW_VOICED = 0.2
-_SILENT_DB = -60.0
+_CHECKED_EXAMPLES = 50  # of each split, before a training: half a second
 _HELD_OUT_EXAMPLES = 4
 
 
@@ -67,6 +64,7 @@ def train_run(
     evaluate: bool = True,
     register_as: str | None = None,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
     interrupted.
@@ -89,6 +87,7 @@ def train_run(
       evaluate: Evaluate on the split `test` at the end, when the dataset has one.
       register_as: Name under which the model is registered.
       progress: `progress(done, total, text)`.
+      warn: Called with a sentence for everything about the dataset that makes training hard.
 
     Returns:
       What was made.
@@ -97,6 +96,7 @@ def train_run(
       DDSPError: Dataset, configuration, folder or tracking store cannot be used.
     """
     data = open_dataset(dataset)
+    check_dataset(data, warn)
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
     folder = pathlib.Path(save_dir) if save_dir else _default_folder(data, files)
@@ -265,28 +265,22 @@ def _shown(name: str, value: Any) -> str:
     return f'{name} {", ".join(value) if isinstance(value, list) and value else "none"}'
 
 
-def dataset_warnings(data: Dataset, split: str = 'train') -> list[str]:
-    """What about a dataset will make training hard: too short, silent, without pitch.
+def check_dataset(data: Dataset, warn: Callable[[str], None] | None = None) -> None:
+    """Says what about a dataset makes training hard, before any time is spent on it.
 
     Args:
       data: The dataset.
-      split: Which part of it.
+      warn: Called with a sentence for each warning.
 
-    Returns:
-      Sentences; none when all is well.
+    Raises:
+      DatasetError: No training can work with it.
     """
-    statistics = data.statistics(split)
-    found = []
-    if statistics['audio_seconds'] < _FEW_SECONDS:
-        found.append(
-            f'the split {split} holds {statistics["audio_seconds"]:.0f} s of audio; minutes are better.'
-        )
-    voiced = statistics['voiced_share']
-    if voiced < _FEW_VOICED:
-        found.append(
-            f'only {100 * voiced:.0f} % of the frames have a pitch; models of pitched sounds need more.'
-        )
-    loudest = (statistics.get('loudness_db') or {}).get('max', 0.0)
-    if loudest < _SILENT_DB:
-        found.append(f'the loudest frame has {loudest:.0f} dB: the recordings are (nearly) silent.')
-    return found
+    from pipelines import health
+    from pipelines.inspection import inspect_dataset
+
+    findings = health.check(inspect_dataset(data, _CHECKED_EXAMPLES))
+    for found in findings:
+        if found.level == health.ERROR:
+            raise DatasetError(f'{data.path} cannot teach a model: {found}')
+        if found.level == health.WARNING and warn:
+            warn(str(found))

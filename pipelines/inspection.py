@@ -181,7 +181,7 @@ class _Reader:
     def read(self, split: str, files: Sequence[tuple[str, int]], limit: int) -> None:
         """Reads up to `limit` examples of a split, spread evenly over its files (path, examples)."""
         total = sum(count for _, count in files)
-        wanted = np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(int)) if total else []
+        wanted = np.unique(np.linspace(0, max(0, total - 1), min(limit, total)).round().astype(int))
         counts, first = self.frames.setdefault(split, FrameCounts()), 0
         for file, count in files:
             inside = [int(i) - first for i in wanted if first <= i < first + count]

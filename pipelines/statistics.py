@@ -53,11 +53,15 @@ class Distribution:
         self.m2 += m2 + delta * delta * self.count * count / total
         self.count = total
 
+    def bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Edges [n + 1] and counts [n] of the histogram."""
+        return self._low + self._width * np.arange(len(self.histogram) + 1), self.histogram
+
     def quantiles(self) -> list[float]:
         """The 0th to the 100th percentile, linear inside a bin."""
         if not self.count:
             return []
-        edges = self._low + self._width * np.arange(len(self.histogram) + 1)
+        edges, _ = self.bins()
         cumulated = np.concatenate(([0], np.cumsum(self.histogram))) / self.count
         inside = np.concatenate(([True], np.diff(cumulated) > 0))
         values = np.interp(np.linspace(0, 1, 101), cumulated[inside], edges[inside])

@@ -1,16 +1,20 @@
-"""`ddsp doctor` and `ddsp prepare`."""
+"""`ddsp doctor`, `ddsp prepare` and `ddsp inspect`."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 import re
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
+
+if TYPE_CHECKING:
+    from pipelines.health import Finding
 
 PANEL = 'Data'
 
@@ -119,6 +123,62 @@ def prepare(
         print(f'Why: {result.path}/rejected.jsonl')
     print(f'Next: ddsp train {result.path.parent}')
     return 0
+
+
+@app.command(
+    rich_help_panel=PANEL, epilog='Example: [bold]ddsp inspect data/violin --html violin.html --open[/bold]'
+)
+def inspect(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar='DATASET', help="Dataset directory, or bare TFRecord files such as 'records/train*'."
+        ),
+    ],
+    examples: Annotated[
+        int, typer.Option('--examples', min=1, help='Examples of each split that are read.')
+    ] = 200,
+    to: Annotated[
+        pathlib.Path | None,
+        typer.Option('--html', help='Page to write; inspect-NAME-VERSION.html by default.'),
+    ] = None,
+    open_page: Annotated[bool, typer.Option('--open', help='Open the page in the browser.')] = False,
+    as_json: Annotated[
+        bool, typer.Option('--json', help='Print JSON; a page only where --html names it.')
+    ] = False,
+) -> int:
+    """Show what is in a dataset, what is wrong with it, and how it sounds."""
+    from experiments.inspect_page import inspect_page, summary_rows
+    from pipelines.health import check
+    from pipelines.inspection import inspect_dataset
+
+    inspection = inspect_dataset(dataset, examples)
+    findings = check(inspection)
+    if to is None and not as_json:
+        to = pathlib.Path('-'.join(filter(None, ('inspect', inspection.name, inspection.version))) + '.html')
+    if to is not None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(inspect_page(inspection, findings), encoding='utf-8')
+    if as_json:
+        output.print_json({**inspection.to_json(), 'findings': [vars(finding) for finding in findings]})
+    else:
+        output.print_table('', ('', ''), summary_rows(inspection), header=False)
+        _print_findings(findings)
+        print(f'Page: {to}')
+    if open_page and to is not None:
+        import webbrowser
+
+        webbrowser.open(to.resolve().as_uri())
+    return 0
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    """What is wrong with a dataset, and what to do."""
+    from rich.markup import escape
+
+    marks = {'error': '[red]error[/red]', 'warning': '[yellow]warning[/yellow]', 'note': '[blue]note[/blue]'}
+    rows = [(marks[found.level], escape(found.message), escape(found.advice)) for found in findings]
+    output.print_table('', ('', 'Found', 'Advice'), rows or [('[green]ok[/green]', 'nothing is wrong', '')])
 
 
 def _name_of(source: str) -> str:

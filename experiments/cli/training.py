@@ -61,16 +61,14 @@ def train(
     from experiments import quiet
 
     quiet.load_keras()
-    from ddsp.dataset import open_dataset
-    from experiments.run import dataset_warnings, train_run
+    from experiments.run import train_run
 
-    for warning in dataset_warnings(open_dataset(dataset)):
-        output.say(f'Warning: {warning}')
     with output.progress('Training', enabled=not as_json) as progress:
         result = train_run(
             dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
             experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size,
             seed=seed, evaluate=evaluate, register_as=register or None, progress=progress,
+            warn=lambda warning: output.say(f'Warning: {warning}'),
         )  # fmt: skip
     if as_json:
         output.print_json(dataclasses.asdict(result))

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from experiments import mlflow_model, quiet, registry, store
-from experiments.run import dataset_warnings, train_run
+from experiments.run import train_run
 
 
 @pytest.fixture(scope='module')
@@ -216,33 +216,6 @@ def test_a_folder_that_cannot_be_written(there, dataset, ddsp):
     status, _, err = ddsp('train', dataset, '--save-dir', '/proc/nowhere/run')
     assert status == 1
     assert err.splitlines()[-1].startswith('Error: /proc/nowhere')
-
-
-class Statistics:
-    """A dataset of which only the statistics are asked."""
-
-    def __init__(self, **changes):
-        self.row = {'audio_seconds': 600.0, 'voiced_share': 0.8, 'loudness_db': {'max': -5.0}, **changes}
-
-    def statistics(self, split):
-        return self.row
-
-
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({}, None),
-        ({'audio_seconds': 12.0}, 'the split train holds 12 s of audio; minutes are better.'),
-        ({'voiced_share': 0.05}, 'only 5 % of the frames have a pitch'),
-        (
-            {'loudness_db': {'max': -75.0}},
-            'the loudest frame has -75 dB: the recordings are (nearly) silent.',
-        ),
-    ],
-)
-def test_warnings_about_a_dataset(changes, message):
-    found = dataset_warnings(Statistics(**changes))
-    assert found == [] if message is None else message in found[0] and len(found) == 1
 
 
 def test_requirements_name_versions():
