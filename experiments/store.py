@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = 'ddsp'
-_DEFAULTS = {  # MLflow's own wait for many minutes before they give up, and draw bars
+_DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw bars and print addresses
     'MLFLOW_HTTP_REQUEST_MAX_RETRIES': '2',
     'MLFLOW_HTTP_REQUEST_TIMEOUT': '20',
     'MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR': 'false',
+    'MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT': 'true',  # stdout is for results
 }
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}

@@ -16,6 +16,7 @@ import pathlib
 import platform
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 SLOT, ERROR, WORKER = 'slot', 'error', 'worker'
 HEARTBEAT_SECS = 15
 _MAX_ATTEMPTS = 3  # of a slot whose worker dies; parameters that kill every worker must not do so for ever
-_SQLITE = 'sqlite:///'
+_SQLITE, _POSTGRES = 'sqlite:///', 'postgresql+psycopg://'
 
 
 class SweepError(DDSPError):
@@ -50,7 +51,7 @@ class TrialQueue:
 
     def __init__(self, spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS):
         self.spec = spec
-        self._storage = storage
+        self._storage = _with_driver(storage)
         self._heartbeat_secs = heartbeat_secs
         optuna = require('optuna', 'to run sweeps')
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -82,12 +83,21 @@ class TrialQueue:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keeps other workers out where the database cannot: SQLite does not lock what it has only read."""
-        if not self._storage.startswith(_SQLITE):
-            yield
-            return
-        with open(self._storage.removeprefix(_SQLITE) + '.lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Lets one worker at a time make the tables, take a trial or queue one again."""
+        if self._storage.startswith(_SQLITE):  # it does not lock what it has only read
+            with open(self._storage.removeprefix(_SQLITE) + '.lock', 'w') as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        elif self._storage.startswith(_POSTGRES):  # Optuna makes its tables without looking twice
+            psycopg = require('psycopg', 'for studies on PostgreSQL')
+            try:
+                lock = psycopg.connect(self._storage.replace(_POSTGRES, 'postgresql://'), autocommit=True)
+            except psycopg.Error as error:
+                raise SweepError(f'the database {self._storage} cannot be used: {error}') from error
+            with contextlib.closing(lock):  # which gives the lock back
+                lock.execute('SELECT pg_advisory_lock(%s)', [zlib.crc32(self.spec.name.encode())])
+                yield
+        else:
             yield
 
     def _same_sweep(self) -> None:
@@ -223,6 +233,11 @@ class TrialQueue:
         finally:
             stop.set()
             thread.join(timeout=5.0)
+
+
+def _with_driver(storage: str) -> str:
+    """An address with PostgreSQL's driver named: which one is meant without a name depends on SQLAlchemy."""
+    return storage.replace('postgresql://', _POSTGRES, 1)
 
 
 def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
@@ -50,6 +51,12 @@ def system_tool(name: str, package: str | None = None) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+@pytest.fixture(scope='session')
+def need_program() -> Callable[..., str]:
+    """`system_tool`, for the fixtures of the folders below."""
+    return system_tool
 
 
 @pytest.fixture(scope='session')

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
+from benchmarks.postgres import PostgresCluster, find_program
 from experiments import quiet, store
 from experiments.cli import main
 
@@ -31,6 +33,15 @@ def workdir(
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     shutil.copy(empty_database, tmp_path / 'mlflow.db')
     return tmp_path
+
+
+@pytest.fixture(scope='session')
+def postgres(need_program: Callable[..., str]) -> Iterator[PostgresCluster]:
+    """A PostgreSQL cluster of the tests' own."""
+    if find_program('initdb') is None:
+        need_program('initdb', 'postgresql')
+    with PostgresCluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -23,8 +23,14 @@ def spec():
 
 
 @pytest.fixture
-def storage(tmp_path):
+def storage(request, tmp_path):
+    """Address of an empty database: SQLite unless a test asks for the other."""
+    if getattr(request, 'param', 'sqlite') == 'postgresql':
+        return request.getfixturevalue('postgres').create_database()
     return f'sqlite:///{tmp_path / "sub" / "study.db"}'
+
+
+both_databases = pytest.mark.parametrize('storage', ['sqlite', 'postgresql'], indirect=True)
 
 
 def states(opened) -> dict[int, list[str]]:
@@ -47,11 +53,13 @@ def work(spec, storage) -> list[int]:
     return done
 
 
+@both_databases
 def test_every_slot_is_done_once(spec, storage):
     assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
     assert work(spec, storage) == []
 
 
+@both_databases
 def test_many_workers_share_the_queue(spec, storage):
     spec = dataclasses.replace(spec, trials=24)
     TrialQueue(spec, storage)
@@ -62,6 +70,7 @@ def test_many_workers_share_the_queue(spec, storage):
     assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
 
 
+@both_databases
 def test_a_larger_budget_adds_slots(spec, storage):
     work(spec, storage)
     assert sorted(work(dataclasses.replace(spec, trials=8), storage)) == [6, 7]
@@ -88,6 +97,7 @@ def test_a_grid_is_tried_completely(spec, storage):
     assert sorted(points) == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
 
 
+@both_databases
 def test_a_killed_workers_trial_is_queued_again_with_its_parameters(spec, storage):
     TrialQueue(spec, storage)
     code = (
@@ -114,6 +124,7 @@ def test_a_killed_workers_trial_is_queued_again_with_its_parameters(spec, storag
     assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
 
 
+@both_databases
 def test_a_worker_of_another_machine_is_dead_when_its_heartbeat_stops(spec, storage):
     opened = TrialQueue(spec, storage, heartbeat_secs=1)
     trial = opened.take()
@@ -133,6 +144,7 @@ def test_a_heartbeat_keeps_a_trial(spec, storage):
         assert opened.recover() == 1
 
 
+@both_databases
 def test_a_slot_that_two_workers_queued_is_done_once(spec, storage):
     opened = TrialQueue(spec, storage)
     opened.study.enqueue_trial({}, user_attrs={SLOT: 3})  # the copy of a race
@@ -161,6 +173,7 @@ def test_parameters_that_kill_every_worker_are_given_up(spec, storage):
     assert opened.given_up() == 1
 
 
+@both_databases
 def test_a_name_stands_for_one_set_of_parameters(spec, storage):
     TrialQueue(spec, storage)
     other = parse_spec({'parameters': {'y': [1, 2]}, 'name': 'queue'})
@@ -170,6 +183,22 @@ def test_a_name_stands_for_one_set_of_parameters(spec, storage):
         TrialQueue(other, storage)
 
 
-def test_a_database_that_cannot_be_used(spec):
-    with pytest.raises(study.SweepError, match='cannot be used'):
-        TrialQueue(spec, 'sqlite:////proc/nowhere/study.db')
+def test_workers_that_join_at_the_same_moment_share_one_sweep(spec, postgres):
+    """PostgreSQL alone: SQLite's workers take turns at the door."""
+    storage = postgres.create_database()
+    spec = dataclasses.replace(spec, trials=16)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(lambda _: work(spec, storage), range(4)))
+    assert sorted(slot for share in shares for slot in share) == list(range(16))
+    assert all(found.count('COMPLETE') == 1 for found in states(TrialQueue(spec, storage)).values())
+
+
+def test_the_driver_of_postgresql_is_named(spec, postgres):
+    opened = TrialQueue(spec, postgres.create_database().replace('+psycopg', ''))
+    assert len(opened.trials()) == 6
+
+
+@pytest.mark.parametrize('address', ['sqlite:////proc/nowhere/study.db', 'postgresql://x@127.0.0.1:9/none'])
+def test_a_database_that_cannot_be_used(spec, address):
+    with pytest.raises(study.SweepError, match=f'the database {address[:6]}.* cannot be used'):
+        TrialQueue(spec, address)
