@@ -96,7 +96,7 @@ def train_run(
       DDSPError: Dataset, configuration, folder or tracking store cannot be used.
     """
     data = open_dataset(dataset)
-    check_dataset(data, warn)
+    warnings = check_dataset(data)
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
     folder = pathlib.Path(save_dir) if save_dir else _default_folder(data, files)
@@ -104,6 +104,8 @@ def train_run(
     _settle(
         folder, data, files, [binding for binding in bindings if not binding.startswith('train.num_steps')]
     )
+    for warning in warnings if warn else ():
+        warn(warning)
     from experiments.track import MLflowTracker
 
     with MLflowTracker(
@@ -265,12 +267,14 @@ def _shown(name: str, value: Any) -> str:
     return f'{name} {", ".join(value) if isinstance(value, list) and value else "none"}'
 
 
-def check_dataset(data: Dataset, warn: Callable[[str], None] | None = None) -> None:
-    """Says what about a dataset makes training hard, before any time is spent on it.
+def check_dataset(data: Dataset) -> list[str]:
+    """What about a dataset makes training hard, found before any time is spent on it.
 
     Args:
       data: The dataset.
-      warn: Called with a sentence for each warning.
+
+    Returns:
+      A sentence for each warning; none when all is well.
 
     Raises:
       DatasetError: No training can work with it.
@@ -282,5 +286,4 @@ def check_dataset(data: Dataset, warn: Callable[[str], None] | None = None) -> N
     for found in findings:
         if found.level == health.ERROR:
             raise DatasetError(f'{data.path} cannot teach a model: {found}')
-        if found.level == health.WARNING and warn:
-            warn(str(found))
+    return [str(found) for found in findings if found.level == health.WARNING]

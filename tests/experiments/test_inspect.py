@@ -111,8 +111,7 @@ def test_what_cannot_be_inspected_is_said(workdir, ddsp):
 
 
 def test_a_training_warns_and_refuses(dataset, tmp_path):
-    warnings: list[str] = []
-    check_dataset(open_dataset(dataset), warnings.append)
+    warnings = check_dataset(open_dataset(dataset))
     assert len(warnings) == 2
     assert warnings[0].startswith('the split train holds 33 s of audio. Ten minutes')
     silent = tmp_path / 'silent'
