@@ -6,8 +6,6 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -15,24 +13,26 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ddsp.dataset import open_dataset, published_versions
+from ddsp.dataset import Dataset
+from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
+from pipelines.home import SHARDS, CloudHome, LocalHome, open_home
+from pipelines.inputs import Inputs
 from pipelines.options import PrepareOptions
+from pipelines.plan import plan_shards
 from pipelines.publish import publish
 from pipelines.result import PrepareResult, describe_made, describe_published
 from pipelines.runner import run_shards
-from pipelines.shards import FEATURES_VERSION, ShardPlan, finished_shard
-from pipelines.sources import Piece, Source, find_sources, split_sources, survey
+from pipelines.shards import FEATURES_VERSION, PATH_MARK, Shard, ShardPlan, finished_shard
+from pipelines.sources import Source, find_sources, split_sources, survey
 
 Progress = Callable[[float, float, str], None]
 PathLike = str | os.PathLike[str]
 
-_SECONDS_PER_SHARD = 60.0
-_MAX_SHARDS = 1000
 _COST_BESIDE_F0 = 0.01  # CPU seconds for a second of audio
 _SHOWN = 5
 
@@ -52,8 +52,8 @@ def prepare_dataset(
     there already is returned at once.
 
     Args:
-      sources: Files, folders and patterns.
-      root: Folder of all datasets.
+      sources: Files, folders and patterns, here or on gs://.
+      root: Folder of all datasets, here or on gs://.
       name: Of the dataset: letters, digits and underscores.
       version: Such as `'1.0.0'`; None for the newest one where nothing has changed, otherwise the next.
       options: How; defaults are those of `PrepareOptions`.
@@ -70,22 +70,29 @@ def prepare_dataset(
     options = options or PrepareOptions()
     _check_name(name, version)
     estimator = get_estimator(options.f0)
+    home = open_home(root, name)
     found = find_sources(sources)
-    with _output_folder(pathlib.Path(root) / name) as home:
+    with home.locked():
+        inputs = Inputs(home.work)
         _tell(progress, 0, 1, 'looking into the inputs')
         survey(
-            found, lambda done, total: _tell(progress, 0, 1, f'looking into the inputs: {done} of {total}')
+            found,
+            inputs,
+            lambda done, total: _tell(progress, 0, 1, f'looking into the inputs: {done} of {total}'),
         )
         _check_usable(found, options)
         fingerprint = _fingerprint(found, options, estimator)
-        target = _target(home, version, fingerprint)
-        if (target / 'MANIFEST.json').exists():
-            return describe_published(open_dataset(target), time.monotonic() - started)
-        staging = home / f'.{target.name}.staging'
-        job = _Job(staging, options, estimator, progress)
+        version, there = _choose_version(home, version, fingerprint)
+        if there is not None:
+            return describe_published(there, time.monotonic() - started)
+        job = _Job(home, version, options, estimator, inputs, progress)
         shards = job.run(found)
-        statistics = publish(target, staging, shards, found, options, fingerprint)
-    return describe_made(target, found, shards, statistics, job.made, job.reused, time.monotonic() - started)
+        _tell(progress, 1, 1, 'publishing')
+        statistics = publish(home, version, job.staging, shards, found, options, fingerprint)
+        inputs.clear()
+    target = home.address(version)
+    wall = time.monotonic() - started
+    return describe_made(target, found, shards, statistics, job.made, job.reused, job.audio_made, wall)
 
 
 class _Job:
@@ -93,18 +100,23 @@ class _Job:
 
     def __init__(
         self,
-        staging: pathlib.Path,
+        home: LocalHome | CloudHome,
+        version: str,
         options: PrepareOptions,
         estimator: F0Estimator,
+        inputs: Inputs,
         progress: Progress | None,
     ) -> None:
-        self._staging, self._options, self._progress = staging, options, progress
+        self._home, self._options, self._inputs, self._progress = home, options, inputs, progress
+        self.staging = home.work / f'.{version}.staging'
         self.estimator = estimator
         self.made = self.reused = 0
+        self.audio_made = 0.0
+        self._earlier = _earlier_shards(home)
 
-    def run(self, sources: list[Source]) -> list[tuple[ShardPlan, dict[str, Any]]]:
+    def run(self, sources: list[Source]) -> list[Shard]:
         """Makes all shards; plans again where a split was left empty by recordings that proved unusable."""
-        self._staging.mkdir(exist_ok=True)
+        self.staging.mkdir(exist_ok=True)
         while True:
             usable = [source for source in sources if not source.outcome]
             pieces = split_sources(usable, self._options.splits, self._options.example_secs)
@@ -112,36 +124,47 @@ class _Job:
             shards = self._make(plans)
             newly_rejected = _take_outcomes(usable, shards)
             _check_usable(sources, self._options)
-            filled = {plan.split for plan, row in shards if row['examples']}
+            filled = {shard.plan.split for shard in shards if shard.content['examples']}
             if not newly_rejected or filled == set(self._options.splits):
                 break
         for source in sources:
             source.outcome = source.outcome or 'accepted'
         return shards
 
-    def _make(self, plans: list[ShardPlan]) -> list[tuple[ShardPlan, dict[str, Any]]]:
-        missing = [plan for plan in plans if finished_shard(self._staging, plan) is None]
+    def _make(self, plans: list[ShardPlan]) -> list[Shard]:
+        missing = [plan for plan in plans if self._find(plan) is None]
         self.reused, self.made = len(plans) - len(missing), self.made + len(missing)
         self._check_space(missing)
+        for piece in (piece for plan in missing for piece in plan.pieces):
+            self._inputs.fetch_again(piece.path, piece.local)
         seconds = sum(plan.seconds for plan in missing)
+        self.audio_made += seconds
         cost = getattr(self.estimator, 'cost', 0.01) + _COST_BESIDE_F0
         workers = self._options.count_workers(seconds * cost, len(missing))
         try:
-            run_shards(missing, self._staging, workers, self._progress)
+            run_shards(missing, self.staging, workers, self._progress)
         except DDSPError as error:
             raise self._explain(error, missing) from error
-        shards = [(plan, finished_shard(self._staging, plan)) for plan in plans]
-        lost = [plan.stem for plan, row in shards if row is None]
+        found = [self._find(plan) for plan in plans]
+        lost = found.count(None)
         if lost:
-            raise DDSPError(
-                f'{len(lost)} shards were not made, such as {lost[0]}. Run the same command again.'
-            )
-        return [(plan, row) for plan, row in shards if row is not None]
+            raise DDSPError(f'{lost} of {len(plans)} shards were not made. Run the same command again.')
+        return [shard for shard in found if shard is not None]
+
+    def _find(self, plan: ShardPlan) -> Shard | None:
+        """The finished shard of a plan: of this preparation, or of an earlier version."""
+        content = finished_shard(self.staging, plan)
+        if content is not None:
+            return Shard(plan, content)
+        version, content = self._earlier.get(plan.fingerprint, ('', None))
+        if content is None or not self._home.has_shard(version, content):
+            return None
+        return Shard(plan, content, f'{version}/{content["name"]}')
 
     def _check_space(self, missing: list[ShardPlan]) -> None:
-        needed, free = self._bytes_needed(missing), shutil.disk_usage(self._staging).free
+        needed, free = self._bytes_needed(missing), shutil.disk_usage(self.staging).free
         if needed > free:
-            raise DDSPError(_no_space(self._staging, needed, free))
+            raise DDSPError(_no_space(self.staging, needed, free))
 
     def _bytes_needed(self, plans: list[ShardPlan]) -> int:
         examples = sum(piece.seconds // self._options.hop_secs + 1 for plan in plans for piece in plan.pieces)
@@ -150,47 +173,20 @@ class _Job:
     def _explain(self, error: DDSPError, missing: list[ShardPlan]) -> DDSPError:
         if 'No space left' not in str(error):
             return error
-        left = [plan for plan in missing if finished_shard(self._staging, plan) is None]
+        left = [plan for plan in missing if finished_shard(self.staging, plan) is None]
         return DDSPError(
-            _no_space(self._staging, self._bytes_needed(left), shutil.disk_usage(self._staging).free)
+            _no_space(self.staging, self._bytes_needed(left), shutil.disk_usage(self.staging).free)
         )
 
 
-def plan_shards(pieces: list[Piece], options: PrepareOptions, estimator: F0Estimator) -> list[ShardPlan]:
-    """Spreads pieces over shards of about equal length; does not depend on the number of workers.
-
-    Args:
-      pieces: What goes into the dataset.
-      options: The options; `num_shards` sets the number for each split.
-      estimator: The f0 estimator.
-
-    Returns:
-      The plans of all splits; every split has one at least.
-    """
-    plans = []
-    for split in options.splits:
-        mine = [piece for piece in pieces if piece.split == split]
-        wanted = round(sum(piece.seconds for piece in mine) / _SECONDS_PER_SHARD)
-        count = options.num_shards or max(1, min(wanted, len(mine), _MAX_SHARDS))
-        bins: list[list[Piece]] = [[] for _ in range(count)]
-        fill = [0.0] * count
-        for piece in sorted(mine, key=lambda piece: (-piece.seconds, piece.sha256)):
-            lightest = fill.index(min(fill))
-            bins[lightest].append(piece)
-            fill[lightest] += piece.seconds
-        for i, content in enumerate(bins):
-            ordered = tuple(sorted(content, key=lambda piece: piece.sha256))
-            weights = getattr(estimator, 'weights_sha256', '')
-            plans.append(ShardPlan(split, i, count, ordered, estimator.name, weights, options.to_json()))
-    return plans
-
-
-def _take_outcomes(usable: list[Source], shards: list[tuple[ShardPlan, dict[str, Any]]]) -> int:
+def _take_outcomes(usable: list[Source], shards: list[Shard]) -> int:
     """Writes what the shards found into the sources; returns how many proved unusable."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for _, shard in shards:
-        for row in shard['rows']:
-            rows.setdefault(row['path'], []).append(row)
+    for shard in shards:
+        for piece, row in shard.rows():
+            if 'message' in row:
+                row = row | {'message': row['message'].replace(PATH_MARK, shown(piece.path))}
+            rows.setdefault(piece.path, []).append(row)
     rejected = 0
     for source in usable:
         mine = rows.get(source.path, [])
@@ -214,24 +210,6 @@ def _check_name(name: str, version: str | None) -> None:
         )
     if version is not None and not re.fullmatch(r'\d+\.\d+\.\d+', version):
         raise ConfigError(f"version is {version!r}; it must be three numbers such as '1.0.0'.")
-
-
-@contextlib.contextmanager
-def _output_folder(home: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes `<root>/<name>` and keeps other preparations out of it."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = open(home / '.lock', 'w')  # noqa: SIM115 (closed below; closing releases the lock)
-    except OSError as error:
-        raise DDSPError(f'{home} cannot be written: {error.strerror}.') from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DDSPError(
-                f'another preparation is running in {home}. Wait for it, or name another dataset.'
-            ) from None
-        yield home
 
 
 def _check_usable(sources: list[Source], options: PrepareOptions) -> None:
@@ -265,26 +243,42 @@ def _fingerprint(sources: list[Source], options: PrepareOptions, estimator: F0Es
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def _target(home: pathlib.Path, version: str | None, fingerprint: str) -> pathlib.Path:
-    """The version directory to publish: one that is there with the same fingerprint, or a new one."""
-    published = published_versions(home)
-    if version is None:
-        if not published:
-            return home / '1.0.0'
-        newest = published[-1]
-        if open_dataset(newest).manifest['fingerprint'] == fingerprint:
-            return newest
-        major, minor, _ = newest.name.split('.')
-        return home / f'{major}.{int(minor) + 1}.0'
-    target = home / version
-    if target in published and open_dataset(target).manifest['fingerprint'] != fingerprint:
-        raise DDSPError(
-            f'{target} is published with other inputs or options. A published version does not change: '
-            'name another version, or none for the next one.'
-        )
-    if target.exists() and target not in published:
+def _choose_version(
+    home: LocalHome | CloudHome, version: str | None, fingerprint: str
+) -> tuple[str, Dataset | None]:
+    """The version to publish, with the dataset where it is there already with the same fingerprint."""
+    published = home.versions()
+    if version is None and not published:
+        version = '1.0.0'
+    elif version is None:
+        newest = home.open(published[-1])
+        if newest.manifest['fingerprint'] == fingerprint:
+            return newest.version, newest
+        major, minor, _ = newest.version.split('.')
+        version = f'{major}.{int(minor) + 1}.0'
+    target = home.address(version)
+    if version in published:
+        there = home.open(version)
+        if there.manifest['fingerprint'] != fingerprint:
+            raise DDSPError(
+                f'{target} is published with other inputs or options. A published version does not change: '
+                'name another version, or none for the next one.'
+            )
+        return version, there
+    if home.occupied(version):
         raise DDSPError(f'{target} exists and is no published dataset. Remove it or name another version.')
-    return target
+    return version, None
+
+
+def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The shards of published versions by fingerprint: version and line of shards.jsonl."""
+    found = {}
+    for version in home.versions():
+        path = home.open(version).path / SHARDS
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            row = json.loads(line)
+            found[row['fingerprint']] = (version, row)
+    return found
 
 
 def _no_space(folder: pathlib.Path, needed: int, free: int) -> str:

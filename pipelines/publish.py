@@ -1,4 +1,4 @@
-"""From finished shards to a published dataset: metadata, manifest, and one rename that makes it visible."""
+"""From finished shards to a published dataset: metadata and manifest, handed to the dataset's home."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 
 from ddsp.dataset import MANIFEST, SCHEMA_VERSION
 from ddsp.version import __version__
+from pipelines.home import SHARDS, CloudHome, LocalHome, link
 from pipelines.options import PrepareOptions
-from pipelines.shards import ShardPlan
+from pipelines.shards import Shard, ShardPlan
 from pipelines.sources import Source
 from pipelines.statistics import Statistics
 
@@ -24,19 +25,21 @@ _PACKAGES = ('numpy', 'scipy', 'soundfile', 'soxr', 'apache-beam', 'swift-f0', '
 
 
 def publish(
-    target: pathlib.Path,
+    home: LocalHome | CloudHome,
+    version: str,
     staging: pathlib.Path,
-    shards: list[tuple[ShardPlan, dict[str, Any]]],
+    shards: list[Shard],
     sources: list[Source],
     options: PrepareOptions,
     fingerprint: str,
 ) -> dict[str, Statistics]:
-    """Writes everything beside the shards and makes the dataset visible by one rename.
+    """Writes everything beside the shards and makes the dataset visible at once.
 
     Args:
-      target: The version directory `<root>/<name>/<version>`, which does not exist yet.
-      staging: Where the shards are.
-      shards: The shards with what their .json says.
+      home: Where the dataset is published.
+      version: The version, which does not exist yet.
+      staging: Where the shards are that no earlier version holds.
+      shards: The shards.
       sources: All inputs with their outcomes.
       options: The options.
       fingerprint: Of the whole preparation.
@@ -44,25 +47,24 @@ def publish(
     Returns:
       The statistics of each split.
     """
-    name, version = target.parent.name, target.name
+    name = home.name
     folder = staging / 'publish'
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     splits: dict[str, Any] = {split: {'examples': 0, 'files': []} for split in options.splits}
     statistics = {split: Statistics() for split in options.splits}
-    for plan, row in shards:
-        file_name = f'{name}-{plan.stem}'
-        _link(staging / plan.stem, folder / file_name)
-        entry = {
-            'name': file_name,
-            'bytes': row['bytes'],
-            'sha256': row['sha256'],
-            'examples': row['examples'],
-        }
-        splits[plan.split]['files'].append(entry)
-        splits[plan.split]['examples'] += row['examples']
-        statistics[plan.split].merge(Statistics.from_json(row['statistics']))
-    estimator = shards[0][0]
+    reused = {}
+    for shard in shards:
+        row = {'name': f'{name}-{shard.plan.stem}'}
+        row |= {key: shard.content[key] for key in ('bytes', 'sha256', 'examples')}
+        if shard.origin:
+            reused[row['name']] = shard.origin
+        else:
+            link(staging / shard.plan.key, folder / row['name'])
+        splits[shard.plan.split]['files'].append(row)
+        splits[shard.plan.split]['examples'] += row['examples']
+        statistics[shard.plan.split].merge(Statistics.from_json(shard.content['statistics']))
+    estimator = shards[0].plan
     contents = {
         'features.json': _dump(_tfds_features(options)),
         'dataset_info.json': _dump(_tfds_info(name, version, splits)),
@@ -73,11 +75,27 @@ def publish(
             for source in sources
             if source.outcome == 'rejected'
         ),
+        SHARDS: _lines(_shard_row(shard, name) for shard in shards),
         'pipeline.json': _dump(_pipeline(options, estimator, fingerprint)),
     }
     for file_name, content in contents.items():
         (folder / file_name).write_text(content, encoding='ascii')
-    manifest = {
+    manifest = _manifest(name, version, options, fingerprint, estimator.estimator)
+    manifest |= {
+        'splits': splits,
+        'files': {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()},
+    }
+    _write_last(folder / MANIFEST, _dump(manifest))
+    home.publish(folder, version, reused)
+    shutil.rmtree(staging, ignore_errors=True)
+    return statistics
+
+
+def _manifest(
+    name: str, version: str, options: PrepareOptions, fingerprint: str, estimator: str
+) -> dict[str, Any]:
+    """MANIFEST.json without its lists of files."""
+    return {
         'schema_version': SCHEMA_VERSION,
         'name': name,
         'version': version,
@@ -89,22 +107,14 @@ def publish(
         'hop_secs': options.hop_secs,
         'centered': options.centered,
         'alignment': options.alignment,
-        'f0_estimator': estimator.estimator,
-        'splits': splits,
-        'files': {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()},
+        'f0_estimator': estimator,
     }
-    _write_last(folder / MANIFEST, _dump(manifest))
-    os.rename(folder, target)
-    shutil.rmtree(staging, ignore_errors=True)
-    return statistics
 
 
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A second name where the file system can, so that an interruption here costs nothing; else a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _shard_row(shard: Shard, name: str) -> dict[str, Any]:
+    """A line of shards.jsonl: what a later version needs to use the shard again."""
+    row = {key: value for key, value in shard.content.items() if key not in ('costs', 'name')}
+    return {'name': f'{name}-{shard.plan.stem}', **row}
 
 
 def _write_last(path: pathlib.Path, content: str) -> None:
@@ -153,17 +163,15 @@ def _statistics(statistics: dict[str, Statistics]) -> dict[str, Any]:
     return {'schema_version': SCHEMA_VERSION, 'splits': splits}
 
 
-def _source_rows(
-    sources: list[Source], shards: list[tuple[ShardPlan, dict[str, Any]]], name: str
-) -> list[dict[str, Any]]:
+def _source_rows(sources: list[Source], shards: list[Shard], name: str) -> list[dict[str, Any]]:
     """The lines of sources.jsonl."""
     parts: dict[str, list[dict[str, Any]]] = {}
-    for plan, shard in shards:
+    for shard in shards:
         first = 0
-        for row in shard['rows']:
-            where = {'file': f'{name}-{plan.stem}', 'first': first, 'examples': row['examples']}
-            part = {'split': plan.split, 'seconds': row['seconds'], 'records': where}
-            parts.setdefault(row['path'], []).append(part)
+        for piece, row in shard.rows():
+            where = {'file': f'{name}-{shard.plan.stem}', 'first': first, 'examples': row['examples']}
+            part = {'split': piece.split, 'seconds': row['seconds'], 'records': where}
+            parts.setdefault(piece.path, []).append(part)
             first += row['examples']
     return [_source_row(source, parts.get(source.path, [])) for source in sources]
 

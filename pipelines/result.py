@@ -8,8 +8,9 @@ import pathlib
 from collections import Counter
 from typing import Any
 
+from ddsp import gcs
 from ddsp.dataset import Dataset
-from pipelines.shards import ShardPlan
+from pipelines.shards import Shard
 from pipelines.sources import Source
 from pipelines.statistics import Statistics
 
@@ -19,7 +20,7 @@ class PrepareResult:
     """What a preparation did.
 
     Attributes:
-      path: The version directory.
+      path: The version directory; a `gs://` address where it is in a bucket.
       examples: Number of examples of each split.
       audio_seconds: Length of the recordings of each split.
       accepted: Number of recordings that are used.
@@ -30,12 +31,13 @@ class PrepareResult:
       estimator: The f0 estimator.
       shards_made: Shards that this call made.
       shards_reused: Shards that were there.
+      audio_made: Seconds of audio in the shards that this call made.
       wall_seconds: Time that the call took.
       costs: CPU seconds of each stage, for all shards.
       statistics: statistics.json's content by split.
     """
 
-    path: pathlib.Path
+    path: pathlib.Path | str
     examples: dict[str, int]
     audio_seconds: dict[str, float]
     accepted: int
@@ -46,6 +48,7 @@ class PrepareResult:
     estimator: str
     shards_made: int
     shards_reused: int
+    audio_made: float
     wall_seconds: float
     costs: dict[str, float]
     statistics: dict[str, Any]
@@ -73,24 +76,30 @@ class PrepareResult:
         rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
         rows += [('warnings', str(len(self.warnings)))] if self.warnings else []
         rows.append(('f0 estimator', self.estimator))
-        rows.append(('shards', f'{self.shards_made} made, {self.shards_reused} reused'))
+        rows.append(
+            (
+                'shards',
+                f'{self.shards_made} made ({self.audio_made:.0f} s of audio), {self.shards_reused} reused',
+            )
+        )
         rows.append(('time', f'{self.wall_seconds:.1f} s'))
         return rows
 
 
 def describe_made(
-    target: pathlib.Path,
+    target: pathlib.Path | str,
     sources: list[Source],
-    shards: list[tuple[ShardPlan, dict[str, Any]]],
+    shards: list[Shard],
     statistics: dict[str, Statistics],
     made: int,
     reused: int,
+    audio_made: float,
     wall: float,
 ) -> PrepareResult:
     """The result of making a dataset."""
     costs: Counter[str] = Counter()
-    for _, row in shards:
-        costs.update(row['costs'])
+    for shard in shards:
+        costs.update(shard.content.get('costs', {}))
     counts = Counter(source.outcome for source in sources)
     return PrepareResult(
         path=target,
@@ -101,9 +110,10 @@ def describe_made(
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
         warnings=tuple((source.path, note) for source in sources for note in source.warnings),
-        estimator=shards[0][0].estimator,
+        estimator=shards[0].plan.estimator,
         shards_made=made,
         shards_reused=reused,
+        audio_made=audio_made,
         wall_seconds=wall,
         costs={stage: round(seconds, 3) for stage, seconds in costs.items()},
         statistics={split: part.summary() for split, part in statistics.items()},
@@ -116,7 +126,7 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
     counts = Counter(row['outcome'] for row in rows)
     statistics = {split: dataset.statistics(split) for split in dataset.splits}
     return PrepareResult(
-        path=dataset.path,
+        path=dataset.address if gcs.is_gcs(dataset.address) else dataset.path,
         examples=dict(dataset.splits),
         audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
         accepted=counts['accepted'],
@@ -127,6 +137,7 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         estimator=dataset.manifest['f0_estimator'],
         shards_made=0,
         shards_reused=sum(len(split['files']) for split in dataset.manifest['splits'].values()),
+        audio_made=0.0,
         wall_seconds=wall,
         costs={},
         statistics=statistics,

@@ -32,7 +32,7 @@ def build(pipeline: beam.Pipeline, plans: list[ShardPlan], folder: pathlib.Path)
       folder: Where they go; every worker sees it.
 
     Returns:
-      The stems of the shards.
+      The keys of the shards.
     """
     return (
         pipeline
@@ -61,7 +61,7 @@ def run_shards(
         return
     (folder / CANCEL_FILE).unlink(missing_ok=True)
     for plan in plans:
-        (folder / f'{plan.stem}.progress').unlink(missing_ok=True)
+        (folder / f'{plan.key}.progress').unlink(missing_ok=True)
     failure: list[BaseException] = []
     thread = threading.Thread(target=_run, args=(plans, folder, workers, failure), daemon=True)
     with _quiet_beam(), _one_thread_each(workers):
@@ -106,7 +106,7 @@ def _follow(
 
 def _seconds_done(folder: pathlib.Path, plan: ShardPlan) -> float:
     try:
-        return float((folder / f'{plan.stem}.progress').read_text() or 0)
+        return float((folder / f'{plan.key}.progress').read_text() or 0)
     except (OSError, ValueError):
         return 0.0
 

@@ -1,12 +1,14 @@
 """One call makes one whole shard: decode, analyse, cut, write. What runs in the workers of a pipeline.
 
-A shard is written under a temporary name and renamed; its .json beside it, written last, holds what the
-manifest and the statistics need. A shard whose .json has the wanted fingerprint is not made again.
+A shard is named after its fingerprint, written under a temporary name and renamed; its .json beside it,
+written last, holds what the manifest and the statistics need. A shard that is there, or in an earlier version
+of the dataset, is not made again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ddsp.audio import AudioError, probe, read_blocks
+from ddsp.decoding import shown
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
 from ddsp.version import __version__
@@ -28,8 +31,9 @@ from pipelines.records import RecordWriter
 from pipelines.sources import Piece
 from pipelines.statistics import Statistics
 
-FEATURES_VERSION = 1  # raise it when the same input would give other records
+FEATURES_VERSION = 2  # raise it when the same input would give other records
 CANCEL_FILE = 'cancel'
+PATH_MARK = '{path}'  # stands for the recording in messages, which outlive its name
 FAILURE_MARK = 'ddsp-prepare-failed:'  # in front of a message that the driver shows as it is
 _MIN_SECS = 0.064  # one analysis window
 _SILENT_DB = -70.0
@@ -77,16 +81,25 @@ class ShardPlan:
         """Length of its recordings."""
         return sum(piece.seconds for piece in self.pieces)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of all that decides its bytes."""
+        """A hash of all that decides its bytes: not of names, nor of the other shards."""
+        options = PrepareOptions.from_json(self.options).record()
+        for name in ('f0', 'splits', 'num_shards'):  # what they mean for this shard is in the rest
+            del options[name]
         recipe = {
             'version': [FEATURES_VERSION, __version__.split('.')[0]],
-            'pieces': [dataclasses.asdict(piece) for piece in self.pieces],
+            'split': self.split,
+            'pieces': [[piece.sha256, piece.start_s, piece.end_s] for piece in self.pieces],
             'estimator': [self.estimator, self.estimator_sha256],
-            'options': PrepareOptions.from_json(self.options).record(),
+            'options': options,
         }
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Its name while it is not published."""
+        return f'{self.split}-{self.fingerprint[:32]}'
 
     def to_json(self) -> str:
         """As an element of the pipeline: a short string, with names that are not UTF-8 escaped."""
@@ -100,11 +113,30 @@ class ShardPlan:
         return cls(**content)
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished shard.
+
+    Attributes:
+      plan: What it holds.
+      content: What its .json says.
+      origin: `VERSION/NAME` where it is one of a published version; `''`: it is in the staging folder.
+    """
+
+    plan: ShardPlan
+    content: dict[str, Any]
+    origin: str = ''
+
+    def rows(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """Each piece with what became of it."""
+        return zip(self.plan.pieces, self.content['rows'], strict=True)
+
+
 def finished_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any] | None:
     """What the .json of a shard says, or None where the shard must be made."""
     try:
-        row = json.loads((folder / f'{plan.stem}.json').read_text())
-        size = (folder / plan.stem).stat().st_size
+        row = json.loads((folder / f'{plan.key}.json').read_text())
+        size = (folder / plan.key).stat().st_size
     except (OSError, ValueError):
         return None
     return row if row['fingerprint'] == plan.fingerprint and row['bytes'] == size else None
@@ -121,14 +153,14 @@ class MakeShard(beam.DoFn):
         self._folder = folder
 
     def process(self, element: str) -> Iterator[str]:
-        """Takes a `ShardPlan` as JSON and yields the stem of the shard."""
+        """Takes a `ShardPlan` as JSON and yields the key of the shard."""
         plan, folder = ShardPlan.from_json(element), pathlib.Path(self._folder)
         if finished_shard(folder, plan) is None:
             try:
                 make_shard(folder, plan)
             except DDSPError as error:
                 raise RuntimeError(f'{FAILURE_MARK}{json.dumps(str(error))}') from error
-        yield plan.stem
+        yield plan.key
 
 
 def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
@@ -145,7 +177,7 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
       ShardError: The shard cannot be written (no space, no permission).
       Cancelled: The run was interrupted.
     """
-    target = folder / plan.stem
+    target = folder / plan.key
     temporary = target.with_name(target.name + '.part')
     try:
         writer = RecordWriter(temporary)
@@ -208,7 +240,7 @@ class _Recording:
 
     def examples(self) -> Iterator[dict[str, np.ndarray]]:
         """The examples of the piece; statistics are taken on the way."""
-        info = probe(self._piece.path)
+        info = probe(self._piece.file)
         analyser = Analyser(self._options, self._estimator, info.sample_rate)
         pieces = self._counted(analyser.run(self._blocks(info.sample_rate)))
         yield from cut_examples(pieces, self._options)
@@ -219,7 +251,7 @@ class _Recording:
         start = round(self._piece.start_s * rate)
         end = None if self._piece.end_s is None else round(self._piece.end_s * rate)
         at, started = 0, time.thread_time()
-        for block in read_blocks(self._piece.path, channel=self._options.channel, warnings=self._warnings):
+        for block in read_blocks(self._piece.file, channel=self._options.channel, warnings=self._warnings):
             self.costs['decode'] += time.thread_time() - started
             inside = block[max(0, start - at) : None if end is None else max(0, end - at)]
             at += len(block)
@@ -242,7 +274,7 @@ class _Recording:
         Raises:
           AudioError: The piece is too short, silent or without pitch.
         """
-        name, stats = self._piece.path, self.statistics
+        name, stats = PATH_MARK, self.statistics
         stats.examples, stats.audio_seconds = examples, self._seconds
         if self._seconds < _MIN_SECS:
             raise AudioError(
@@ -270,10 +302,10 @@ class _Recording:
 
     def row(self, examples: int) -> dict[str, Any]:
         """What became of the piece."""
-        row = {'path': self._piece.path, 'seconds': round(self._seconds, 6), 'examples': examples}
-        row['warnings'] = self._warnings
+        row = {'seconds': round(self._seconds, 6), 'examples': examples, 'warnings': self._warnings}
         if self._error is not None:
-            row |= {'reason': self._error.reason, 'message': str(self._error)}
+            message = str(self._error).replace(shown(self._piece.file), PATH_MARK)
+            row |= {'reason': self._error.reason, 'message': message}
         return row
 
 
@@ -281,7 +313,7 @@ class _Progress:
     """Tells the driver how far a shard is, by a small file, and hears from it whether to stop."""
 
     def __init__(self, folder: pathlib.Path, plan: ShardPlan) -> None:
-        self._file, self._cancel = folder / f'{plan.stem}.progress', folder / CANCEL_FILE
+        self._file, self._cancel = folder / f'{plan.key}.progress', folder / CANCEL_FILE
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:

@@ -7,12 +7,16 @@ import dataclasses
 import glob
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
+from ddsp import gcs
 from ddsp.audio import AudioError, AudioInfo, probe
 from ddsp.dataset import file_sha256
+from ddsp.decoding import shown
 from ddsp.errors import DDSPError
+from pipelines.inputs import Inputs
 
 # Looked for in folders; a file that is named by itself is opened whatever its name.
 AUDIO_SUFFIXES = frozenset({
@@ -29,13 +33,17 @@ class Source:
     """One input and what became of it.
 
     Attributes:
-      path: Absolute path.
+      path: Absolute path, or address.
       outcome: `'accepted'`, `'rejected'`, `'skipped'` or `'duplicate'`; `''` while it is open.
       reason: One word for a machine where it was not accepted.
       message: What a person should know about it.
       sha256: Of the file's bytes.
       info: What the header says.
       warnings: What is odd about it, though it is used.
+      stamp: Changes with its content; `''` where that is not known without reading it.
+      local: The file that holds it, where that is not `path`.
+      offset: Where it begins in that file, for a record of a TFRecord file; -1: the file is the recording.
+      split: The split that it belongs to; `''`: a hash of its content decides.
     """
 
     path: str
@@ -45,6 +53,10 @@ class Source:
     sha256: str = ''
     info: AudioInfo | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
+    stamp: str = ''
+    local: str = ''
+    offset: int = -1
+    split: str = ''
 
     def reject(self, reason: str, message: str) -> None:
         """Marks it as unusable."""
@@ -53,6 +65,8 @@ class Source:
 
 def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Source]:
     """Lists the inputs: files, folders (with all that is in them) and patterns with `*`, `?` or `[...]`.
+
+    Any of them may be on gs://; `tfds:...` and `synthetic:...` are datasets (see docs/datasets.md).
 
     Args:
       sources: One of these or several.
@@ -77,6 +91,9 @@ def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[st
 
 
 def _expand(item: str) -> Iterator[Source]:
+    if gcs.is_gcs(item):
+        yield from _expand_remote(item)
+        return
     path = os.path.abspath(os.path.expanduser(item))
     if os.path.isdir(path):
         yield from _nonempty(item, list(_walk(path, set())))
@@ -90,6 +107,45 @@ def _expand(item: str) -> Iterator[Source]:
             yield from _walk(match, set()) if os.path.isdir(match) else [_judge_name(match)]
     else:
         raise DDSPError(f'{item}: no such file or folder.')
+
+
+def _expand_remote(item: str) -> Iterator[Source]:
+    """Objects: one, those below a folder, or those that match a pattern."""
+    fixed = item[: re.search(r'[*?\[]|$', item).start()]  # type: ignore[union-attr]
+    found = gcs.stat(item) if fixed == item else None
+    if found:
+        yield _remote_source(found)
+    elif fixed == item:
+        item = item.rstrip('/')
+        objects = [each for each in gcs.list_objects(item) if not each.address.endswith('/')]
+        if not objects:
+            raise DDSPError(f'{item}: no such object or folder.')
+        yield from _nonempty(item, [_judge_remote(each, item) for each in objects])
+    else:
+        folder, _, rest = fixed.rpartition('/')
+        matches = re.compile(_translate(item))
+        objects = [each for each in gcs.list_objects(folder, rest) if matches.fullmatch(each.address)]
+        if not objects:
+            raise DDSPError(f'the pattern {item!r} matches no object.')
+        yield from (_judge_remote(each, folder) for each in objects)
+
+
+def _translate(pattern: str) -> str:
+    """A pattern as a regular expression: `*` stays within a folder, `**` does not."""
+    parts = re.split(r'(\*\*/?|\*|\?|\[!?[^]]+\])', pattern)
+    known = {'**/': '(?:.*/)?', '**': '.*', '*': '[^/]*', '?': '[^/]'}
+    for i in range(1, len(parts), 2):
+        parts[i] = known.get(parts[i]) or parts[i].replace('[!', '[^')
+    return ''.join(part if i % 2 else re.escape(part) for i, part in enumerate(parts))
+
+
+def _remote_source(found: gcs.Object) -> Source:
+    return Source(found.address, stamp=str(found.generation))
+
+
+def _judge_remote(found: gcs.Object, folder: str) -> Source:
+    source = _judge_name(found.address.removeprefix(folder).lstrip('/'), hidden_folders=True)
+    return dataclasses.replace(source, path=found.address, stamp=str(found.generation))
 
 
 def _nonempty(item: str, rows: list[Source]) -> list[Source]:
@@ -119,10 +175,10 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
             yield _judge_name(path)
 
 
-def _judge_name(path: str) -> Source:
+def _judge_name(path: str, hidden_folders: bool = False) -> Source:
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
-    if name.startswith('.'):
+    if name.startswith('.') or (hidden_folders and '/.' in path):
         return Source(path, 'skipped', 'hidden', 'a hidden file')
     if suffix and suffix not in AUDIO_SUFFIXES:
         return Source(path, 'skipped', 'not_audio', _SKIP_NAMED_OTHERWISE)
@@ -135,19 +191,26 @@ def _judge_name(path: str) -> Source:
     return Source(path)
 
 
-def survey(sources: list[Source], report: Callable[[int, int], None] | None = None, threads: int = 8) -> None:
+def survey(
+    sources: list[Source],
+    inputs: Inputs,
+    report: Callable[[int, int], None] | None = None,
+    threads: int = 8,
+) -> None:
     """Looks into each open source: its header and its sha256; rejects what is no audio, finds duplicates.
 
     Args:
       sources: The rows of `find_sources`; they are filled in.
+      inputs: Where copies of remote ones go, and what is known from the last time.
       report: Called with (done, all).
       threads: Files that are read at once.
     """
     rows = [source for source in sources if not source.outcome]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(_look_into, rows), 1):
+        for done, _ in enumerate(pool.map(lambda source: _look_into(source, inputs), rows), 1):
             if report:
                 report(done, len(rows))
+    inputs.save(rows)
     first: dict[str, Source] = {}
     for source in rows:
         if not source.outcome and first.setdefault(source.sha256, source) is not source:
@@ -156,12 +219,19 @@ def survey(sources: list[Source], report: Callable[[int, int], None] | None = No
             source.message = f'the same bytes as {original}, which is used'
 
 
-def _look_into(source: Source) -> None:
+def _look_into(source: Source, inputs: Inputs) -> None:
+    if source.sha256 or inputs.recall(source):
+        return
+    file = source.path
     try:
-        source.info = probe(source.path)
-        source.sha256 = file_sha256(source.path)
+        file = inputs.fetch(source)
+        info = probe(file)
+        source.sha256 = file_sha256(file)
+        source.info = dataclasses.replace(info, path=source.path)
     except AudioError as error:
-        source.reject(error.reason, str(error))
+        source.reject(error.reason, str(error).replace(shown(file), shown(source.path)))
+    except gcs.GcsError as error:
+        source.reject('unreadable', str(error))
     except OSError as error:
         source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
 
@@ -171,12 +241,14 @@ class Piece:
     """A part of a recording that goes into one split.
 
     Attributes:
-      path: The file.
+      path: The recording.
       sha256: Of its bytes.
       split: Where it goes.
       start_s: Where it begins, in seconds.
       end_s: Where it ends; None for the end of the recording.
       seconds: Its length as the header has it; 0 where that does not say.
+      local: As in `Source`.
+      offset: As in `Source`.
     """
 
     path: str
@@ -185,6 +257,13 @@ class Piece:
     start_s: float = 0.0
     end_s: float | None = None
     seconds: float = 0.0
+    local: str = ''
+    offset: int = -1
+
+    @property
+    def file(self) -> str:
+        """The file to read."""
+        return self.local or self.path
 
 
 def split_sources(
@@ -205,6 +284,8 @@ def split_sources(
     Returns:
       One piece for each recording, or one for each recording and split.
     """
+    if sources and all(source.split for source in sources):
+        return [_whole(source, source.split) for source in sources]
     least = min(splits.values())
     long = all(_seconds(source) * least >= example_secs for source in sources)
     if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
@@ -220,10 +301,12 @@ def split_sources(
             there = [source for source in sources if chosen[source.sha256] == largest]
             taken = min(there, key=lambda source: (abs(_seconds(source) - share * total), source.sha256))
             chosen[taken.sha256] = split
-    return [
-        Piece(source.path, source.sha256, chosen[source.sha256], seconds=_seconds(source))
-        for source in sources
-    ]
+    return [_whole(source, chosen[source.sha256]) for source in sources]
+
+
+def _whole(source: Source, split: str) -> Piece:
+    where = {'local': source.local, 'offset': source.offset}
+    return Piece(source.path, source.sha256, split, seconds=_seconds(source), **where)  # type: ignore[arg-type]
 
 
 def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:
@@ -233,7 +316,10 @@ def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> l
         share += part
         last = i == len(splits) - 1
         end = seconds if last else round(share * seconds / grid_s) * grid_s
-        pieces.append(Piece(source.path, source.sha256, name, start, None if last else end, end - start))
+        piece = _whole(source, name)
+        pieces.append(
+            dataclasses.replace(piece, start_s=start, end_s=None if last else end, seconds=end - start)
+        )
         start = end
     return pieces
 

@@ -64,11 +64,11 @@ def test_the_directory_has_what_the_contract_names(prepared):
     names = {path.name for path in dataset.path.iterdir()}
     assert names == {
         'MANIFEST.json', 'features.json', 'dataset_info.json', 'statistics.json', 'sources.jsonl',
-        'rejected.jsonl', 'pipeline.json', 'notes-train.tfrecord-00000-of-00002',
+        'rejected.jsonl', 'shards.jsonl', 'pipeline.json', 'notes-train.tfrecord-00000-of-00002',
         'notes-train.tfrecord-00001-of-00002', 'notes-test.tfrecord-00000-of-00002',
         'notes-test.tfrecord-00001-of-00002',
     }  # fmt: skip
-    assert [path.name for path in dataset.path.parent.iterdir() if path.name != '.lock'] == ['1.0.0']
+    assert {path.name for path in dataset.path.parent.iterdir()} == {'1.0.0', '.lock', '.survey.json'}
     rows = lines(dataset.path / 'sources.jsonl')
     assert [row['outcome'] for row in rows] == ['accepted'] * 6
     assert {row['split'] for row in rows} == {'train', 'test'}

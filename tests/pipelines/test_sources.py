@@ -6,6 +6,7 @@ import pytest
 
 from ddsp.audio import AudioInfo, write_wav
 from ddsp.errors import DDSPError
+from pipelines.inputs import Inputs
 from pipelines.sources import Source, find_sources, split_sources, survey
 
 
@@ -75,7 +76,7 @@ def test_a_survey_fills_in_what_there_is_to_know(tmp_path):
     (tmp_path / 'c.wav').write_text('no audio')
     rows = find_sources(tmp_path)
     calls = []
-    survey(rows, lambda *call: calls.append(call))
+    survey(rows, Inputs(tmp_path), lambda *call: calls.append(call))
     assert [row.outcome for row in rows] == ['', 'duplicate', 'rejected']
     assert rows[0].info.duration_s == 1.0
     assert rows[0].sha256 == rows[1].sha256
