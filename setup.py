@@ -17,6 +17,7 @@ REQUIRED = [
     'gin-config>=0.5,<1',
     'soundfile>=0.12,<1',
     'soxr>=0.5,<2',
+    'threadpoolctl>=3,<4',
     'typer>=0.15,<1',
     'rich>=13,<16',
 ]
@@ -41,6 +42,7 @@ EXTRAS = {
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],
     'dev': [
+        'gcp-storage-emulator>=2026.7',
         'pytest>=8,<10',
         'pytest-xdist>=3.5,<4',
         'hypothesis>=6.100,<7',

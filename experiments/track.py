@@ -265,7 +265,7 @@ def _dataset_row(dataset: Dataset) -> Row:
         'statistics': {split: _scalars(dataset.statistics(split)) for split in dataset.splits},
     }
     name = f'{dataset.name}/{dataset.version}'
-    return {'name': name, 'digest': dataset.digest, 'path': str(dataset.path), 'profile': profile}
+    return {'name': name, 'digest': dataset.digest, 'path': dataset.address, 'profile': profile}
 
 
 def _scalars(statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _remote_source(found: gcs.Object) -> Source:
 
 
 def _judge_remote(found: gcs.Object, folder: str) -> Source:
-    source = _judge_name(found.address.removeprefix(folder).lstrip('/'), hidden_folders=True)
+    source = _judge_name('/' + found.address.removeprefix(folder).lstrip('/'), hidden_folders=True)
     return dataclasses.replace(source, path=found.address, stamp=str(found.generation))
 
 

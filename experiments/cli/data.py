@@ -49,12 +49,18 @@ def doctor(as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] 
 )
 def prepare(
     sources: Annotated[
-        list[str], typer.Argument(metavar='SOURCE...', help='Files, folders or patterns of audio.')
+        list[str],
+        typer.Argument(
+            metavar='SOURCE...',
+            help='Files, folders or patterns of audio, here or on gs://; tfds:NAME; synthetic:SECONDS.',
+        ),
     ],
     root: Annotated[
-        pathlib.Path,
-        typer.Option('--output', help='Folder of all datasets; this one is OUTPUT/NAME/VERSION.'),
-    ] = pathlib.Path('data'),
+        str,
+        typer.Option(
+            '--output', '--root', help='Folder of all datasets, here or on gs://: OUTPUT/NAME/VERSION.'
+        ),
+    ] = 'data',
     name: Annotated[
         str, typer.Option('--name', help='Name of the dataset; that of the source by default.')
     ] = '',
@@ -87,11 +93,18 @@ def prepare(
         typer.Option('--workers', min=1, help='Processes; what cores and memory allow by default.'),
     ] = None,
     max_rejected: Annotated[
-        float, typer.Option('--max-rejected', min=0, max=1, help='Share of inputs that may be unusable.')
-    ] = 1.0,
+        str, typer.Option('--max-rejected', help='Share of inputs that may be unusable, such as 5%.')
+    ] = '100%',
     centered: Annotated[
         bool, typer.Option('--centered/--no-centered', help='One frame more, at the end of the example.')
     ] = False,
+    alignment: Annotated[
+        str,
+        typer.Option(
+            '--alignment',
+            help="What frame i describes: 'center': around i / rate; 'start': from there (ddsp 3.7).",
+        ),
+    ] = 'center',
     pad_tail: Annotated[
         bool,
         typer.Option('--pad-tail/--drop-tail', help='Pad and mask the end of a recording, or leave it out.'),
@@ -108,7 +121,7 @@ def prepare(
     options = PrepareOptions(
         sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs, f0=f0,
         viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
-        max_rejected=max_rejected, centered=centered, pad_tail=pad_tail,
+        max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
         channel=int(channel) if channel.isdigit() else channel,
     )  # fmt: skip
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
@@ -183,8 +196,23 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 
 def _name_of(source: str) -> str:
     """A dataset's name from where its recordings are."""
-    stem = re.sub(r'\W+', '_', pathlib.Path(source).resolve().stem).strip('_').lower()
+    address = '://' in source or source.startswith(('tfds:', 'synthetic:'))
+    path = pathlib.PurePosixPath(source.split(':', 1)[1]) if address else pathlib.Path(source).resolve()
+    stem = re.sub(r'\W+', '_', path.stem).strip('_').lower()
     return stem if stem[:1].isalpha() else f'data_{stem}'.strip('_')
+
+
+def _parse_share(text: str) -> float:
+    """'5%' or '0.05' as a number from 0 to 1."""
+    try:
+        share = float(text.removesuffix('%')) / (100 if text.endswith('%') else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(
+            f'{text!r}: expected a share such as 5% or 0.05', param_hint='--max-rejected'
+        )
+    return share
 
 
 def _parse_splits(text: str) -> dict[str, float]:

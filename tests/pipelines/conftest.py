@@ -1,5 +1,11 @@
 """Recordings for the pipeline's tests."""
 
+import importlib.util
+import logging
+import pathlib
+import socket
+import threading
+
 import numpy as np
 import pytest
 
@@ -22,3 +28,45 @@ def folder(tmp_path_factory):
     for i, hz in enumerate([196, 233, 277, 330, 392, 466]):
         write_wav(path / f'note_{i}.wav', melody(6, hz), 16000)
     return path
+
+
+def _connect(monkeypatch, tmp_path, url):
+    monkeypatch.setenv('STORAGE_EMULATOR_HOST', url)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def bucket_server(monkeypatch, tmp_path):
+    """Google Cloud Storage on loopback with preconditions: our own, see gcs_server.py."""
+    spec = importlib.util.spec_from_file_location(
+        'gcs_server', pathlib.Path(__file__).with_name('gcs_server.py')
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _connect(monkeypatch, tmp_path, server.url)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def emulator(monkeypatch, tmp_path):
+    """The emulator of the package index, in this process: one bucket, no preconditions."""
+    create_server = pytest.importorskip('gcp_storage_emulator.server').create_server
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    logging.getLogger('gcp_storage_emulator').setLevel(logging.CRITICAL)
+    server = create_server('127.0.0.1', port, in_memory=True, default_bucket='bucket')
+    server.start()
+    _connect(monkeypatch, tmp_path, f'http://127.0.0.1:{port}')
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=['emulator', 'bucket_server'])
+def cloud(request):
+    """Either of them."""
+    return request.getfixturevalue(request.param)
