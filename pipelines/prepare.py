@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import pathlib
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,7 +27,7 @@ from pipelines.inputs import Inputs
 from pipelines.options import PrepareOptions
 from pipelines.plan import plan_shards
 from pipelines.publish import publish
-from pipelines.result import PrepareResult, describe_made, describe_published
+from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
 from pipelines.runner import run_shards
 from pipelines.shards import FEATURES_VERSION, PATH_MARK, Shard, ShardPlan, finished_shard
 from pipelines.sources import Source, find_sources, split_sources, survey
@@ -88,11 +90,13 @@ def prepare_dataset(
         job = _Job(home, version, options, estimator, inputs, progress)
         shards = job.run(found)
         _tell(progress, 1, 1, 'publishing')
-        statistics = publish(home, version, job.staging, shards, found, options, fingerprint)
+        metrics = count_inputs(found) | dict(job.metrics)
+        statistics = publish(home, version, job.staging, shards, found, options, fingerprint, metrics)
         inputs.clear()
     target = home.address(version)
     wall = time.monotonic() - started
-    return describe_made(target, found, shards, statistics, job.made, job.reused, job.audio_made, wall)
+    made = describe_made(target, found, shards, statistics, job.made, job.reused, job.audio_made, wall)
+    return dataclasses.replace(made, metrics=metrics)
 
 
 class _Job:
@@ -112,6 +116,7 @@ class _Job:
         self.estimator = estimator
         self.made = self.reused = 0
         self.audio_made = 0.0
+        self.metrics: Counter[str] = Counter()
         self._earlier = _earlier_shards(home)
 
     def run(self, sources: list[Source]) -> list[Shard]:
@@ -142,7 +147,7 @@ class _Job:
         cost = getattr(self.estimator, 'cost', 0.01) + _COST_BESIDE_F0
         workers = self._options.count_workers(seconds * cost, len(missing))
         try:
-            run_shards(missing, self.staging, workers, self._progress)
+            self.metrics.update(run_shards(missing, self.staging, workers, self._progress))
         except DDSPError as error:
             raise self._explain(error, missing) from error
         found = [self._find(plan) for plan in plans]

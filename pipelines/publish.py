@@ -11,11 +11,13 @@ import pathlib
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 from ddsp.dataset import MANIFEST, SCHEMA_VERSION
 from ddsp.version import __version__
 from pipelines.home import SHARDS, CloudHome, LocalHome, link
+from pipelines.metrics import METRICS
 from pipelines.options import PrepareOptions
 from pipelines.shards import Shard, ShardPlan
 from pipelines.sources import Source
@@ -32,6 +34,7 @@ def publish(
     sources: list[Source],
     options: PrepareOptions,
     fingerprint: str,
+    metrics: Mapping[str, float],
 ) -> dict[str, Statistics]:
     """Writes everything beside the shards and makes the dataset visible at once.
 
@@ -43,6 +46,8 @@ def publish(
       sources: All inputs with their outcomes.
       options: The options.
       fingerprint: Of the whole preparation.
+      metrics: What the preparation cost. It goes into metrics.json, which the manifest does not list: the
+        same dataset made again takes other times.
 
     Returns:
       The statistics of each split.
@@ -86,6 +91,7 @@ def publish(
         'files': {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()},
     }
     _write_last(folder / MANIFEST, _dump(manifest))
+    (folder / METRICS).write_text(_dump(dict(metrics)), encoding='ascii')
     home.publish(folder, version, reused)
     shutil.rmtree(staging, ignore_errors=True)
     return statistics

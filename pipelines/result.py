@@ -10,6 +10,7 @@ from typing import Any
 
 from ddsp import gcs
 from ddsp.dataset import Dataset
+from pipelines.metrics import METRICS
 from pipelines.shards import Shard
 from pipelines.sources import Source
 from pipelines.statistics import Statistics
@@ -35,6 +36,9 @@ class PrepareResult:
       wall_seconds: Time that the call took.
       costs: CPU seconds of each stage, for all shards.
       statistics: statistics.json's content by split.
+      metrics: metrics.json's content: `files/OUTCOME`, `rejected/REASON`, `made/...` (what this call made:
+        shards, recordings, examples, bytes, seconds of audio, seconds of all workers together) and
+        `cpu_seconds/STAGE`.
     """
 
     path: pathlib.Path | str
@@ -52,6 +56,7 @@ class PrepareResult:
     wall_seconds: float
     costs: dict[str, float]
     statistics: dict[str, Any]
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def summary_rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of a table."""
@@ -82,8 +87,19 @@ class PrepareResult:
                 f'{self.shards_made} made ({self.audio_made:.0f} s of audio), {self.shards_reused} reused',
             )
         )
+        cpu = sum(self.costs.values())
+        if cpu and self.shards_made:
+            stages = ', '.join(f'{stage} {seconds:.1f}' for stage, seconds in self.costs.items())
+            rows.append(('CPU seconds', f'{cpu:.1f} ({stages})'))
         rows.append(('time', f'{self.wall_seconds:.1f} s'))
         return rows
+
+
+def count_inputs(sources: list[Source]) -> dict[str, float]:
+    """How many inputs came to what end: `files/OUTCOME` and `rejected/REASON`."""
+    counts = Counter(f'files/{source.outcome}' for source in sources)
+    counts.update(f'rejected/{source.reason}' for source in sources if source.outcome == 'rejected')
+    return {name: counts[name] for name in sorted(counts)}
 
 
 def describe_made(
@@ -141,4 +157,10 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         wall_seconds=wall,
         costs={},
         statistics=statistics,
+        metrics=_read_metrics(dataset),
     )
+
+
+def _read_metrics(dataset: Dataset) -> dict[str, float]:
+    path = dataset.path / METRICS
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from ddsp.errors import DDSPError
 from pipelines._beam import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
+from pipelines.metrics import read_metrics
 from pipelines.shards import CANCEL_FILE, FAILURE_MARK, MakeShard, ShardPlan
 
 Progress = Callable[[float, float, str], None]
@@ -44,7 +45,7 @@ def build(pipeline: beam.Pipeline, plans: list[ShardPlan], folder: pathlib.Path)
 
 def run_shards(
     plans: list[ShardPlan], folder: pathlib.Path, workers: int, progress: Progress | None = None
-) -> None:
+) -> dict[str, float]:
     """Makes shards on this machine.
 
     Args:
@@ -53,17 +54,21 @@ def run_shards(
       workers: Number of processes; 1 works in this one.
       progress: Called with (seconds of audio done, in all, text).
 
+    Returns:
+      What the workers counted: see `pipelines.metrics.read_metrics`.
+
     Raises:
       DDSPError: What went wrong in a worker.
       KeyboardInterrupt: After Ctrl-C, when the workers have stopped.
     """
     if not plans:
-        return
+        return {}
     (folder / CANCEL_FILE).unlink(missing_ok=True)
     for plan in plans:
         (folder / f'{plan.key}.progress').unlink(missing_ok=True)
     failure: list[BaseException] = []
-    thread = threading.Thread(target=_run, args=(plans, folder, workers, failure), daemon=True)
+    metrics: dict[str, float] = {}
+    thread = threading.Thread(target=_run, args=(plans, folder, workers, failure, metrics), daemon=True)
     with _quiet_beam(), _one_thread_each(workers):
         thread.start()
         try:
@@ -74,14 +79,22 @@ def run_shards(
             raise
     if failure:
         raise _readable(failure[0]) from failure[0]
+    return metrics
 
 
-def _run(plans: list[ShardPlan], folder: pathlib.Path, workers: int, failure: list[BaseException]) -> None:
+def _run(
+    plans: list[ShardPlan],
+    folder: pathlib.Path,
+    workers: int,
+    failure: list[BaseException],
+    metrics: dict[str, float],
+) -> None:
     try:
         options = PipelineOptions(flags=[], direct_num_workers=workers, direct_running_mode='in_memory')
         runner = FnApiRunner(default_environment=_processes(folder) if workers > 1 else None)
         with beam.Pipeline(runner=runner, options=options) as pipeline:
             build(pipeline, plans, folder)
+        metrics.update(read_metrics(pipeline.result))
     except BaseException as error:
         failure.append(error)
 

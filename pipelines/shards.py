@@ -26,6 +26,7 @@ from ddsp.f0 import get_estimator
 from ddsp.version import __version__
 from pipelines._beam import beam
 from pipelines.features import Analyser, Features, cut_examples
+from pipelines.metrics import count_shard
 from pipelines.options import PrepareOptions
 from pipelines.records import RecordWriter
 from pipelines.sources import Piece
@@ -156,10 +157,12 @@ class MakeShard(beam.DoFn):
         """Takes a `ShardPlan` as JSON and yields the key of the shard."""
         plan, folder = ShardPlan.from_json(element), pathlib.Path(self._folder)
         if finished_shard(folder, plan) is None:
+            started = time.monotonic()
             try:
-                make_shard(folder, plan)
+                content = make_shard(folder, plan)
             except DDSPError as error:
                 raise RuntimeError(f'{FAILURE_MARK}{json.dumps(str(error))}') from error
+            count_shard(content, time.monotonic() - started)
         yield plan.key
 
 

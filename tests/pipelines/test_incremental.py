@@ -39,7 +39,7 @@ def content(path):
     manifest = json.loads(files.pop('MANIFEST.json'))
     for name in ('created', 'version', 'files'):
         del manifest[name]
-    del files['pipeline.json'], files['dataset_info.json']
+    del files['pipeline.json'], files['dataset_info.json'], files['metrics.json']
     return files | {'MANIFEST.json': manifest}
 
 

@@ -32,6 +32,7 @@ def lines(path):
 def tree(folder):
     """Names and bytes of all files; what depends on the time and the checkout is left out."""
     files = {path.name: path.read_bytes() for path in sorted(pathlib.Path(folder).iterdir())}
+    del files['metrics.json']
     manifest, pipeline = json.loads(files.pop('MANIFEST.json')), json.loads(files.pop('pipeline.json'))
     del manifest['created'], manifest['files']['pipeline.json'], pipeline['code_revision']
     return files | {'MANIFEST.json': manifest, 'pipeline.json': pipeline}
@@ -55,6 +56,8 @@ def test_the_result_says_what_was_done(prepared):
     assert (result.accepted, result.rejected, result.shards_made, result.shards_reused) == (6, {}, 4, 0)
     assert set(result.costs) == {'decode', 'resample', 'f0', 'loudness', 'write'}
     assert ('f0 estimator', 'yin') in result.summary_rows()
+    stages = dict(result.summary_rows())['CPU seconds']
+    assert all(stage in stages for stage in result.costs)
     assert calls[-1][0] == pytest.approx(calls[-1][1])
 
 
@@ -64,7 +67,7 @@ def test_the_directory_has_what_the_contract_names(prepared):
     names = {path.name for path in dataset.path.iterdir()}
     assert names == {
         'MANIFEST.json', 'features.json', 'dataset_info.json', 'statistics.json', 'sources.jsonl',
-        'rejected.jsonl', 'shards.jsonl', 'pipeline.json', 'notes-train.tfrecord-00000-of-00002',
+        'rejected.jsonl', 'shards.jsonl', 'pipeline.json', 'metrics.json', 'notes-train.tfrecord-00000-of-00002',
         'notes-train.tfrecord-00001-of-00002', 'notes-test.tfrecord-00000-of-00002',
         'notes-test.tfrecord-00001-of-00002',
     }  # fmt: skip
