@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments import store
-from experiments.outbox import Outbox, Rejected, Row
+from experiments.files import write_json
+from experiments.outbox import Outbox, Postponed, Rejected, Row, batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,33 +18,52 @@ if TYPE_CHECKING:
 _METRICS_PER_REQUEST = 1000  # MLflow's limits
 _PARAMS_PER_REQUEST = 100
 _DIGEST_LENGTH = 36
+_REFUSALS = ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST')
+_NO_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def deliver(client: MlflowClient, run_id: str, rows: list[Row]) -> None:
-    """Sends rows of an outbox to a run, metrics of neighbouring rows in one request.
+    """Sends rows of an outbox to a run, neighbouring metrics in one request.
 
     Raises:
       Rejected: MLflow will never take a row.
+      Postponed: The store takes no files at the moment.
       Exception: Whatever a server that is away raises.
     """
+    for batch in batches(rows):
+        _deliver_batch(client, run_id, batch)
+
+
+def _deliver_batch(client: MlflowClient, run_id: str, rows: list[Row]) -> None:
+    """Sends rows that travel together."""
     from mlflow.exceptions import MlflowException
 
-    waiting: list = []
     try:
-        for row in rows:
-            if row['kind'] == 'metrics':
-                waiting += _metrics(row)
-                continue
-            _send_metrics(client, run_id, waiting)
-            waiting = []
-            _SENDERS[row['kind']](client, run_id, row)
-        _send_metrics(client, run_id, waiting)
+        if rows[0]['kind'] == 'metrics':
+            _send_metrics(client, run_id, [metric for row in rows for metric in _metrics(row)])
+        else:
+            _SENDERS[rows[0]['kind']](client, run_id, rows[0])
     except FileNotFoundError as error:
         raise Rejected(str(error)) from error
-    except MlflowException as error:
-        if error.error_code in ('INVALID_PARAMETER_VALUE', 'RESOURCE_DOES_NOT_EXIST'):
+    except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
             raise Rejected(str(error).split('\n')[0]) from error
+        if 'path' in rows[0] and (reason := _takes_no_files(error)):
+            raise Postponed(f'{pathlib.Path(rows[0]["path"]).name}: {reason}') from error
         raise
+
+
+def _takes_no_files(error: Exception) -> str:
+    """Why a file cannot be stored although the store answers; '' when the store is away."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _NO_FILES:
+            return f'{os.strerror(cause.errno)} in the store of artefacts'
+        status = getattr(getattr(cause, 'response', None), 'status_code', 0)
+        if status >= 500 or status == 413:
+            return f'the server answers with status {status}'
+        cause = cause.__cause__ or cause.__context__
+    return ''
 
 
 def _metrics(row: Row) -> list:
@@ -85,7 +106,8 @@ def _send_input(client: MlflowClient, run_id: str, row: Row) -> None:
         name=row['name'], digest=row['digest'][:_DIGEST_LENGTH], source_type='local',
         source=json.dumps({'uri': row['path']}), profile=json.dumps(row['profile']),
     )  # fmt: skip
-    client.log_inputs(run_id, [DatasetInput(entity, [InputTag('mlflow.data.context', 'training')])])
+    context = InputTag('mlflow.data.context', row.get('context', 'training'))
+    client.log_inputs(run_id, [DatasetInput(entity, [context])])
     _send_tags(client, run_id, {'tags': {'ddsp.dataset_digest': row['digest'], 'ddsp.dataset': row['path']}})
 
 
@@ -121,8 +143,24 @@ _SENDERS = {
 }
 
 
+def create_run(folder: pathlib.Path, client: MlflowClient) -> dict[str, Any]:
+    """Creates the run that a folder's `run.json` describes, and notes its id there.
+
+    Returns:
+      The contents of `run.json`.
+    """
+    wanted = store.read_run_file(folder)
+    experiment_id = store.experiment_id(client, wanted['experiment'])
+    run = client.create_run(
+        experiment_id, start_time=wanted['start_time'], run_name=wanted['run_name'], tags=wanted['tags']
+    )
+    known = {**wanted, 'run_id': run.info.run_id, 'experiment_id': experiment_id}
+    write_json(folder / 'run.json', known)
+    return known
+
+
 def sync(save_dir: str | os.PathLike[str]) -> int:
-    """Delivers what a training could not: the rest of its outbox.
+    """Delivers what a training could not: the rest of its outbox, the run itself included.
 
     Returns:
       Number of rows delivered.
@@ -135,8 +173,9 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     if not known:
         raise store.TrackingError(f'{folder} is no training folder: it has no run.json.')
     client = store.client(known.get('tracking_uri'))
-    outbox = Outbox(folder, lambda rows: deliver(client, known['run_id'], rows))
-    waiting = len(outbox._pending)
+    run_id = known['run_id'] or create_run(folder, client)['run_id']
+    outbox = Outbox(folder, lambda rows: deliver(client, run_id, rows))
+    waiting = outbox.waiting
     left = outbox.close(timeout=120.0)
     if left:
         raise store.TrackingError(f'{left} entries of {folder} could not be recorded: {outbox.problem}')

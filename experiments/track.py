@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments import store
-from experiments.delivery import deliver
+from experiments.delivery import create_run, deliver
+from experiments.files import write_json
 from experiments.outbox import Outbox, Row, read_rows
 from experiments.params import config_to_params
 from experiments.revision import code_revision
@@ -41,6 +40,10 @@ class MLflowTracker:
       tags: Further tags.
       dataset: What is trained on; logged as the run's input.
       metrics_every: Seconds between samples of the machine's load; 0 takes none.
+      buffer: When the server is down, begin all the same: the run is made when it is back.
+
+    Raises:
+      ServerDownError: The server is down, and neither is there a run to go on with nor `buffer`.
 
     Example:
       with MLflowTracker('run-1', experiment='violin') as tracker:
@@ -56,13 +59,15 @@ class MLflowTracker:
         tags: Mapping[str, str] | None = None,
         dataset: Dataset | None = None,
         metrics_every: float = 10.0,
+        buffer: bool = False,
     ):
         self.save_dir = pathlib.Path(save_dir)
         self.save_dir.mkdir(parents=True, exist_ok=True)
         self.uri = store.tracking_uri()
         self._dataset = dataset
         self._reason = 'failed'  # until a training, or close(), says otherwise
-        self.resumed, resend = self._open_run(experiment, run_name, dict(tags or {}))
+        wanted = {'experiment': experiment, 'run_name': run_name, 'tags': dict(tags or {})}
+        self.resumed, resend = self._open_run(wanted, buffer)
         self._last_step = -1 if resend else self._last_recorded_step()
         self._outbox = Outbox(self.save_dir, self._deliver, resend=resend)
         self._system = SystemMetrics(self._log_system, self._next_system_step(), metrics_every)
@@ -70,30 +75,37 @@ class MLflowTracker:
 
     # The run
 
-    def _open_run(self, experiment: str, run_name: str | None, tags: dict[str, str]) -> tuple[bool, bool]:
+    def _open_run(self, wanted: dict[str, Any], buffer: bool) -> tuple[bool, bool]:
         """Finds the run of `run.json` or creates one; returns (resumed, everything is to be sent again)."""
         known = store.read_run_file(self.save_dir)
         self.run_id = str(known.get('run_id', ''))
         self.experiment_id = str(known.get('experiment_id', ''))
+        self._client: MlflowClient | None = None
         try:
-            self._client: MlflowClient | None = store.client(self.uri)
+            self._client = store.client(self.uri)
         except store.TrackingError:
-            if not self.run_id:
-                raise  # nobody has been told yet where the run is: ask before the training, not after it
-            self._client = None  # the same run goes on; what it has to say waits in the outbox
-            return True, False
+            # What is to be said waits in the outbox; but a new run is begun so only by whoever has asked to.
+            if not known and not buffer:
+                raise
+            if not known:
+                self._write_run_file(wanted)
+            return bool(known), False
         if self.run_id and self._run_exists():
             self._client.update_run(self.run_id, status='RUNNING')
             return True, False
         lost, self.run_id = self.run_id, ''
         if lost:
-            tags['ddsp.continues'] = lost
-        self.experiment_id = store.experiment_id(self._client, experiment)
-        tags = {**code_revision(), **_context_tags(), **tags, 'ddsp.save_dir': str(self.save_dir.resolve())}
-        run = self._client.create_run(self.experiment_id, run_name=run_name, tags=tags)
-        self.run_id = run.info.run_id
-        self._write_run_file(experiment)
-        return False, bool(lost)
+            wanted['tags']['ddsp.continues'] = lost
+        if lost or not known:
+            self._write_run_file(wanted)
+        self._create_run()
+        return not lost and bool(known), bool(lost)
+
+    def _create_run(self) -> None:
+        """Creates the run that `run.json` describes."""
+        assert self._client is not None
+        known = create_run(self.save_dir, self._client)
+        self.run_id, self.experiment_id = known['run_id'], known['experiment_id']
 
     def _run_exists(self) -> bool:
         """Whether the store holds the run; a deleted one is restored."""
@@ -111,18 +123,18 @@ class MLflowTracker:
             self._client.set_tag(self.run_id, key, value)
         return True
 
-    def _write_run_file(self, experiment: str) -> None:
-        """Notes the run in the training folder, at once and whole."""
+    def _write_run_file(self, wanted: Mapping[str, Any]) -> None:
+        """Notes in the training folder which run is to be made."""
+        folder = {'ddsp.save_dir': str(self.save_dir.resolve())}
         content = {
-            'run_id': self.run_id,
-            'experiment_id': self.experiment_id,
-            'experiment': experiment,
+            'run_id': '',
+            'experiment_id': '',
+            **wanted,
+            'tags': {**code_revision(), **_context_tags(), **wanted['tags'], **folder},
             'tracking_uri': self.uri,
-            'created': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            'start_time': _now(),
         }
-        with tempfile.NamedTemporaryFile('w', dir=self.save_dir, suffix='.tmp', delete=False) as file:
-            json.dump(content, file, indent=2)
-        os.replace(file.name, self.save_dir / 'run.json')
+        write_json(self.save_dir / 'run.json', content)
 
     def _last_recorded_step(self) -> int:
         """Last step with recorded metrics; a resumed training repeats those after its checkpoint."""
@@ -145,7 +157,7 @@ class MLflowTracker:
         params = {**config_to_params(gin_config), 'num_steps': str(num_steps)}
         self._outbox.put({'kind': 'params', 'params': params, 'step': start_step})
         if self._dataset is not None:
-            self._outbox.put({'kind': 'input', **_dataset_row(self._dataset)})
+            self._outbox.put({'kind': 'input', **dataset_row(self._dataset)})
         if self._metrics_every > 0:
             self._system.start()
 
@@ -214,7 +226,7 @@ class MLflowTracker:
         left = self._outbox.close(timeout)
         if left:
             return (
-                f'{left} entries for MLflow wait in {self.save_dir}/outbox.jsonl ({self._outbox.problem}). '
+                f'{left} {"entry" if left == 1 else "entries"} for MLflow wait in {self.save_dir}/outbox.jsonl ({self._outbox.problem}). '
                 f'`ddsp runs --sync {self.save_dir}` records them.'
             )
         if self._outbox.rejected:
@@ -245,7 +257,10 @@ class MLflowTracker:
         """Sends rows to MLflow in order, neighbouring metrics together."""
         if self._client is None:
             self._client = store.client(self.uri)
-            self._client.update_run(self.run_id, status='RUNNING')
+            if self.run_id:
+                self._client.update_run(self.run_id, status='RUNNING')
+        if not self.run_id:
+            self._create_run()
         deliver(self._client, self.run_id, rows)
 
 
@@ -254,7 +269,7 @@ def _context_tags() -> dict[str, str]:
     return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid())}
 
 
-def _dataset_row(dataset: Dataset) -> Row:
+def dataset_row(dataset: Dataset) -> Row:
     """What MLflow shows of a dataset."""
     profile = {
         'splits': dict(dataset.splits),

@@ -156,7 +156,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     for split, files in counts.items():
         reader.read(split, files, examples)
     return Inspection(
-        path=str(dataset.path), name=dataset.name, version=dataset.version, digest=dataset.digest,
+        path=dataset.address, name=dataset.name, version=dataset.version, digest=dataset.digest,
         sample_rate=dataset.sample_rate, frame_rate=dataset.frame_rate, example_secs=dataset.example_secs,
         estimator=estimator, splits={split: dataset.statistics(split) for split in dataset.splits},
         sources=sources, rejected=_json_lines(dataset, 'rejected.jsonl'), examples=reader.rows,

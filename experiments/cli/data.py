@@ -112,6 +112,13 @@ def prepare(
     channel: Annotated[
         str, typer.Option('--channel', help="'mix', or the number of the channel from 0.")
     ] = 'mix',
+    track: Annotated[
+        bool | None,
+        typer.Option(
+            '--track/--no-track', help='Record it in MLflow; by default where MLFLOW_TRACKING_URI is set.'
+        ),
+    ] = None,
+    experiment: Annotated[str, typer.Option('--experiment', help='MLflow experiment.')] = 'ddsp',
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
@@ -128,13 +135,20 @@ def prepare(
         result = prepare_dataset(
             sources, root, name or _name_of(sources[0]), version or None, options=options, progress=progress
         )
+    from experiments import track_data
+
+    tracked = track or (track is None and track_data.is_asked_for())
+    run_id = track_data.log_preparation(result, experiment) if tracked else ''
     if as_json:
-        output.print_json(dataclasses.asdict(result))
+        output.print_json({**dataclasses.asdict(result), 'run_id': run_id or None})
         return 0
-    output.print_table('', ('', ''), result.summary_rows(), header=False)
+    rows = result.summary_rows() + ([('MLflow run', run_id)] if run_id else [])
+    output.print_table('', ('', ''), rows, header=False)
     if result.rejected:
         print(f'Why: {result.path}/rejected.jsonl')
-    print(f'Next: ddsp train {result.path.parent}')
+    dataset = str(result.path).rpartition('/')[0]
+    print(f'Look: ddsp inspect {dataset}')
+    print(f'Next: ddsp train {dataset}')
     return 0
 
 
