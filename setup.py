@@ -43,6 +43,7 @@ EXTRAS = {
     'jax': ['jax>=0.5,<1'],
     'dev': [
         'gcp-storage-emulator>=2026.7',
+        'importlib_resources>=6',  # what tensorflow-datasets writes datasets with
         'pytest>=8,<10',
         'pytest-xdist>=3.5,<4',
         'hypothesis>=6.100,<7',
