@@ -1,8 +1,8 @@
 """`python -m benchmarks.crepe`: CPU seconds of CREPE here and of `crepe.predict`, turn by turn.
 
 The package crepe cannot be built where GitHub is out of reach, so its network is built in Keras from the same
-published weights and run as its `predict` does: framing, normalisation, batches of 32, decoding. Each side has
-a process of its own, which imports first and then measures; the results are compared as well.
+published weights and run as its `predict` does: framing, normalisation, batches of 32, decoding. Each side
+has a process of its own, which imports first and then measures; the results are compared as well.
 """
 
 from __future__ import annotations
