@@ -1,6 +1,6 @@
 """Providers of training data."""
 
-from ddsp.training.data.base import DataProvider, iterate
+from ddsp.training.data.base import DataProvider, SeededProvider, iterate
 from ddsp.training.data.multi import BaseMultiProvider, MixedProvider, ZippedProvider
 from ddsp.training.data.records import DatasetProvider, LegacyTFRecordProvider, TFRecordProvider
 from ddsp.training.data.tfds import ExperimentalDataProvider, NSynthTfds, TfdsProvider
@@ -13,6 +13,7 @@ __all__ = [
     'LegacyTFRecordProvider',
     'MixedProvider',
     'NSynthTfds',
+    'SeededProvider',
     'TFRecordProvider',
     'TfdsProvider',
     'ZippedProvider',

@@ -11,6 +11,7 @@ from ddsp.dataset import DatasetError
 
 # What tf.data raises for records that are cut short, altered, or of other lengths than expected.
 UNREADABLE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
+_BATCHES_AHEAD = 2
 
 
 class DataProvider:
@@ -57,12 +58,62 @@ class DataProvider:
         Returns:
           Dataset of dictionaries of tensors `[batch, ...]`.
         """
-        dataset = self.get_dataset(shuffle).repeat(repeats)
-        return dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+        return _batches(self.get_dataset(shuffle).repeat(repeats), batch_size, drop_remainder)
 
     def explain(self, error: Exception) -> DatasetError:
         """A readable error for what tf.data raised while reading."""
         return DatasetError(f'the data cannot be read: {str(error).strip().splitlines()[0]}')
+
+
+class SeededProvider(DataProvider):
+    """Base of providers whose order depends on a seed alone: they implement `get_examples`."""
+
+    can_start_later = True
+
+    def get_examples(self, shuffle: bool = True, repeats: int = -1, start: int = 0) -> tf.data.Dataset:
+        """Examples, one after the other.
+
+        Args:
+          shuffle: Whether the order is random, anew in every pass.
+          repeats: Passes over the data; -1: without end.
+          start: Begin after so many examples.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must implement get_examples(...)')
+
+    def get_dataset(self, shuffle: bool = True) -> tf.data.Dataset:
+        """One pass over the examples, dictionaries of features."""
+        return self.get_examples(shuffle, repeats=1)
+
+    def get_batch(
+        self,
+        batch_size: int,
+        shuffle: bool = True,
+        repeats: int = -1,
+        drop_remainder: bool = True,
+        start: int = 0,
+    ) -> tf.data.Dataset:
+        """Batches of examples, in an order that depends on the seed alone.
+
+        Args:
+          batch_size: Examples of a batch.
+          shuffle: Shuffle files and examples, anew in every pass.
+          repeats: Passes over the data; -1: without end.
+          drop_remainder: Leave out a last batch that is not full.
+          start: Begin after so many examples, where an interrupted training goes on.
+
+        Returns:
+          Dataset of dictionaries of tensors `[batch, ...]`.
+        """
+        return _batches(self.get_examples(shuffle, repeats, start), batch_size, drop_remainder)
+
+
+def _batches(examples: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    """Batches that are ready before they are asked for; workers of a job share out each of them."""
+    options = tf.data.Options()
+    # By file, each worker would see passes of its own and the number of workers would change the training.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    batches = examples.batch(batch_size, drop_remainder=drop_remainder).prefetch(_BATCHES_AHEAD)
+    return batches.with_options(options)
 
 
 def iterate(provider: DataProvider, dataset: tf.data.Dataset) -> Iterator[Any]:

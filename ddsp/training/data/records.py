@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,111 +13,203 @@ import tensorflow as tf
 
 from ddsp import spectral_ops
 from ddsp.dataset import Dataset, DatasetError, open_dataset
-from ddsp.training.data.base import UNREADABLE, DataProvider
+from ddsp.training.data.base import UNREADABLE, SeededProvider
+from ddsp.training.data.record_files import Part
+from ddsp.training.data.variation import Variation
 
 _register = gin.register(module='ddsp.training.data')
 _PARALLEL_FILES = 16
-_SHUFFLE_BYTES = 256 * 2**20  # memory for examples that wait to be drawn
+_MEMORY = 128 * 2**20  # bytes of records that are kept, or that wait to be drawn
 _FRAME_SIZE = 1024  # CREPE's; the number of frames does not depend on it
 _ENDLESS = 2**40
 
 
-class _RecordProvider(DataProvider):
-    """Reads float features of fixed lengths from TFRecord files; the order depends on the seed alone."""
+class RecordProvider(SeededProvider):
+    """Base of providers that read records from TFRecord files; the order depends on the seed alone.
 
-    can_start_later = True
-    seed = 0
+    Small datasets are kept in memory and shuffled as a whole, anew in every pass. Larger ones are read from
+    many files at once, in an order of the files that is new in every pass, and shuffled in blocks.
 
-    def _files(self) -> Sequence[str]:
+    Args:
+      sample_rate: Of `audio`, Hz.
+      frame_rate: Of the frame-wise features, frames per second.
+      seed: Of everything random.
+      cache: Keep the records in memory; None: where they take less than 128 MiB.
+      variation: Crops and levels.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        frame_rate: int,
+        *,
+        seed: int = 0,
+        cache: bool | None = None,
+        variation: Variation | None = None,
+    ) -> None:
+        super().__init__(sample_rate, frame_rate)
+        self.seed = seed
+        self.cache = cache
+        self._variation = variation
+
+    def _parts(self) -> Sequence[Part]:
+        """The files."""
         raise NotImplementedError
 
-    def _feature_lengths(self) -> dict[str, int]:
+    def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The features of a serialised example."""
         raise NotImplementedError
 
+    def _example_bytes(self) -> int:
+        """Size of an example, about."""
+        raise NotImplementedError
+
+    def get_examples(self, shuffle: bool = True, repeats: int = -1, start: int = 0) -> tf.data.Dataset:
+        """Examples, one after the other; see the base class."""
+        first, skip = divmod(start, max(self._count, 1)) if start else (0, 0)
+        passes = tf.data.Dataset.range(first, repeats if repeats >= 0 else _ENDLESS)
+        if self._is_cached:
+            kept, count = self._kept_records, self._count
+            order = passes.flat_map(lambda epoch: self._order(epoch, count, shuffle)).skip(skip)
+            records = order.map(lambda i: tf.gather(kept, i))
+        else:
+            records = passes.flat_map(lambda epoch: self._pass(epoch, shuffle)).skip(skip)
+
+        def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
+            features = self._parse(record)
+            if self._variation is None:
+                return features
+            return self._variation(features, number, self.seed, random=shuffle)
+
+        numbered = records.enumerate(start)
+        return numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    @functools.cached_property
     def _count(self) -> int:
         """Number of examples."""
-        return sum(count_records(path) for path in self._files())
+        return sum(len(part) for part in self._parts())
 
-    def get_dataset(self, shuffle: bool = True) -> tf.data.Dataset:
-        """One pass over the examples, dictionaries of features."""
-        records = self._pass(tf.constant(0, tf.int64), shuffle)
-        return records.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+    @functools.cached_property
+    def _is_cached(self) -> bool:
+        if self.cache is None:
+            return sum(part.bytes for part in self._parts()) < _MEMORY
+        return self.cache
 
-    def get_batch(
-        self,
-        batch_size: int,
-        shuffle: bool = True,
-        repeats: int = -1,
-        drop_remainder: bool = True,
-        start: int = 0,
-    ) -> tf.data.Dataset:
-        """Batches of examples, in an order that depends on the seed alone.
+    @functools.cached_property
+    def _kept_records(self) -> tf.Tensor:
+        """All records [n], in the order of the files."""
+        try:
+            with tf.init_scope():  # also when asked for within a graph
+                records = self._read(*self._columns())
+                return next(iter(records.batch(max(self._count, 1))), tf.constant([], tf.string))
+        except UNREADABLE as error:
+            raise self.explain(error) from error
 
-        Args:
-          batch_size: Examples of a batch.
-          shuffle: Shuffle files and examples, anew in every pass.
-          repeats: Passes over the data; -1: without end.
-          drop_remainder: Leave out a last batch that is not full.
-          start: Begin after so many examples, where an interrupted training goes on.
+    def _columns(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Paths, records to skip and to take of all files."""
+        parts = self._parts()
+        takes = [part.take if part.take >= 0 else _ENDLESS for part in parts]
+        skips = tf.constant([part.skip for part in parts], tf.int64)
+        return tf.constant([part.path for part in parts]), skips, tf.constant(takes, tf.int64)
 
-        Returns:
-          Dataset of dictionaries of tensors `[batch, ...]`.
-        """
-        first, skip = divmod(start, max(self._count(), 1)) if start else (0, 0)
-        passes = tf.data.Dataset.range(first, repeats if repeats >= 0 else _ENDLESS)
-        records = passes.flat_map(lambda epoch: self._pass(epoch, shuffle)).skip(skip)
-        examples = records.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return examples.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
-
-    def _pass(self, epoch: tf.Tensor, shuffle: bool) -> tf.data.Dataset:
-        """Serialised examples of one pass."""
-        paths = tf.constant(list(self._files()))
-        if shuffle:
-            paths = tf.random.experimental.stateless_shuffle(paths, self._key(epoch, 0))
-        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(len(self._files()), _PARALLEL_FILES),
+    def _read(self, paths: tf.Tensor, skips: tf.Tensor, takes: tf.Tensor) -> tf.data.Dataset:
+        """Serialised examples of files, of several by turns."""
+        return tf.data.Dataset.from_tensor_slices((paths, skips, takes)).interleave(
+            lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
+            cycle_length=min(len(self._parts()), _PARALLEL_FILES),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
+
+    def _order(self, epoch: tf.Tensor, count: int, shuffle: bool) -> tf.data.Dataset:
+        """Numbers of the kept records in the order of a pass."""
         if not shuffle:
-            return records
+            return tf.data.Dataset.range(count)
+        order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), self._key(epoch, 0))
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    def _pass(self, epoch: tf.Tensor, shuffle: bool) -> tf.data.Dataset:
+        """Serialised examples of a pass, read from the files."""
+        if not shuffle:
+            return self._read(*self._columns())
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(self._parts())), self._key(epoch, 0))
+        records = self._read(*(tf.gather(column, order) for column in self._columns()))
         # Dataset.shuffle takes no seed that depends on the pass, without which a resumed training would have
-        # to read everything again; so blocks are shuffled.
-        blocks = records.batch(self._shuffle_buffer()).enumerate(1)
-        return blocks.map(
+        # to read everything again; so blocks are shuffled, and the next one is read meanwhile.
+        blocks = records.batch(int(np.clip(_MEMORY // self._example_bytes(), 16, 10000))).enumerate(1)
+        shuffled = blocks.map(
             lambda i, block: tf.random.experimental.stateless_shuffle(block, self._key(epoch, i))
-        ).unbatch()
+        )
+        return shuffled.prefetch(1).unbatch()
 
     def _key(self, epoch: tf.Tensor, block: Any) -> tf.Tensor:
         return tf.stack([tf.cast(epoch, tf.int64), tf.cast(block, tf.int64) + self.seed * 2**32])
 
-    def _shuffle_buffer(self) -> int:
-        example_bytes = 4 * sum(self._feature_lengths().values())
-        return int(np.clip(_SHUFFLE_BYTES // example_bytes, 16, 10000))
+    def explain(self, error: Exception) -> DatasetError:
+        """Finds the file that cannot be read."""
+        for part in self._parts():
+            n = 0
+            try:
+                for record in tf.data.TFRecordDataset(part.path):
+                    self._parse(record)
+                    n += 1
+            except UNREADABLE as cause:
+                if isinstance(cause, tf.errors.InvalidArgumentError):
+                    return DatasetError(f'{part.path}: {self._explain_record(record, cause)} (example {n})')
+                what = 'is missing' if isinstance(cause, tf.errors.NotFoundError) else 'is damaged'
+                return DatasetError(
+                    f'{part.path} {what} (after {n} examples): {cause.message}. Prepare the dataset again'
+                )
+        return super().explain(error)
+
+    def _explain_record(self, record: tf.Tensor, cause: Exception) -> str:
+        """What is wrong with a record that cannot be parsed."""
+        return str(cause).strip().splitlines()[0]
+
+
+class _PlainProvider(RecordProvider):
+    """Base of providers of examples with upstream's features, whose lengths are known.
+
+    Args:
+      sample_rate: Of `audio`, Hz.
+      frame_rate: Of the frame-wise features, frames per second.
+      record_secs: Length of the examples in the files, s.
+      seed: Of everything random.
+      cache: Keep the records in memory; None: where they take less than 128 MiB.
+      crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
+      gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        frame_rate: int,
+        record_secs: float,
+        *,
+        seed: int,
+        cache: bool | None,
+        crop_secs: float | None,
+        gain_db: tuple[float, float] | None,
+    ) -> None:
+        variation = None
+        if crop_secs is not None or gain_db is not None:
+            variation = Variation(sample_rate, frame_rate, crop_secs, gain_db)
+            variation.check_length(record_secs)
+        super().__init__(sample_rate, frame_rate, seed=seed, cache=cache, variation=variation)
+        self.example_secs = record_secs if crop_secs is None else crop_secs
+
+    def _feature_lengths(self) -> dict[str, int]:
+        """Of the examples in the files."""
+        raise NotImplementedError
+
+    def _example_bytes(self) -> int:
+        return 4 * sum(self._feature_lengths().values())
 
     def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {key: tf.io.FixedLenFeature([n], tf.float32) for key, n in self._feature_lengths().items()}
         return tf.io.parse_single_example(record, spec)
 
-    def explain(self, error: Exception) -> DatasetError:
-        """Finds the file that cannot be read."""
-        for path in self._files():
-            n = 0
-            try:
-                for record in tf.data.TFRecordDataset(path):
-                    self._parse(record)
-                    n += 1
-            except UNREADABLE as cause:
-                if isinstance(cause, tf.errors.InvalidArgumentError):
-                    return DatasetError(f'{path}: {self._explain_lengths(record)} (example {n})')
-                what = 'is missing' if isinstance(cause, tf.errors.NotFoundError) else 'is damaged'
-                return DatasetError(
-                    f'{path} {what} (after {n} examples): {cause.message}. Prepare the dataset again'
-                )
-        return super().explain(error)
-
-    def _explain_lengths(self, record: tf.Tensor) -> str:
+    def _explain_record(self, record: tf.Tensor, cause: Exception) -> str:
         features = tf.train.Example.FromString(record.numpy()).features.feature
         wrong = []
         for key, expected in self._feature_lengths().items():
@@ -133,13 +225,16 @@ class _RecordProvider(DataProvider):
 
 
 @_register
-class DatasetProvider(_RecordProvider):
+class DatasetProvider(_PlainProvider):
     """Examples of a prepared dataset directory, whose own metadata say what is in it.
 
     Args:
       path: As in `ddsp.dataset.open_dataset`, or an open dataset.
       split: Name of the split.
-      seed: Of the order of the examples.
+      seed: Of everything random.
+      cache: Keep the records in memory; None: where they take less than 128 MiB.
+      crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
+      gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
 
     Raises:
       DatasetError: There is no finished dataset or no such split, or files are missing or have another size
@@ -147,53 +242,54 @@ class DatasetProvider(_RecordProvider):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | Dataset = gin.REQUIRED, split: str = 'train', seed: int = 0
+        self,
+        path: str | os.PathLike[str] | Dataset = gin.REQUIRED,
+        split: str = 'train',
+        seed: int = 0,
+        cache: bool | None = None,
+        crop_secs: float | None = None,
+        gain_db: tuple[float, float] | None = None,
     ) -> None:
         self.dataset = path if isinstance(path, Dataset) else open_dataset(path)
-        super().__init__(self.dataset.sample_rate, self.dataset.frame_rate)
+        super().__init__(
+            self.dataset.sample_rate, self.dataset.frame_rate, self.dataset.example_secs, seed=seed,
+            cache=cache, crop_secs=crop_secs, gain_db=gain_db,
+        )  # fmt: skip
         self.split = split
-        self.seed = seed
-        self.example_secs = self.dataset.example_secs
         self.centered = self.dataset.centered
-        self._paths = self.dataset.files(split)
+        rows = self.dataset.manifest['splits'][split]['files']
+        self._rows = list(zip(self.dataset.files(split), rows, strict=True))
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        rows = self.dataset.manifest['splits'][self.split]['files']
-        for path, row in zip(self._paths, rows, strict=True):
-            try:
-                size = tf.io.gfile.stat(path).length
-            except tf.errors.NotFoundError:
-                raise DatasetError(f'{path} is missing. Prepare the dataset again') from None
-            if size != row['bytes']:
+        for part, (path, row) in zip(self._parts(), self._rows, strict=True):
+            if part.bytes != row['bytes']:
                 raise DatasetError(
-                    f'{path} is damaged: it has {size} bytes where {row["bytes"]} were written. Prepare the '
-                    'dataset again'
+                    f'{path} is damaged: it has {part.bytes} bytes where {row["bytes"]} were written. '
+                    'Prepare the dataset again'
                 )
 
-    def _files(self) -> Sequence[str]:
-        return self._paths
+    def _parts(self) -> Sequence[Part]:
+        return [Part(path, count=row['examples']) for path, row in self._rows]
 
     def _feature_lengths(self) -> dict[str, int]:
         return self.dataset.feature_lengths()
 
-    def _count(self) -> int:
-        return self.dataset.splits[self.split]
-
-    def _shuffle_buffer(self) -> int:
-        return min(super()._shuffle_buffer(), max(self._count(), 1))
-
 
 @_register
-class TFRecordProvider(_RecordProvider):
+class TFRecordProvider(_PlainProvider):
     """Examples of TFRecord files that match a pattern, as upstream's and our preparation write them.
 
     Args:
       file_pattern: Pattern such as `'data/train.tfrecord*'`, or several.
-      example_secs: Length of an example, s.
+      example_secs: Length of an example in the files, s.
       sample_rate: Of `audio`, Hz.
       frame_rate: Of `f0_hz`, `f0_confidence` and `loudness_db`, frames per second.
       centered: Whether these have one frame more.
+      seed: Of everything random.
+      cache: Keep the records in memory; None: where they take less than 128 MiB.
+      crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
+      gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
 
     Raises:
       DatasetError: No file matches.
@@ -208,12 +304,18 @@ class TFRecordProvider(_RecordProvider):
         sample_rate: int = 16000,
         frame_rate: int = 250,
         centered: bool = False,
+        seed: int = 0,
+        cache: bool | None = None,
+        crop_secs: float | None = None,
+        gain_db: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(sample_rate, frame_rate)
+        super().__init__(
+            sample_rate, frame_rate, example_secs, seed=seed, cache=cache, crop_secs=crop_secs,
+            gain_db=gain_db,
+        )  # fmt: skip
         self._file_pattern = file_pattern or self.default_file_pattern
-        self.example_secs = example_secs
+        self._record_secs = example_secs
         self.centered = centered
-        self._paths: list[str] | None = None
 
     @property
     def default_file_pattern(self) -> str:
@@ -224,34 +326,33 @@ class TFRecordProvider(_RecordProvider):
         """Frames of an example."""
         padding = 'center' if centered else 'same'
         hop = 16000 // self.frame_rate
-        return spectral_ops.get_framed_lengths(round(16000 * self.example_secs), _FRAME_SIZE, hop, padding)[0]
+        return spectral_ops.get_framed_lengths(round(16000 * self._record_secs), _FRAME_SIZE, hop, padding)[0]
 
-    def _files(self) -> Sequence[str]:
-        if self._paths is None:
-            self._paths = sorted(tf.io.gfile.glob(self._file_pattern))
-            if not self._paths:
-                raise DatasetError(
-                    f'no file matches {self._file_pattern!r} ({type(self).__name__}.file_pattern)'
-                )
-        return self._paths
+    @functools.cached_property
+    def _found(self) -> list[Part]:
+        paths = sorted(tf.io.gfile.glob(self._file_pattern))
+        if not paths:
+            raise DatasetError(f'no file matches {self._file_pattern!r} ({type(self).__name__}.file_pattern)')
+        return [Part(path) for path in paths]
+
+    def _parts(self) -> Sequence[Part]:
+        return self._found
 
     def _feature_lengths(self) -> dict[str, int]:
-        lengths = {'audio': round(self.example_secs * self.sample_rate)}
-        if self._has_audio_16k and self._records_hold_audio_16k():
-            lengths['audio_16k'] = round(self.example_secs * 16000)
+        lengths = {'audio': round(self._record_secs * self.sample_rate)}
+        if self._has_audio_16k and self._records_hold_audio_16k:
+            lengths['audio_16k'] = round(self._record_secs * 16000)
         return lengths | dict.fromkeys(
             ('f0_hz', 'f0_confidence', 'loudness_db'), self.get_feature_length(self.centered)
         )
 
+    @functools.cached_property
     def _records_hold_audio_16k(self) -> bool:
         """Upstream writes it always, we only where it is not the same as `audio`."""
-        if not hasattr(self, '_audio_16k'):
-            self._audio_16k = self.sample_rate != 16000
-            with tf.init_scope():  # also when asked for within a graph
-                first = list(tf.data.TFRecordDataset(self._files()[0]).take(1))
-            for record in first:
-                self._audio_16k = 'audio_16k' in tf.train.Example.FromString(record.numpy()).features.feature
-        return self._audio_16k
+        with tf.init_scope():  # also when asked for within a graph
+            for record in tf.data.TFRecordDataset(self._parts()[0].path).take(1):
+                return 'audio_16k' in tf.train.Example.FromString(record.numpy()).features.feature
+        return self.sample_rate != 16000
 
 
 @_register
@@ -259,27 +360,3 @@ class LegacyTFRecordProvider(TFRecordProvider):
     """`TFRecordProvider` for datasets made before version 3 of upstream, which have no `audio_16k`."""
 
     _has_audio_16k = False
-
-
-def count_records(path: str) -> int:
-    """Number of records in a TFRecord file, from their headers alone.
-
-    Raises:
-      DatasetError: The file ends within a record.
-    """
-    count, position = 0, 0
-    with tf.io.gfile.GFile(path, 'rb') as file:
-        size = file.size()
-        while position < size:
-            header = file.read(8)
-            if len(header) < 8:
-                raise DatasetError(f'{path} is damaged: it ends within record {count}')
-            position += (
-                8 + 4 + struct.unpack('<Q', header)[0] + 4
-            )  # length, its checksum, data, their checksum
-            count += 1
-            if position < size:
-                file.seek(position)
-    if position != size:
-        raise DatasetError(f'{path} is damaged: it ends within record {count - 1}')
-    return count

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ddsp.dataset import DatasetError
 from ddsp.errors import ConfigError
 from ddsp.training import data
-from ddsp.training.data.records import count_records
+from ddsp.training.data.record_files import count_records
 
 
 def _ids(provider, batch_size=1, take=None, **kwargs):
@@ -43,10 +43,20 @@ def test_the_order_depends_on_the_seed_alone(tone_dataset):
     assert order(0) != order(1)
 
 
+@pytest.mark.parametrize('cache', [True, False])
 @pytest.mark.parametrize('start', [3, 8, 19])
-def test_a_later_start_gives_what_would_have_come(tone_dataset, start):
-    provider = data.DatasetProvider(tone_dataset, 'train')
+def test_a_later_start_gives_what_would_have_come(tone_dataset, start, cache):
+    provider = data.DatasetProvider(tone_dataset, 'train', cache=cache)
     assert _ids(provider, take=24)[start:] == _ids(provider, take=24 - start, start=start)
+
+
+def test_examples_of_files_are_mixed_also_where_they_are_not_kept(tone_dataset):
+    provider = data.DatasetProvider(tone_dataset, 'train', cache=False)
+    plain = _ids(provider, shuffle=False, repeats=1)
+    shuffled = _ids(provider, repeats=2)
+    assert sorted(plain) == sorted(shuffled[:8]) == sorted(shuffled[8:])
+    assert len({tuple(plain), tuple(shuffled[:8]), tuple(shuffled[8:])}) == 3
+    assert plain == _ids(data.DatasetProvider(tone_dataset, 'train', cache=True), shuffle=False, repeats=1)
 
 
 def test_features_have_the_lengths_of_the_manifest(tone_dataset):
@@ -91,13 +101,14 @@ def test_patterns_without_files_are_refused(tmp_path):
         data.TFRecordProvider()
 
 
-def test_damage_is_reported_with_the_name_of_the_file(tmp_path, write_tone_dataset):
+@pytest.mark.parametrize('cache', [True, False])
+def test_damage_is_reported_with_the_name_of_the_file(tmp_path, write_tone_dataset, cache):
     dataset = write_tone_dataset(tmp_path)
     path = tmp_path / 'tones' / '1.0.0' / 'tones-train.tfrecord-00001-of-00002'
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    provider = data.DatasetProvider(dataset, 'train')
+    provider = data.DatasetProvider(dataset, 'train', cache=cache)
     with pytest.raises(DatasetError, match=re.escape(path.name) + r' is damaged \(after \d examples\)'):
         list(data.iterate(provider, provider.get_batch(2, repeats=1)))
     path.write_bytes(content[:-10])
