@@ -71,7 +71,7 @@ class Inputs:
         rows = {}
         for source in sources:
             stamp = _stamp(source)
-            if source.info and source.sha256 and source.offset < 0 and stamp:
+            if source.info and source.sha256 and stamp:
                 header = dataclasses.asdict(source.info)
                 del header['path']
                 rows[source.path] = [stamp, source.sha256, header]
@@ -95,6 +95,8 @@ def _stamp(source: Source) -> str:
     """Changes with the content of a source; `''` where nothing reliable is known."""
     if source.stamp:
         return source.stamp
+    if source.record:
+        return ''
     try:
         found = os.stat(source.path)
     except OSError:

@@ -38,6 +38,8 @@ class PrepareOptions:
         there, as ddsp 3.7.0 prepares data that is not centred.
       pad_tail: Whether the end of a recording becomes a padded example; otherwise it is left out.
       channel: `'mix'`, or the index of the channel to take.
+      keep_features: Recordings that bring their own f0 and loudness (NSynth) keep them; otherwise these are
+        computed as for all others.
     """
 
     sample_rate: int = 16000
@@ -55,6 +57,7 @@ class PrepareOptions:
     alignment: str = 'center'
     pad_tail: bool = True
     channel: int | str = 'mix'
+    keep_features: bool = False
 
     def __post_init__(self) -> None:
         low, high = SAMPLE_RATES

@@ -27,9 +27,10 @@ from pipelines.inputs import Inputs
 from pipelines.options import PrepareOptions
 from pipelines.plan import plan_shards
 from pipelines.publish import publish
+from pipelines.recording import PATH_MARK
 from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
 from pipelines.runner import run_shards
-from pipelines.shards import FEATURES_VERSION, PATH_MARK, Shard, ShardPlan, finished_shard
+from pipelines.shards import FEATURES_VERSION, Shard, ShardPlan, finished_shard
 from pipelines.sources import Source, find_sources, split_sources, survey
 
 Progress = Callable[[float, float, str], None]
@@ -74,6 +75,7 @@ def prepare_dataset(
     estimator = get_estimator(options.f0)
     home = open_home(root, name)
     found = find_sources(sources)
+    options = _own_splits(found, options)
     with home.locked():
         inputs = Inputs(home.work)
         _tell(progress, 0, 1, 'looking into the inputs')
@@ -203,6 +205,21 @@ def _take_outcomes(usable: list[Source], shards: list[Shard]) -> int:
         elif bad:
             source.warnings += [row['message'] for row in bad]
     return rejected
+
+
+def _own_splits(sources: list[Source], options: PrepareOptions) -> PrepareOptions:
+    """The options with the splits that the sources bring along, where they do."""
+    counts = Counter(source.split for source in sources if not source.outcome)
+    if not any(counts):
+        return options
+    if '' in counts:
+        raise ConfigError(
+            'a dataset that brings its own splits cannot be mixed with recordings that have none: take one '
+            'of its splits (tfds:NAME#SPLIT), whose recordings are shared out with the others, or make two '
+            'datasets.'
+        )
+    total = counts.total()
+    return dataclasses.replace(options, splits={name: count / total for name, count in counts.items()})
 
 
 def _check_name(name: str, version: str | None) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -40,15 +41,38 @@ def encode_example(features: Mapping[str, np.ndarray]) -> bytes:
 
 def decode_example(message: bytes) -> dict[str, np.ndarray]:
     """The float features of a serialised tf.train.Example; features of other types are left out."""
-    features = {}
+    features = read_features(message)
+    return {name: v for name, v in features.items() if isinstance(v, np.ndarray) and v.dtype == np.float32}
+
+
+def read_features(message: bytes) -> dict[str, np.ndarray | list[bytes]]:
+    """All features of a serialised tf.train.Example: float32 or int64 arrays [n], or lists of bytes."""
+    features: dict[str, np.ndarray | list[bytes]] = {}
     for _, body in _fields(message):
         for _, entry in _fields(body):
             parts = dict(_fields(entry))
             for kind, values in _fields(parts.get(2, b'')):
-                if kind == 2:
-                    packed = b''.join(chunk for _, chunk in _fields(values))
-                    features[parts[1].decode()] = np.frombuffer(packed, '<f4')
+                chunks = [chunk for _, chunk in _fields(values)]
+                if kind == 1:
+                    features[parts[1].decode()] = chunks
+                elif kind == 2:
+                    features[parts[1].decode()] = np.frombuffer(b''.join(chunks), '<f4')
+                elif kind == 3:
+                    features[parts[1].decode()] = _varints(b''.join(chunks))
     return features
+
+
+def _varints(packed: bytes) -> np.ndarray:
+    """Packed int64 values: seven bits a byte, the lowest first; the last byte is below 128."""
+    data = np.frombuffer(packed, np.uint8)
+    ends = np.flatnonzero(data < 128)
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    values = np.zeros(len(ends), np.uint64)
+    for i in range(10):
+        there = starts + i <= ends
+        part = (data[(starts + i)[there]] & 127).astype(np.uint64)
+        values[there] |= part << np.uint64(7 * i)
+    return values.view(np.int64)
 
 
 class RecordWriter:
@@ -102,16 +126,51 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
       DatasetError: The file is damaged; names the file and the record.
     """
     with open(path, 'rb') as file:
-        number = 0
-        while head := file.read(12):
-            if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
-                raise DatasetError(f'{path} is damaged at record {number}: its length cannot be read.')
-            (length,) = _LENGTH.unpack(head[:8])
-            message, crc = file.read(length), file.read(4)
-            if len(message) < length or _masked_crc(message) != crc:
-                raise DatasetError(f'{path} is damaged in record {number}: the checksum differs.')
-            yield message
-            number += 1
+        yield from _messages(file, path)
+
+
+def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
+    number = 0
+    while head := file.read(12):
+        if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
+            raise DatasetError(f'{path} is damaged at record {number}: its length cannot be read.')
+        (length,) = _LENGTH.unpack(head[:8])
+        message, crc = file.read(length), file.read(4)
+        if len(message) < length or _masked_crc(message) != crc:
+            raise DatasetError(f'{path} is damaged in record {number}: the checksum differs.')
+        yield message
+        number += 1
+
+
+def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Where the records of a TFRecord file begin, in bytes.
+
+    Raises:
+      DatasetError: The file is missing or damaged.
+    """
+    try:
+        with open(path, 'rb') as file:
+            size, at = os.fstat(file.fileno()).st_size, 0
+            while at < size:
+                head = file.read(12)
+                if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
+                    raise DatasetError(f'{path} is damaged at byte {at}: a length cannot be read.')
+                yield at
+                at += 16 + _LENGTH.unpack(head[:8])[0]
+                file.seek(at)
+    except OSError as error:
+        raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
+
+
+def read_record(path: str | os.PathLike[str], offset: int) -> bytes:
+    """The message of the record that begins at `offset`.
+
+    Raises:
+      DatasetError: The file is damaged there.
+    """
+    with open(path, 'rb') as file:
+        file.seek(offset)
+        return next(_messages(file, path))
 
 
 def read_examples(path: str | os.PathLike[str]) -> Iterator[dict[str, np.ndarray]]:

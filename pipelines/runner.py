@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from ddsp.errors import DDSPError
 from pipelines._beam import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
 from pipelines.metrics import read_metrics
-from pipelines.shards import CANCEL_FILE, FAILURE_MARK, MakeShard, ShardPlan
+from pipelines.recording import CANCEL_FILE
+from pipelines.shards import FAILURE_MARK, MakeShard, ShardPlan
 
 Progress = Callable[[float, float, str], None]
 

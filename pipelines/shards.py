@@ -17,37 +17,24 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from ddsp.audio import AudioError, probe, read_blocks
-from ddsp.decoding import shown
+from ddsp.audio import AudioError
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
 from ddsp.version import __version__
 from pipelines._beam import beam
-from pipelines.features import Analyser, Features, cut_examples
 from pipelines.metrics import count_shard
 from pipelines.options import PrepareOptions
+from pipelines.recording import Progress, Recording
 from pipelines.records import RecordWriter
 from pipelines.sources import Piece
 from pipelines.statistics import Statistics
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records
-CANCEL_FILE = 'cancel'
-PATH_MARK = '{path}'  # stands for the recording in messages, which outlive its name
 FAILURE_MARK = 'ddsp-prepare-failed:'  # in front of a message that the driver shows as it is
-_MIN_SECS = 0.064  # one analysis window
-_SILENT_DB = -70.0
-_UNPITCHED_SHARE = 0.02
-_QUIET_DB = -45.0
 
 
 class ShardError(DDSPError):
     """A shard that cannot be written."""
-
-
-class Cancelled(DDSPError):
-    """The run was interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +192,11 @@ def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[s
     options = PrepareOptions.from_json(plan.options)
     total, rows = Statistics(), []
     costs: dict[str, float] = {}
-    progress = _Progress(folder, plan)
+    progress = Progress(folder, plan.key)
+    estimator = get_estimator(plan.estimator)
     for piece in plan.pieces:
         mark = writer.mark()
-        recording = _Recording(piece, plan, options, progress)
+        recording = Recording(piece, estimator, options, progress)
         try:
             for example in recording.examples():
                 started = time.thread_time()
@@ -227,100 +215,3 @@ def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[s
         'fingerprint': plan.fingerprint, 'split': plan.split, 'examples': writer.examples,
         'statistics': total.to_json(), 'rows': rows, 'costs': costs,
     }  # fmt: skip
-
-
-class _Recording:
-    """One piece of a recording on its way into a shard."""
-
-    def __init__(self, piece: Piece, plan: ShardPlan, options: PrepareOptions, progress: _Progress) -> None:
-        self._piece, self._options, self._progress = piece, options, progress
-        self._estimator = get_estimator(plan.estimator)
-        self.statistics = Statistics()
-        self.costs = dict.fromkeys(('decode', 'resample', 'f0', 'loudness', 'write'), 0.0)
-        self._warnings: list[str] = []
-        self._error: AudioError | None = None
-        self._seconds = 0.0
-
-    def examples(self) -> Iterator[dict[str, np.ndarray]]:
-        """The examples of the piece; statistics are taken on the way."""
-        info = probe(self._piece.file)
-        analyser = Analyser(self._options, self._estimator, info.sample_rate)
-        pieces = self._counted(analyser.run(self._blocks(info.sample_rate)))
-        yield from cut_examples(pieces, self._options)
-        self.costs.update(analyser.costs)
-
-    def _blocks(self, rate: int) -> Iterator[np.ndarray]:
-        """Blocks at the file's own rate, from the piece's start to its end."""
-        start = round(self._piece.start_s * rate)
-        end = None if self._piece.end_s is None else round(self._piece.end_s * rate)
-        at, started = 0, time.thread_time()
-        for block in read_blocks(self._piece.file, channel=self._options.channel, warnings=self._warnings):
-            self.costs['decode'] += time.thread_time() - started
-            inside = block[max(0, start - at) : None if end is None else max(0, end - at)]
-            at += len(block)
-            if len(inside):
-                self._seconds += len(inside) / rate
-                yield inside
-            if end is not None and at >= end:
-                return
-            started = time.thread_time()
-
-    def _counted(self, pieces: Iterator[Features]) -> Iterator[Features]:
-        for features in pieces:
-            self.statistics.add_frames(features.f0_hz, features.f0_confidence, features.loudness_db)
-            self._progress.add(len(features.f0_hz) / self._options.frame_rate)
-            yield features
-
-    def judge(self, examples: int) -> None:
-        """Refuses what is no training data, and notes what is odd.
-
-        Raises:
-          AudioError: The piece is too short, silent or without pitch.
-        """
-        name, stats = PATH_MARK, self.statistics
-        stats.examples, stats.audio_seconds = examples, self._seconds
-        if self._seconds < _MIN_SECS:
-            raise AudioError(
-                'too_short', f'{name} has {self._seconds * 1000:.0f} ms: less than one analysis window.'
-            )
-        if not examples:
-            raise AudioError(
-                'too_short', f'{name} is shorter than one example and tails are left out (pad_tail).'
-            )
-        if stats.loudness_db.max < _SILENT_DB:
-            raise AudioError('silent', f'{name} is silent: its loudness stays below {_SILENT_DB:g} dB.')
-        if stats.voiced_share < _UNPITCHED_SHARE:
-            share = 100 * stats.voiced_share
-            raise AudioError('unpitched', f'{name} has no pitch: {share:.1f} % of its frames are voiced.')
-        if stats.loudness_db.max < _QUIET_DB:
-            self._warnings.append(f'very quiet: its loudness stays below {stats.loudness_db.max:.0f} dB')
-        if stats.voiced_share < 0.5:
-            self._warnings.append(f'only {100 * stats.voiced_share:.0f} % of the frames are voiced')
-        if self._seconds < self._options.example_secs:
-            self._warnings.append(f'shorter than an example ({self._seconds:.2f} s): padded')
-
-    def reject(self, error: AudioError) -> None:
-        """Forgets the piece."""
-        self._error, self.statistics = error, Statistics()
-
-    def row(self, examples: int) -> dict[str, Any]:
-        """What became of the piece."""
-        row = {'seconds': round(self._seconds, 6), 'examples': examples, 'warnings': self._warnings}
-        if self._error is not None:
-            message = str(self._error).replace(shown(self._piece.file), PATH_MARK)
-            row |= {'reason': self._error.reason, 'message': message}
-        return row
-
-
-class _Progress:
-    """Tells the driver how far a shard is, by a small file, and hears from it whether to stop."""
-
-    def __init__(self, folder: pathlib.Path, plan: ShardPlan) -> None:
-        self._file, self._cancel = folder / f'{plan.key}.progress', folder / CANCEL_FILE
-        self._seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        if self._cancel.exists():
-            raise Cancelled('interrupted')
-        self._seconds += seconds
-        self._file.write_text(f'{self._seconds:.3f}')

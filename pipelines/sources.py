@@ -10,13 +10,16 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ddsp import gcs
 from ddsp.audio import AudioError, AudioInfo, probe
-from ddsp.dataset import file_sha256
+from ddsp.dataset import DatasetError, file_sha256
 from ddsp.decoding import shown
 from ddsp.errors import DDSPError
+from pipelines import tfds_source
 from pipelines.inputs import Inputs
+from pipelines.synthetic_corpus import synthesize_corpus
 
 # Looked for in folders; a file that is named by itself is opened whatever its name.
 AUDIO_SUFFIXES = frozenset({
@@ -25,6 +28,7 @@ AUDIO_SUFFIXES = frozenset({
     '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
 })  # fmt: skip
 _FEW = 4  # fewer recordings than this cannot be shared out by a hash
+_SYNTHETIC = 'synthetic:'
 _SKIP_NAMED_OTHERWISE = 'not audio by its name'
 
 
@@ -42,7 +46,7 @@ class Source:
       warnings: What is odd about it, though it is used.
       stamp: Changes with its content; `''` where that is not known without reading it.
       local: The file that holds it, where that is not `path`.
-      offset: Where it begins in that file, for a record of a TFRecord file; -1: the file is the recording.
+      record: Where it is, for a record of TensorFlow Datasets (see `pipelines.tfds_source`).
       split: The split that it belongs to; `''`: a hash of its content decides.
     """
 
@@ -55,7 +59,7 @@ class Source:
     warnings: list[str] = dataclasses.field(default_factory=list)
     stamp: str = ''
     local: str = ''
-    offset: int = -1
+    record: dict[str, Any] | None = None
     split: str = ''
 
     def reject(self, reason: str, message: str) -> None:
@@ -94,6 +98,13 @@ def _expand(item: str) -> Iterator[Source]:
     if gcs.is_gcs(item):
         yield from _expand_remote(item)
         return
+    if item.startswith(tfds_source.SCHEME):
+        for path, where, split in tfds_source.find_records(item):
+            yield Source(path, record=where, split=split)
+        return
+    if item.startswith(_SYNTHETIC):
+        yield from _synthesize(item)
+        return
     path = os.path.abspath(os.path.expanduser(item))
     if os.path.isdir(path):
         yield from _nonempty(item, list(_walk(path, set())))
@@ -107,6 +118,20 @@ def _expand(item: str) -> Iterator[Source]:
             yield from _walk(match, set()) if os.path.isdir(match) else [_judge_name(match)]
     else:
         raise DDSPError(f'{item}: no such file or folder.')
+
+
+def _synthesize(item: str) -> Iterator[Source]:
+    """The synthetic corpus, made in the cache folder unless it is there."""
+    match = re.fullmatch(r'(\d+)(?::(\d+))?', item.removeprefix(_SYNTHETIC))
+    if not match:
+        raise DDSPError(
+            f'{item!r}: expected synthetic:SECONDS or synthetic:SECONDS:SEED, such as synthetic:180.'
+        )
+    seconds, seed = int(match[1]), int(match[2] or 0)
+    folder = gcs.cache_folder() / 'synthetic' / f'{seconds}-{seed}'
+    synthesize_corpus(folder, seconds=seconds, seed=seed)
+    for file in sorted((folder / 'audio').glob('*.wav')):
+        yield Source(f'{item}/{file.name}', local=str(file))
 
 
 def _expand_remote(item: str) -> Iterator[Source]:
@@ -220,17 +245,20 @@ def survey(
 
 
 def _look_into(source: Source, inputs: Inputs) -> None:
-    if source.sha256 or inputs.recall(source):
+    if inputs.recall(source):
         return
     file = source.path
     try:
+        if source.record:
+            source.sha256, source.info = tfds_source.look_into(source.path, source.record)
+            return
         file = inputs.fetch(source)
         info = probe(file)
         source.sha256 = file_sha256(file)
         source.info = dataclasses.replace(info, path=source.path)
     except AudioError as error:
         source.reject(error.reason, str(error).replace(shown(file), shown(source.path)))
-    except gcs.GcsError as error:
+    except (gcs.GcsError, DatasetError) as error:
         source.reject('unreadable', str(error))
     except OSError as error:
         source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
@@ -248,7 +276,7 @@ class Piece:
       end_s: Where it ends; None for the end of the recording.
       seconds: Its length as the header has it; 0 where that does not say.
       local: As in `Source`.
-      offset: As in `Source`.
+      record: As in `Source`.
     """
 
     path: str
@@ -258,7 +286,7 @@ class Piece:
     end_s: float | None = None
     seconds: float = 0.0
     local: str = ''
-    offset: int = -1
+    record: dict[str, Any] | None = None
 
     @property
     def file(self) -> str:
@@ -305,8 +333,8 @@ def split_sources(
 
 
 def _whole(source: Source, split: str) -> Piece:
-    where = {'local': source.local, 'offset': source.offset}
-    return Piece(source.path, source.sha256, split, seconds=_seconds(source), **where)  # type: ignore[arg-type]
+    seconds = _seconds(source)
+    return Piece(source.path, source.sha256, split, seconds=seconds, local=source.local, record=source.record)
 
 
 def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:

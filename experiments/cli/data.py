@@ -119,6 +119,10 @@ def prepare(
         ),
     ] = None,
     experiment: Annotated[str, typer.Option('--experiment', help='MLflow experiment.')] = 'ddsp',
+    keep_features: Annotated[
+        bool,
+        typer.Option('--keep-features', help='Recordings with their own f0 and loudness (NSynth) keep them.'),
+    ] = False,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
@@ -129,6 +133,7 @@ def prepare(
         sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs, f0=f0,
         viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
         max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
+        keep_features=keep_features,
         channel=int(channel) if channel.isdigit() else channel,
     )  # fmt: skip
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:

@@ -11,7 +11,7 @@ import pytest
 from ddsp.audio import write_wav
 from ddsp.dataset import open_dataset
 from ddsp.f0 import get_estimator
-from pipelines import PrepareOptions, prepare_dataset, shards
+from pipelines import PrepareOptions, prepare_dataset, recording
 from pipelines.inputs import Inputs
 from pipelines.plan import plan_shards
 from pipelines.sources import Piece, Source, survey
@@ -49,7 +49,7 @@ def audio_seconds(result):
 
 def test_an_added_recording_remakes_one_shard_and_a_removed_one_its_own(corpus, tmp_path, monkeypatch):
     decoded = []
-    read = shards.read_blocks
+    read = recording.read_blocks
     monkeypatch.setattr(
         shards, 'read_blocks', lambda path, **rest: decoded.append(path) or read(path, **rest)
     )

@@ -67,7 +67,8 @@ def test_the_directory_has_what_the_contract_names(prepared):
     names = {path.name for path in dataset.path.iterdir()}
     assert names == {
         'MANIFEST.json', 'features.json', 'dataset_info.json', 'statistics.json', 'sources.jsonl',
-        'rejected.jsonl', 'shards.jsonl', 'pipeline.json', 'metrics.json', 'notes-train.tfrecord-00000-of-00002',
+        'rejected.jsonl', 'shards.jsonl', 'pipeline.json', 'metrics.json',
+        'notes-train.tfrecord-00000-of-00002',
         'notes-train.tfrecord-00001-of-00002', 'notes-test.tfrecord-00000-of-00002',
         'notes-test.tfrecord-00001-of-00002',
     }  # fmt: skip

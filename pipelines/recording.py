@@ -1,0 +1,178 @@
+"""One recording on its way into a shard: decoded, analysed, cut into examples, judged."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ddsp.audio import AudioError, StreamResampler, probe, read_blocks
+from ddsp.decoding import shown
+from ddsp.errors import DDSPError
+from ddsp.f0 import F0Estimator
+from pipelines import tfds_source
+from pipelines.features import Analyser, Features, cut_examples
+from pipelines.options import PrepareOptions
+from pipelines.sources import Piece
+from pipelines.statistics import Statistics
+
+CANCEL_FILE = 'cancel'
+PATH_MARK = '{path}'  # stands for the recording in messages, which outlive its name
+_MIN_SECS = 0.064  # one analysis window
+_SILENT_DB = -70.0
+_UNPITCHED_SHARE = 0.02
+_QUIET_DB = -45.0
+
+
+class Cancelled(DDSPError):
+    """The run was interrupted."""
+
+
+class Recording:
+    """One piece of a recording on its way into a shard.
+
+    Attributes:
+      statistics: Of its frames.
+      costs: CPU seconds of each stage.
+    """
+
+    def __init__(
+        self, piece: Piece, estimator: F0Estimator, options: PrepareOptions, progress: Progress
+    ) -> None:
+        self._piece, self._options, self._progress = piece, options, progress
+        self._estimator = estimator
+        self.statistics = Statistics()
+        self.costs = dict.fromkeys(('decode', 'resample', 'f0', 'loudness', 'write'), 0.0)
+        self._warnings: list[str] = []
+        self._error: AudioError | None = None
+        self._seconds = 0.0
+
+    def examples(self) -> Iterator[dict[str, np.ndarray]]:
+        """The examples of the piece; statistics are taken on the way."""
+        record = tfds_source.read(self._piece.path, self._piece.record) if self._piece.record else None
+        if record and record.kept and self._options.keep_features:
+            yield from cut_examples(self._counted(iter([self._keep(record)])), self._options)
+            return
+        rate = record.sample_rate if record else probe(self._piece.file).sample_rate
+        analyser = Analyser(self._options, self._estimator, rate)
+        blocks = self._blocks(iter([record.audio]) if record else self._decoded(), rate)
+        yield from cut_examples(self._counted(analyser.run(blocks)), self._options)
+        self.costs.update(analyser.costs)
+        if record and self._options.keep_features:
+            self._warnings.append('has no f0 and loudness of its own: they are computed')
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        return read_blocks(self._piece.file, channel=self._options.channel, warnings=self._warnings)
+
+    def _keep(self, record: tfds_source.Record) -> Features:
+        """A record's own f0 and loudness, with its audio at our rates."""
+        options, piece = self._options, self._piece
+        seconds, n_frames = len(record.audio) / record.sample_rate, len(record.kept['f0_hz'])
+        if {len(values) for values in record.kept.values()} != {round(seconds * options.frame_rate)}:
+            raise AudioError(
+                'unsupported',
+                f'{PATH_MARK} has {n_frames} frames of f0 for {seconds:g} s: '
+                f'{n_frames / seconds:g} per second, not frame_rate={options.frame_rate}.',
+            )
+        if not all(np.isfinite(values).all() for values in record.kept.values()):
+            raise AudioError('not_finite', f'{PATH_MARK} has NaN or infinite values in its f0 or loudness.')
+        end_s = seconds if piece.end_s is None else piece.end_s
+
+        def part(values: np.ndarray, rate: int) -> np.ndarray:
+            return values[round(piece.start_s * rate) : round(end_s * rate)]
+
+        audio = part(resample(record.audio, record.sample_rate, options.sample_rate), options.sample_rate)
+        audio_16k = part(resample(record.audio, record.sample_rate, 16000), 16000)
+        frames = {name: part(values, options.frame_rate) for name, values in record.kept.items()}
+        self._seconds = len(audio) / options.sample_rate
+        return Features(audio, audio_16k, **frames, n_samples=len(audio))
+
+    def _blocks(self, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+        """Blocks at the recording's own rate, from the piece's start to its end."""
+        start = round(self._piece.start_s * rate)
+        end = None if self._piece.end_s is None else round(self._piece.end_s * rate)
+        at, started = 0, time.thread_time()
+        for block in blocks:
+            self.costs['decode'] += time.thread_time() - started
+            inside = block[max(0, start - at) : None if end is None else max(0, end - at)]
+            at += len(block)
+            if len(inside):
+                self._seconds += len(inside) / rate
+                yield inside
+            if end is not None and at >= end:
+                return
+            started = time.thread_time()
+
+    def _counted(self, pieces: Iterator[Features]) -> Iterator[Features]:
+        for features in pieces:
+            self.statistics.add_frames(features.f0_hz, features.f0_confidence, features.loudness_db)
+            self._progress.add(len(features.f0_hz) / self._options.frame_rate)
+            yield features
+
+    def judge(self, examples: int) -> None:
+        """Refuses what is no training data, and notes what is odd.
+
+        Raises:
+          AudioError: The piece is too short, silent or without pitch.
+        """
+        name, stats = PATH_MARK, self.statistics
+        stats.examples, stats.audio_seconds = examples, self._seconds
+        if self._seconds < _MIN_SECS:
+            raise AudioError(
+                'too_short', f'{name} has {self._seconds * 1000:.0f} ms: less than one analysis window.'
+            )
+        if not examples:
+            raise AudioError(
+                'too_short', f'{name} is shorter than one example and tails are left out (pad_tail).'
+            )
+        if stats.loudness_db.max < _SILENT_DB:
+            raise AudioError('silent', f'{name} is silent: its loudness stays below {_SILENT_DB:g} dB.')
+        if stats.voiced_share < _UNPITCHED_SHARE:
+            share = 100 * stats.voiced_share
+            raise AudioError('unpitched', f'{name} has no pitch: {share:.1f} % of its frames are voiced.')
+        if stats.loudness_db.max < _QUIET_DB:
+            self._warnings.append(f'very quiet: its loudness stays below {stats.loudness_db.max:.0f} dB')
+        if stats.voiced_share < 0.5:
+            self._warnings.append(f'only {100 * stats.voiced_share:.0f} % of the frames are voiced')
+        if self._seconds < self._options.example_secs:
+            self._warnings.append(f'shorter than an example ({self._seconds:.2f} s): padded')
+
+    def reject(self, error: AudioError) -> None:
+        """Forgets the piece."""
+        self._error, self.statistics = error, Statistics()
+
+    def row(self, examples: int) -> dict[str, Any]:
+        """What became of the piece."""
+        row = {'seconds': round(self._seconds, 6), 'examples': examples, 'warnings': self._warnings}
+        if self._error is not None:
+            message = str(self._error).replace(shown(self._piece.file), PATH_MARK)
+            row |= {'reason': self._error.reason, 'message': message}
+        return row
+
+
+class Progress:
+    """Tells the driver how far a shard is, by a small file, and hears from it whether to stop."""
+
+    def __init__(self, folder: pathlib.Path, key: str) -> None:
+        self._file, self._cancel = folder / f'{key}.progress', folder / CANCEL_FILE
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts audio that was analysed.
+
+        Raises:
+          Cancelled: The driver was interrupted.
+        """
+        if self._cancel.exists():
+            raise Cancelled('interrupted')
+        self._seconds += seconds
+        self._file.write_text(f'{self._seconds:.3f}')
+
+
+def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """All of a recording at another rate."""
+    stream = StreamResampler(source_rate, target_rate)
+    return np.concatenate((stream(audio), stream.flush()))

@@ -1,0 +1,218 @@
+"""Recordings out of TensorFlow Datasets: each record of a prepared dataset is a recording.
+
+`tfds:NAME[/CONFIG][:VERSION][#SPLIT]` is looked for in TFDS_DATA_DIR (~/tensorflow_datasets by default);
+`tfds:FOLDER[#SPLIT]` is a prepared dataset itself. Its features.json and dataset_info.json say where the
+records are and what is in them; they are read without TensorFlow, which would cost every worker 0.9 GB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ddsp.audio import MAX_PEAK, AudioError, AudioInfo
+from ddsp.errors import DDSPError
+from pipelines.records import read_features, read_record, record_offsets
+
+SCHEME = 'tfds:'
+_RATE = 16000  # where features.json does not say; NSynth's
+# Names of features that can be kept: NSynth's (f0/hz), and those of ddsp's own records.
+_KEPT = {
+    'f0_hz': ('f0/hz', 'f0_hz'),
+    'f0_confidence': ('f0/confidence', 'f0_confidence'),
+    'loudness_db': ('loudness/db', 'loudness_db'),
+}
+_SCALES = {'int64': 2.0**15, 'int32': 2.0**31, 'int16': 2.0**15}  # TFDS keeps 16 bit sound as int64
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What is in the records of a dataset.
+
+    Attributes:
+      audio: Name of the feature with the sound.
+      sample_rate: Its rate, Hz.
+      dtype: Of its samples.
+      encoding: How they are packed: 'none', 'bytes' or 'zlib'.
+      channels: Number of channels.
+      kept: Names of the features of f0, its confidence and loudness; empty where one is missing.
+    """
+
+    audio: str
+    sample_rate: int
+    dtype: str
+    encoding: str
+    channels: int
+    kept: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A record that was read.
+
+    Attributes:
+      audio: Mono samples [n], full scale is 1.
+      sample_rate: Hz.
+      kept: `f0_hz, f0_confidence, loudness_db` where the record has them.
+    """
+
+    audio: np.ndarray
+    sample_rate: int
+    kept: dict[str, np.ndarray]
+
+
+def find_records(address: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The records that an address means.
+
+    Args:
+      address: As above.
+
+    Yields:
+      `(path, where, split)`: a name of the record, what `read` needs to find it, and its split; the split is
+      `''` where only one is meant, for then its recordings are to be shared out.
+
+    Raises:
+      DDSPError: There is no such dataset or split, or it holds no sound.
+    """
+    name, _, wanted = address.removeprefix(SCHEME).partition('#')
+    folder = _find_folder(name)
+    info = _read(folder / 'dataset_info.json')
+    if info.get('fileFormat', 'tfrecord') != 'tfrecord':
+        raise DDSPError(f'{folder} holds {info["fileFormat"]} files; only tfrecord can be read.')
+    layout = dataclasses.asdict(_layout(folder))
+    splits = {split['name']: split for split in info['splits']}
+    if wanted and wanted not in splits:
+        raise DDSPError(f'{folder} has no split {wanted!r}; its splits are {", ".join(sorted(splits))}.')
+    chosen = (
+        [wanted] if wanted else [split for split in splits if any(map(int, splits[split]['shardLengths']))]
+    )
+    for split in chosen:
+        for file in _files(folder, info['name'], splits[split]):
+            for i, offset in enumerate(record_offsets(file)):
+                where = {'file': str(file), 'offset': offset, **layout}
+                yield f'{file}#{i}', where, split if len(chosen) > 1 else ''
+
+
+def look_into(path: str, where: dict[str, Any]) -> tuple[str, AudioInfo]:
+    """The sha256 and the header of a record.
+
+    Raises:
+      AudioError: It cannot be used.
+    """
+    digest = hashlib.sha256(read_record(where['file'], where['offset'])).hexdigest()
+    record = read(path, where)
+    codec = f'TFDS {where["dtype"]}'
+    return digest, AudioInfo(path, record.sample_rate, where['channels'], len(record.audio), codec, 'tfds')
+
+
+def read(path: str, where: dict[str, Any]) -> Record:
+    """Reads one record.
+
+    Raises:
+      AudioError: Its sound is missing or not finite.
+    """
+    features = read_features(read_record(where['file'], where['offset']))
+    if where['audio'] not in features:
+        raise AudioError('no_samples', f'{path} has no {where["audio"]!r}.')
+    audio = _samples(features[where['audio']], where)
+    if not len(audio):
+        raise AudioError('no_samples', f'{path} holds no samples.')
+    peak = float(np.abs(audio).max())
+    if not np.isfinite(peak):
+        raise AudioError('not_finite', f'{path} holds NaN or infinite samples.')
+    if peak > MAX_PEAK:
+        raise AudioError('out_of_range', f'{path} has samples of {peak:.3g} where full scale is 1.')
+    found = {name: features.get(feature) for name, feature in where['kept'].items()}
+    kept = {name: values for name, values in found.items() if isinstance(values, np.ndarray)}
+    return Record(audio, where['sample_rate'], kept if len(kept) == len(_KEPT) else {})
+
+
+def _samples(values: Any, where: dict[str, Any]) -> np.ndarray:
+    if isinstance(values, list):  # bytes
+        packed = values[0] if values else b''
+        packed = zlib.decompress(packed) if where['encoding'] == 'zlib' else packed
+        values = np.frombuffer(packed, np.dtype(where['dtype']).newbyteorder('<'))
+    audio = np.asarray(values, np.float32) / _SCALES.get(where['dtype'], 1.0)
+    return np.ascontiguousarray(audio.reshape(-1, where['channels']).mean(axis=1), np.float32)
+
+
+def _find_folder(name: str) -> pathlib.Path:
+    """The directory of a prepared dataset."""
+    folder = pathlib.Path(name).expanduser()
+    if (folder / 'dataset_info.json').is_file():
+        return folder.resolve()
+    name, _, version = name.partition(':')
+    root = pathlib.Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+    found = [path.parent for path in (root / name).glob(f'{version or "*"}/dataset_info.json')]
+    numbered = [path for path in found if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+    if not numbered:
+        raise DDSPError(
+            f'{SCHEME}{name}: no prepared dataset {root / name}/{version or "VERSION"}. Name its folder, set '
+            f'TFDS_DATA_DIR, or prepare it with `tfds build {name}`.'
+        )
+    return max(numbered, key=lambda path: [int(part) for part in path.name.split('.')])
+
+
+def _files(folder: pathlib.Path, name: str, split: dict[str, Any]) -> list[pathlib.Path]:
+    template = split.get('filepathTemplate') or '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
+    count = len(split['shardLengths'])
+    files = []
+    for i in range(count):
+        fields = {'DATASET': name, 'SPLIT': split['name'], 'FILEFORMAT': 'tfrecord'}
+        fields |= {
+            'SHARD_X_OF_Y': f'{i:05d}-of-{count:05d}',
+            'SHARD_INDEX': f'{i:05d}',
+            'NUM_SHARDS': f'{count:05d}',
+        }
+        files.append(folder / re.sub(r'\{(\w+)\}', lambda match: fields[match[1]], template))  # noqa: B023
+    return files
+
+
+def _layout(folder: pathlib.Path) -> Layout:
+    features = dict(_flatten(_read(folder / 'features.json')))
+    sounds = {name: row['audio'] for name, row in features.items() if 'audio' in row}
+    if not sounds and 'audio' in features:
+        sounds = {'audio': features['audio'].get('tensor', {})}
+    if 'audio' in sounds:
+        sounds = {'audio': sounds['audio']}
+    if len(sounds) != 1:
+        found = ', '.join(sorted(sounds or features))
+        raise DDSPError(f'{folder} must have one feature with sound, or one named audio; it has {found}.')
+    ((name, row),) = sounds.items()
+    if row.get('lazyDecode') or row.get('dtype') not in ('float32', 'float64', *_SCALES):
+        raise DDSPError(f'{folder}: {name!r} holds {row.get("dtype")}, which cannot be read; samples can.')
+    shape = row.get('shape', {}).get('dimensions', [])
+    kept = {key: next((n for n in names if n in features), '') for key, names in _KEPT.items()}
+    return Layout(
+        name,
+        int(row.get('sampleRate', _RATE)),
+        row['dtype'],
+        row.get('encoding', 'none').lower(),
+        int(shape[1]) if len(shape) > 1 else 1,
+        kept if all(kept.values()) else {},
+    )
+
+
+def _flatten(row: dict[str, Any], name: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Features with their names as records have them: `f0/hz`."""
+    if 'featuresDict' in row:
+        for key, child in row['featuresDict']['features'].items():
+            yield from _flatten(child, f'{name}/{key}' if name else key)
+    else:
+        yield name, row
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DDSPError(f'{path} cannot be read: {error}.') from None
