@@ -51,7 +51,7 @@ def test_an_added_recording_remakes_one_shard_and_a_removed_one_its_own(corpus, 
     decoded = []
     read = recording.read_blocks
     monkeypatch.setattr(
-        shards, 'read_blocks', lambda path, **rest: decoded.append(path) or read(path, **rest)
+        recording, 'read_blocks', lambda path, **rest: decoded.append(path) or read(path, **rest)
     )
     inputs = tmp_path / 'in'
     shutil.copytree(corpus, inputs)
