@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments import page, store
+from experiments import curves, page, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from experiments.compare import Comparison
 
 _EXAMPLES_PER_RUN = 3
+_DRAWN = ('losses/spectral_loss', 'held_out/spectral_loss')
+_RUNS_DRAWN = 20
+_PARAMS_BESIDE = 6
 
 
 def write_page(
@@ -41,13 +44,28 @@ def write_page(
     Returns:
       The path.
     """
-    body = [f'<h1>{html.escape(title)}</h1>', _table(comparison)]
+    body = [curves.STYLE, f'<h1>{html.escape(title)}</h1>', _table(comparison)]
+    body += [curves.line_chart(metric, _histories(client, runs, metric)) for metric in _DRAWN]
     body += [f'<p>{html.escape(entry["text"])}</p>' for entry in significance]
-    body += [_run_section(client, run) for run in runs]
+    body += [
+        _run_section(client, run, _numbers(comparison, index), index + 1) for index, run in enumerate(runs)
+    ]
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.document(title, '\n'.join(body)), encoding='utf-8')
     return path
+
+
+def _histories(
+    client: MlflowClient, runs: Sequence[Run], metric: str
+) -> dict[str, list[tuple[float, float]]]:
+    """Name of each run to the course of a metric."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in [run for run in runs if metric in run.data.metrics][:_RUNS_DRAWN]:
+        points = client.get_metric_history(run.info.run_id, metric)
+        name = run.info.run_name or run.info.run_id[:8]
+        found[name if name not in found else run.info.run_id[:8]] = [(float(p.step), p.value) for p in points]
+    return found
 
 
 def _table(comparison: Comparison) -> str:
@@ -68,13 +86,26 @@ def _table(comparison: Comparison) -> str:
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
 
 
-def _run_section(client: MlflowClient, run: Run) -> str:
-    """Players and pictures of one run, from its `media` artefacts."""
+def _numbers(comparison: Comparison, index: int) -> str:
+    """What tells a run from the others: its own parameters and the metrics that people look at first."""
+    cells = [(name, values[index]) for name, values in comparison.params.items()][:_PARAMS_BESIDE]
+    for row in comparison.metrics:
+        value = row.values[index]
+        if row.name.startswith(('eval/', 'losses/spectral_loss')) and value is not None:
+            cells.append((row.name, page.format_number(value) + (' *' if index in row.best else '')))
+    rows = ''.join(
+        f'<tr><td>{html.escape(name)}</td><td class="number">{html.escape(text)}</td></tr>'
+        for name, text in cells
+    )
+    return f'<table>{rows}</table>'
+
+
+def _run_section(client: MlflowClient, run: Run, numbers: str, rank: int) -> str:
+    """One run: its numbers with players and pictures beside them, from its `media` artefacts."""
     media = _download_media(client, run.info.run_id)
-    parts = [f'<h2 id="{run.info.run_id}">{html.escape(run.info.run_name or run.info.run_id)}</h2>']
+    name = html.escape(run.info.run_name or run.info.run_id)
     examples = sorted({match[1] for path in media if (match := re.match(r'(.+)_target\.wav$', path.name))})
-    if not examples:
-        parts.append('<p>This run has no audio.</p>')
+    parts = [] if examples else ['<p>This run has no audio.</p>']
     by_name = {path.name: path for path in media}
     for example in examples[:_EXAMPLES_PER_RUN]:
         clips = [(part, by_name.get(f'{example}_{part}.wav')) for part in ('target', 'synthesized')]
@@ -83,7 +114,8 @@ def _run_section(client: MlflowClient, run: Run) -> str:
         picture = by_name.get(f'{example}_spectrogram.png')
         if picture is not None:
             parts.append(page.picture(picture))
-    return '\n'.join(parts)
+    beside = f'<div style="flex: 1 1 30rem; min-width: 0">{"".join(parts)}</div>'
+    return f'<h2 id="{run.info.run_id}">{rank}. {name}</h2><div class="players">{numbers}{beside}</div>'
 
 
 def _player(label: str, path: pathlib.Path) -> str:

@@ -154,7 +154,8 @@ def create_run(folder: pathlib.Path, client: MlflowClient) -> dict[str, Any]:
     run = client.create_run(
         experiment_id, start_time=wanted['start_time'], run_name=wanted['run_name'], tags=wanted['tags']
     )
-    known = {**wanted, 'run_id': run.info.run_id, 'experiment_id': experiment_id}
+    made = {'run_id': run.info.run_id, 'experiment_id': experiment_id, 'tracking_uri': store.tracking_uri()}
+    known = {**wanted, **made}
     write_json(folder / 'run.json', known)
     return known
 
@@ -172,7 +173,8 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     known = store.read_run_file(folder)
     if not known:
         raise store.TrackingError(f'{folder} is no training folder: it has no run.json.')
-    client = store.client(known.get('tracking_uri'))
+    # A run that was never made goes into the store in use; any other is where it was begun.
+    client = store.client(known['tracking_uri'] if known['run_id'] else None)
     run_id = known['run_id'] or create_run(folder, client)['run_id']
     outbox = Outbox(folder, lambda rows: deliver(client, run_id, rows))
     waiting = outbox.waiting

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ddsp.dataset import Dataset, DatasetError, open_dataset
 from ddsp.errors import ConfigError
 from experiments import mlflow_model, report, store
+from experiments.files import settle, write_json
 
 if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
@@ -65,6 +66,7 @@ def train_run(
     register_as: str | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
+    buffer: bool = False,
 ) -> RunResult:
     """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
     interrupted.
@@ -88,6 +90,7 @@ def train_run(
       register_as: Name under which the model is registered.
       progress: `progress(done, total, text)`.
       warn: Called with a sentence for everything about the dataset that makes training hard.
+      buffer: When the tracking server is down, train all the same: the run is recorded when it is back.
 
     Returns:
       What was made.
@@ -99,27 +102,36 @@ def train_run(
     warnings = check_dataset(data)
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
-    folder = pathlib.Path(save_dir) if save_dir else _default_folder(data, files)
+    folder = _local(save_dir) if save_dir else _default_folder(data, files)
     _configure(data, files, bindings)
     _settle(
         folder, data, files, [binding for binding in bindings if not binding.startswith('train.num_steps')]
     )
     for warning in warnings if warn else ():
         warn(warning)
+    if not _is_chief():  # another of the workers records the run and makes the bundle
+        training = _Training(data, folder, seed)
+        training.run(None, callbacks, progress)
+        return RunResult('', folder, folder / mlflow_model.NAME, training.metrics, training.step, None)
     from experiments.track import MLflowTracker
 
     with MLflowTracker(
-        folder, experiment=experiment, run_name=run_name or folder.name, tags=tags, dataset=data
+        folder,
+        experiment=experiment,
+        run_name=run_name or folder.name,
+        tags=tags,
+        dataset=data,
+        buffer=buffer,
     ) as tracker:
-        training = _Training(data, folder, tracker, seed)
-        training.run(callbacks, progress)
-        return training.finish(evaluate, register_as, progress)
+        training = _Training(data, folder, seed)
+        training.run(tracker, callbacks, progress)
+        return training.finish(tracker, evaluate, register_as, progress)
 
 
 class _Training:
     """One training with what it needs and what comes out of it."""
 
-    def __init__(self, data: Dataset, folder: pathlib.Path, tracker: MLflowTracker, seed: int):
+    def __init__(self, data: Dataset, folder: pathlib.Path, seed: int):
         import keras
 
         from ddsp.training import models, train_util, trainers
@@ -128,7 +140,6 @@ class _Training:
 
         self._data = data
         self._folder = folder
-        self._tracker = tracker
         self._provider = DatasetProvider(data, 'train', seed=seed)
         keras.utils.set_random_seed(seed)
         strategy = train_util.get_strategy(cluster_config=os.environ.get('TF_CONFIG', ''))
@@ -137,19 +148,33 @@ class _Training:
             self._trainer = trainers.get_trainer_class()(self._model, strategy)
         self._last = LastMetrics()
 
-    def run(self, callbacks: Sequence[TrainingCallback], progress: Progress | None) -> None:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Newest values of the metrics of the training."""
+        return dict(self._last.metrics)
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._trainer.step
+
+    def run(
+        self, tracker: MLflowTracker | None, callbacks: Sequence[TrainingCallback], progress: Progress | None
+    ) -> None:
         """Trains."""
         from ddsp.training import train_util
         from experiments.watchers import ProgressWatcher
 
-        watchers: list[Any] = [self._tracker, self._last, *self._held_out_watcher()]
+        watchers: list[Any] = [self._last]
+        if tracker is not None:
+            watchers = [tracker, self._last, *self._held_out_watcher(tracker)]
         watchers += [ProgressWatcher(progress)] if progress else []
         train_util.train(
             self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
             callbacks=[*watchers, *callbacks],
         )  # fmt: skip
 
-    def _held_out_watcher(self) -> list[Any]:
+    def _held_out_watcher(self, tracker: MLflowTracker) -> list[Any]:
         """Listens to held-out examples by step, when there are any."""
         from ddsp.training.data import DatasetProvider
         from experiments.watchers import HeldOutWatcher
@@ -160,12 +185,14 @@ class _Training:
         provider = DatasetProvider(self._data, 'test')
         batch = next(iter(provider.get_batch(count, shuffle=False, repeats=1)))
         watcher = HeldOutWatcher(
-            self._tracker, self._model, batch, self._data.sample_rate, self._data.frame_rate,
+            tracker, self._model, batch, self._data.sample_rate, self._data.frame_rate,
             self._folder / 'media' / 'steps',
         )  # fmt: skip
         return [watcher]
 
-    def finish(self, evaluate: bool, register_as: str | None, progress: Progress | None) -> RunResult:
+    def finish(
+        self, tracker: MLflowTracker, evaluate: bool, register_as: str | None, progress: Progress | None
+    ) -> RunResult:
         """Saves the bundle, evaluates it, records pictures, sound and model."""
         from ddsp import inference
 
@@ -176,15 +203,19 @@ class _Training:
         page = None
         if self._last.losses:
             picture = report.loss_curve(self._folder / 'media' / 'loss.png', self._last.losses)
-            self._tracker.log_artifact(picture, 'media')
+            tracker.log_artifact(picture, 'media')
         if evaluate and self._data.splits.get('test'):
-            metrics, page = self._evaluate(bundle, metrics, progress)
+            metrics, page = self._evaluate(tracker, bundle, metrics, progress)
             _add_metrics(bundle, metrics)
-        self._tracker.log_model(bundle, self._trainer.step, register_as)
-        return RunResult(self._tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
+        tracker.log_model(bundle, self._trainer.step, register_as)
+        return RunResult(tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
 
     def _evaluate(
-        self, bundle: pathlib.Path, metrics: dict[str, float], progress: Progress | None
+        self,
+        tracker: MLflowTracker,
+        bundle: pathlib.Path,
+        metrics: dict[str, float],
+        progress: Progress | None,
     ) -> tuple[dict[str, float], pathlib.Path | None]:
         """Evaluates on the held-out split and records figures, sound and pictures."""
         from experiments.evaluation import evaluate_model
@@ -192,16 +223,16 @@ class _Training:
         loss = self._folder / 'media' / 'loss.png'
         result = evaluate_model(
             bundle, self._data.path, 'test', folder=self._folder / 'media', progress=progress,
-            facts={'run': self._tracker.run_id, 'steps': str(self._trainer.step)},
+            facts={'run': tracker.run_id or 'not recorded yet', 'steps': str(self._trainer.step)},
             pictures=[loss] if loss.exists() else [],
         )  # fmt: skip
-        self._tracker.log_metrics(result.metrics, self._trainer.step)
+        tracker.log_metrics(result.metrics, self._trainer.step)
         for path in result.files:
-            self._tracker.log_artifact(path, 'media')
+            tracker.log_artifact(path, 'media')
         if result.listen_page:
-            self._tracker.log_artifact(result.listen_page)
+            tracker.log_artifact(result.listen_page)
         if result.rows_file:
-            self._tracker.log_artifact(result.rows_file, 'evaluation')
+            tracker.log_artifact(result.rows_file, 'evaluation')
         return {**metrics, **result.metrics}, result.listen_page
 
 
@@ -210,9 +241,7 @@ def _add_metrics(bundle: pathlib.Path, metrics: Mapping[str, float]) -> None:
     path = bundle / 'metadata.json'
     metadata = json.loads(path.read_text())
     metadata['metrics'] |= metrics
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(metadata, indent=2) + '\n')
-    part.replace(path)
+    write_json(path, metadata)
 
 
 def _bindings(
@@ -238,26 +267,30 @@ def _default_folder(data: Dataset, files: Sequence[str]) -> pathlib.Path:
     return pathlib.Path('runs') / re.sub(r'[^\w.-]+', '_', f'{data.name}-{pathlib.Path(files[-1]).stem}')
 
 
+def _local(save_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """The training folder, when it is on a disk."""
+    if '://' in (text := os.fspath(save_dir)) or text.startswith('gs:/'):
+        raise ConfigError(
+            f'--save-dir {text}: a training folder is on a disk, where checkpoints are replaced at once and '
+            'the entries for MLflow wait. Give a folder of this machine or one that is mounted.'
+        )
+    return pathlib.Path(save_dir)
+
+
+def _is_chief() -> bool:
+    """Whether this process speaks for all workers of a distributed training (`TF_CONFIG`)."""
+    cluster = json.loads(os.environ.get('TF_CONFIG') or '{}')
+    task = cluster.get('task', {})
+    if 'chief' in cluster.get('cluster', {}):
+        return task.get('type') == 'chief'
+    return int(task.get('index', 0)) == 0
+
+
 def _settle(folder: pathlib.Path, data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
     """Notes the settings in a new folder; refuses a folder that was begun with others."""
     wanted = {'dataset': data.digest, 'gin_files': list(files), 'gin_params': list(bindings)}
-    path = folder / _SETTINGS
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        part = path.with_suffix('.part')
-        part.write_text(json.dumps({**wanted, 'dataset_path': str(data.path.resolve())}, indent=2) + '\n')
-        part.replace(path)
-        return
-    try:
-        begun = json.loads(path.read_text())
-    except ValueError:
-        raise ConfigError(f'{path} cannot be read; remove {folder} to begin anew.') from None
-    for name, value in wanted.items():
-        if begun.get(name) != value:
-            raise ConfigError(
-                f'{folder} holds a training that was begun with {_shown(name, begun.get(name))}, not '
-                f'{_shown(name, value)}. Give another --save-dir, or remove the folder to begin anew.'
-            )
+    place = {'dataset_path': str(data.path.resolve())}
+    settle(folder / _SETTINGS, wanted, 'a training', '--save-dir', _shown, notes=place)
 
 
 def _shown(name: str, value: Any) -> str:

@@ -15,6 +15,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError, require
+from experiments import views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,7 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
     'MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT': 'true',  # stdout is for results
 }
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
-_EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
+_EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development', **views.view_tag()}
 
 
 class TrackingError(DDSPError):
@@ -127,7 +128,7 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == 'deleted':
         mlflow_client.restore_experiment(found.experiment_id)
     for key, value in _EXPERIMENT_TAGS.items():
-        if key not in found.tags:
+        if key not in found.tags:  # a view that somebody has saved under the same name stays
             mlflow_client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 

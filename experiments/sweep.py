@@ -92,6 +92,9 @@ def run_sweep(
     place.folder.mkdir(parents=True, exist_ok=True)
     queue = TrialQueue(spec, place.storage, place.heartbeat_secs)
     report = progress or (lambda done, total, text: None)
+    from experiments.sweep_report import record_summary, record_view
+
+    record_view(spec, place.experiment)
     if workers > 1:
         _run_workers(queue, place, workers, report)
     else:
@@ -102,8 +105,6 @@ def run_sweep(
             raise SweepError(
                 f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
             )
-        from experiments.sweep_report import record_summary
-
         record_summary(queue, place, result)
     return result
 
@@ -172,7 +173,7 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
                 place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
                 gin_params=spec.gin_params(values), save_dir=place.folder / f'trial-{slot:04d}',
                 experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
-                batch_size=spec.batch_size, callbacks=[watcher], tags=tags,
+                batch_size=spec.batch_size, callbacks=[watcher], tags=tags, buffer=True,
             )  # fmt: skip
         trial.set_user_attr('run_id', result.run_id)
         if spec.objective not in result.metrics:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import compare, compare_page, report, store
+from experiments import compare, compare_page, report, store, views
 from experiments.revision import code_revision
 from experiments.sweep_spec import SweepSpec
 
@@ -62,6 +62,19 @@ def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) ->
     client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, 'FINISHED')
     return run_id
+
+
+def record_view(spec: SweepSpec, experiment: str) -> None:
+    """Gives the experiment a view of the MLflow UI on this sweep's trials, for those who watch it run."""
+    client = store.client()
+    tags = views.view_tag(
+        views.sweep_key(spec.name), condition=f"tags.sweep_id='{spec.name}' AND tags.sweep_role='trial'",
+        columns=[f'metrics.`{spec.objective}`', *(f'params.`{name}`' for name in spec.parameters)],
+        first=spec.objective,
+    )  # fmt: skip
+    experiment_id = store.experiment_id(client, experiment)
+    for name, value in tags.items():
+        client.set_experiment_tag(experiment_id, name, value)
 
 
 def _summary_run(client: MlflowClient, spec: SweepSpec, experiment: str, experiment_id: str) -> str:

@@ -104,6 +104,8 @@ class MLflowTracker:
     def _create_run(self) -> None:
         """Creates the run that `run.json` describes."""
         assert self._client is not None
+        wanted = store.read_run_file(self.save_dir)
+        write_json(self.save_dir / 'run.json', {**wanted, 'tags': {**wanted['tags'], **_context_tags()}})
         known = create_run(self.save_dir, self._client)
         self.run_id, self.experiment_id = known['run_id'], known['experiment_id']
 
@@ -225,9 +227,10 @@ class MLflowTracker:
         self._outbox.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
         left = self._outbox.close(timeout)
         if left:
+            entries = 'entry' if left == 1 else 'entries'
             return (
-                f'{left} {"entry" if left == 1 else "entries"} for MLflow wait in {self.save_dir}/outbox.jsonl ({self._outbox.problem}). '
-                f'`ddsp runs --sync {self.save_dir}` records them.'
+                f'{left} {entries} for MLflow wait in {self.save_dir}/outbox.jsonl '
+                f'({self._outbox.problem}). `ddsp runs --sync {self.save_dir}` records them.'
             )
         if self._outbox.rejected:
             return f'MLflow refused: {"; ".join(self._outbox.rejected[:3])}'

@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 from experiments import store
 
-# Opens the UI in its model-training layout rather than in the one for language-model applications.
-_LAYOUT = 'workflowType=machine_learning'
 _START_SECS = 180.0
 
 
@@ -129,12 +127,3 @@ def free_port(host: str = '127.0.0.1') -> int:
             except OSError:
                 continue
     raise store.TrackingError(f'no free port on {host}.')
-
-
-def page_address(server: str, experiment_id: str | None = None, run_id: str | None = None) -> str:
-    """Address of a page of the UI: the experiment's list of runs, one run, or the start page."""
-    if experiment_id and run_id:
-        return f'{server}/#/experiments/{experiment_id}/runs/{run_id}?{_LAYOUT}'
-    if experiment_id:
-        return f'{server}/#/experiments/{experiment_id}/runs?{_LAYOUT}'
-    return f'{server}/#/experiments?{_LAYOUT}'

@@ -52,6 +52,17 @@ def print_table(
 
 
 @contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A sign of life on a terminal."""
+    shown = console(stderr=True)
+    if not shown.is_terminal:
+        yield
+        return
+    with shown.status(text):
+        yield
+
+
+@contextlib.contextmanager
 def progress(description: str, *, enabled: bool = True, interval: float = 20.0) -> Iterator[Progress]:
     """A bar on the terminal, or a line now and then where stderr is no terminal.
 

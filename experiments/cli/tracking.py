@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import pathlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PANEL = 'Tracking'
 _SIDE_BY_SIDE = 6  # so many runs are columns of a comparison; more are its lines
 _SHOWN_PARAMS = 5
+_LINKED_RUNS, _LINKS = 100, 12  # `ddsp ui` looks at so many runs, and prints so many links
 _SHOWN_METRICS = ('losses/total_loss', 'eval/spectral_loss', 'eval/loudness_l1_db', 'eval/f0_l1_midi')
 
 
@@ -144,6 +147,12 @@ def compare(
         print(line['text'])
     if html is not None:
         print(f'Page: {html}')
+    uri = store.tracking_uri()
+    if uri.startswith('http'):
+        from experiments import views
+
+        pages = [(run.info.experiment_id, run.info.run_id) for run in found]
+        print(f'Charts: {views.comparison_address(uri.rstrip("/"), pages)}')
     return 0
 
 
@@ -198,59 +207,71 @@ def ui(
     host: Annotated[str, typer.Option('--host', help='Address to listen on.')] = '127.0.0.1',
     port: Annotated[int, typer.Option('--port', min=0, max=65535, help='Port; 0 takes a free one.')] = 0,
     browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the web browser.')] = True,
-    run: Annotated[str, typer.Option('--run', help='Open this run (id, name or save_dir).')] = '',
+    run: Annotated[
+        list[str] | None,
+        typer.Option('--run', help='Open this run (id, name or save_dir); given again, compare them.'),
+    ] = None,
     experiment: Annotated[str, typer.Option('--experiment', help='Open this experiment.')] = '',
 ) -> int:
     """Open the MLflow UI on the store in use; Ctrl-C ends it."""
     from experiments import store
-    from experiments.ui import UIServer, page_address
+    from experiments.ui import UIServer
 
     uri = store.tracking_uri()
     client = store.client(uri)
-    experiment_id, run_id = _place(client, run, experiment)
+    links = _links(client, run or [], experiment)
     if uri.startswith('http'):  # there is a server already
-        _show(page_address(uri.rstrip('/'), experiment_id, run_id), browser)
+        _show(uri.rstrip('/'), links, browser)
         return 0
     with UIServer(uri, host, port) as server:
-        with _spinner('Starting the MLflow server (up to half a minute)'):
+        with output.waiting('Starting the MLflow server (up to half a minute)'):
             server.wait_until_ready()
-        _show(page_address(server.address, experiment_id, run_id), browser)
+        _show(server.address, links, browser)
         print('Ctrl-C ends it.', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             return server.wait()
     return 0
 
 
-def _place(client: Any, run: str, experiment: str) -> tuple[str | None, str | None]:
-    """Ids of the experiment and the run at which the UI opens; the newest experiment by default."""
-    from experiments import store
+def _links(client: Any, references: Sequence[str], experiment: str) -> list[tuple[str, Callable[[str], str]]]:
+    """Where the UI is opened, and what else to look at: titles, and addresses by the server's."""
+    from experiments import store, views
 
-    if run:
-        found = store.find_run(client, run)
-        return found.info.experiment_id, found.info.run_id
-    if experiment:
-        store.search(client, experiments=[experiment], limit=1)  # says which there are when it does not exist
-        return client.get_experiment_by_name(experiment).experiment_id, None
-    newest = store.search(client, limit=1)
-    return (newest[0].info.experiment_id if newest else None), None
+    if references:
+        runs = [store.find_run(client, reference) for reference in references]
+    else:
+        runs = store.search(client, experiments=[experiment] if experiment else None, limit=_LINKED_RUNS)
+    if not runs:
+        return [('MLflow UI', views.start_address)]
+    pages = [(run.info.experiment_id, run.info.run_id) for run in runs]
+    found: list[tuple[str, Callable[[str], str]]]
+    if len(references) > 1:
+        found = [('MLflow UI', partial(views.comparison_address, runs=pages))]
+    elif references:
+        found = [('MLflow UI', partial(views.run_address, run=pages[0]))]
+        return [*found, ('Listen', partial(views.run_address, run=pages[0], artifact='listen.html'))]
+    else:
+        here = pages[0][0]
+        store.experiment_id(client, client.get_experiment(here).name)  # gives an older experiment its view
+        found = [('MLflow UI', partial(views.view_address, experiment_id=here))]
+        runs = [run for run in runs if run.info.experiment_id == here]
+    for run in runs:
+        page, sweep = (run.info.experiment_id, run.info.run_id), run.data.tags.get('sweep_id')
+        if run.data.tags.get('sweep_role') == 'summary':
+            key = views.sweep_key(str(sweep))
+            found.append((f'Sweep {sweep}', partial(views.view_address, experiment_id=page[0], key=key)))
+            found.append(('  its page', partial(views.run_address, run=page, artifact='compare.html')))
+        elif not sweep:
+            found.append((run.info.run_name or page[1][:8], partial(views.run_address, run=page)))
+    return found[:_LINKS]
 
 
-def _show(address: str, browser: bool) -> None:
-    """Prints an address and opens it on request."""
-    print(f'MLflow UI: {address}', flush=True)
+def _show(server: str, links: list[tuple[str, Callable[[str], str]]], browser: bool) -> None:
+    """Prints addresses and opens the first on request."""
+    for title, address in links:
+        print(f'{title}: {address(server)}', flush=True)
     if browser:
         import webbrowser
 
         with contextlib.suppress(webbrowser.Error):
-            webbrowser.open(address)
-
-
-@contextlib.contextmanager
-def _spinner(text: str) -> Any:
-    """A sign of life on a terminal."""
-    console = output.console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(text):
-        yield
+            webbrowser.open(links[0][1](server))

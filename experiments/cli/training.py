@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from experiments.sweep_spec import SweepSpec
 
 PANEL = 'Training'
+_POLL_SECS = 2.0
 
 DatasetArgument = Annotated[
     str,
@@ -63,11 +66,12 @@ def train(
     quiet.load_keras()
     from experiments.run import train_run
 
+    buffer = _buffer_when_server_is_down(as_json)
     with output.progress('Training', enabled=not as_json) as progress:
         result = train_run(
             dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
             experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size,
-            seed=seed, evaluate=evaluate, register_as=register or None, progress=progress,
+            seed=seed, evaluate=evaluate, register_as=register or None, progress=progress, buffer=buffer,
             warn=lambda warning: output.say(f'Warning: {warning}'),
         )  # fmt: skip
     if as_json:
@@ -77,8 +81,45 @@ def train(
     rows = [('run', result.run_id), ('folder', result.save_dir), ('model', result.bundle)]
     rows += [('listen', result.listen_page)] if result.listen_page else []
     output.print_table('', ('', ''), rows, header=False)
-    print(f'Next: ddsp ui --run {result.run_id[:8]}')
+    print(
+        f'Next: ddsp ui --run {result.run_id[:8]}'
+        if result.run_id
+        else f'Next: ddsp runs --sync {result.save_dir}'
+    )
     return 0
+
+
+def _buffer_when_server_is_down(as_json: bool) -> bool:
+    """Whether to train although the tracking server is down: asked on a terminal, yes where nobody answers.
+
+    Raises:
+      ServerDownError: The answer was to stop.
+    """
+    from experiments import store
+
+    uri = store.tracking_uri()
+    problem = store.server_problem(uri) if uri.startswith('http') else ''
+    if not problem:
+        return False
+    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        output.say(
+            f'Warning: the tracking server {uri} {problem}. The run is kept in the training folder and '
+            'recorded when the server is back.'
+        )
+        return True
+    output.say(f'The tracking server {uri} {problem}.')
+    answer = ''
+    while answer not in ('wait', 'later', 'quit'):
+        question = 'Wait for it, train and record the run later, or quit? (wait/later/quit)'
+        answer = typer.prompt(question, default='later', err=True).strip().lower()
+    if answer == 'quit':
+        raise store.server_error(uri, problem)
+    if answer == 'wait':
+        with output.waiting(f'Waiting for {uri} (Ctrl-C stops)'):
+            while store.server_problem(uri):
+                time.sleep(_POLL_SECS)
+        return False
+    return True
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:

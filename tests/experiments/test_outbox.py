@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from experiments.outbox import Outbox, Rejected, read_rows
+from experiments.outbox import Outbox, Postponed, Rejected, read_rows
 
 
 class Server:
@@ -37,7 +37,7 @@ def test_rows_arrive_once_and_in_order(tmp_path):
     server = Server()
     outbox = Outbox(tmp_path, server)
     for value in range(500):
-        outbox.put({'kind': 'x', 'value': value})
+        outbox.put({'kind': 'metrics', 'value': value})
     assert outbox.close(5) == 0
     assert server.values() == list(range(500))
     assert server.calls < 500  # rows travel together
@@ -98,6 +98,49 @@ def test_a_refused_row_is_left_out_and_named(tmp_path):
     assert outbox.close(5) == 0
     assert taken == ['a', 'b']
     assert outbox.rejected == ['bad value']
+
+
+class FullDisk(Server):
+    """Takes metrics; files only when there is room."""
+
+    room = False
+
+    def __call__(self, rows):
+        if rows[0]['kind'] == 'artifact' and not self.room:
+            raise Postponed('no space left')
+        super().__call__(rows)
+
+
+def test_a_row_that_must_wait_holds_up_no_other(tmp_path):
+    server = FullDisk()
+    outbox = Outbox(tmp_path, server)
+    for kind in ('metrics', 'artifact', 'metrics', 'artifact', 'status'):
+        outbox.put({'kind': kind, 'value': outbox._next})
+    start = time.perf_counter()
+    assert outbox.close(30) == 2
+    assert time.perf_counter() - start < 10  # it does not sit out the time when nothing will change
+    assert server.values() == [1, 3, 5]
+    assert outbox.problem == 'no space left'
+    again = Outbox(tmp_path, server)  # another process knows which are left
+    assert again.waiting == 2
+    server.room = True
+    again.put({'kind': 'metrics', 'value': 6})
+    assert again.close(5) == 0
+    assert sorted(server.values()) == [1, 2, 3, 4, 5, 6]
+    assert Outbox(tmp_path, server).waiting == 0
+
+
+def test_what_was_put_off_is_delivered_as_soon_as_there_is_room(tmp_path):
+    server = FullDisk()
+    outbox = Outbox(tmp_path, server)
+    outbox.put({'kind': 'artifact', 'value': 1})
+    assert not outbox.flush(10)
+    outbox.put({'kind': 'metrics', 'value': 2})
+    server.room = True
+    assert outbox.flush(10)
+    assert sorted(server.values()) == [1, 2]
+    assert outbox.problem == ''
+    outbox.close(1)
 
 
 def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path):

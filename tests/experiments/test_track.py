@@ -175,6 +175,42 @@ def test_a_server_that_is_down_at_the_start_is_said_at_once(workdir, monkeypatch
         store.TrackingError, match=r'the tracking server http://127.0.0.1:9 does not answer .* unset'
     ):
         MLflowTracker('run')
+    assert not pathlib.Path('run', 'run.json').exists()
+
+
+def test_a_training_that_began_without_its_server_is_recorded_later(workdir, monkeypatch, ddsp):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    tracker = MLflowTracker('run', experiment='violin', run_name='later', tags={'note': 'x'}, buffer=True)
+    assert tracker.run_id == ''
+    begin(tracker)
+    began = time.time()
+    tracker.on_summary(1, {'losses/total_loss': 1.0})
+    tracker.on_train_end(1, 'done')
+    assert '`ddsp runs --sync run` records them' in tracker.close(timeout=0.2)
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')
+    time.sleep(1.1)
+    status, out, err = ddsp('runs', '--sync', 'run')
+    assert (status, out, err) == (0, '4 entries recorded.\n', '')
+    (run,) = store.search(store.client(), experiments=['violin'])
+    assert (run.info.run_name, run.info.status, run.data.tags['note']) == ('later', 'FINISHED', 'x')
+    assert run.info.start_time / 1000 == pytest.approx(began, abs=0.9)  # when it was trained, not recorded
+    assert history(run.info.run_id, 'losses/total_loss') == [(1, 1.0)]
+    assert store.run_id_of(pathlib.Path('run')) == run.info.run_id
+    assert ddsp('runs', '--sync', 'run')[1] == '0 entries recorded.\n'
+
+
+def test_a_run_that_was_never_made_is_made_when_its_training_goes_on(workdir, monkeypatch):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    first = MLflowTracker('run', buffer=True)
+    first.on_summary(1, {'losses/total_loss': 1.0})
+    first.close('KILLED', timeout=0.1)
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')
+    with MLflowTracker('run') as second:
+        assert second.resumed
+        assert second.run_id
+        second.on_summary(2, {'losses/total_loss': 0.5})
+    assert history(second.run_id, 'losses/total_loss') == [(1, 1.0), (2, 0.5)]
+    assert len(store.search(store.client())) == 1
 
 
 def test_a_resumed_run_whose_server_is_down_goes_on_and_is_synced_later(workdir, monkeypatch, ddsp):

@@ -1,0 +1,62 @@
+"""JSON files that are whole or not there, and folders that stay with the settings they were begun with."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ddsp.errors import ConfigError
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a file at once: whoever reads it, or finds it after a crash, finds all of it."""
+    part = path.with_name(f'{path.name}.part')
+    part.write_text(json.dumps(value, indent=2) + '\n')
+    part.replace(path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The contents of a file; empty when there is none or it is not readable as JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def settle(
+    path: pathlib.Path,
+    wanted: Mapping[str, Any],
+    what: str,
+    option: str,
+    shown: Callable[[str, Any], str] = lambda name, value: f'{name} {value}',
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Notes the settings in a new folder; refuses a folder that was begun with others.
+
+    Args:
+      path: File of the settings, in the folder.
+      wanted: Settings that must not change.
+      what: What the folder holds, such as `'a training'`.
+      option: Command-line option that names another folder.
+      shown: A setting as people write it.
+      notes: What is written down beside the settings and may change.
+
+    Raises:
+      ConfigError: The folder was begun with other settings, which the message names.
+    """
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_json(path, {**wanted, **(notes or {})})
+        return
+    begun = read_json(path)
+    if not begun:
+        raise ConfigError(f'{path} cannot be read; remove {folder} to begin anew.')
+    for name, value in wanted.items():
+        if begun.get(name) != value:
+            raise ConfigError(
+                f'{folder} holds {what} that was begun with {shown(name, begun.get(name))}, not '
+                f'{shown(name, value)}. Give another {option}, or remove the folder to begin anew.'
+            )
