@@ -85,7 +85,8 @@ def evaluate(
                 f'{bundle.metadata[name]}'
             )
     estimator = dataset.manifest['f0_estimator'] if estimator == 'auto' else estimator
-    provider = data.DatasetProvider(dataset, split)
+    # Whole examples, also within a training that crops them.
+    provider = data.DatasetProvider(dataset, split, crop_secs=None, gain_db=None)
     total = min(dataset.splits[split], limit or dataset.splits[split])
     measure = _Measure(bundle, estimator, dataset.manifest.get('alignment', 'center'))
     rows: list[dict[str, Any]] = []

@@ -67,8 +67,42 @@ def configure_rates(
 
 
 def configure_for_dataset(dataset: Dataset) -> dict[str, Any]:
-    """`configure_rates` with the rates and the length of a prepared dataset."""
-    return configure_rates(dataset.sample_rate, dataset.frame_rate, dataset.example_secs, dataset.centered)
+    """`configure_rates` with the rates of a prepared dataset, and its length or that of the crops of it.
+
+    Raises:
+      ConfigError: The configuration names rates (`sample_rate`, `frame_rate`, `example_secs` or `centered` as
+        macros) that are not those of the dataset, or `DatasetProvider.crop_secs` does not fit.
+    """
+    _check_macros(dataset)
+    secs = dataset.example_secs
+    if config.is_bound('DatasetProvider.crop_secs'):
+        secs = gin.query_parameter('DatasetProvider.crop_secs') or secs
+    if secs > dataset.example_secs:
+        raise ConfigError(
+            f'DatasetProvider.crop_secs is {secs:g}, but the examples of {dataset.address} have '
+            f'{dataset.example_secs:g} s: at most this'
+        )
+    return configure_rates(dataset.sample_rate, dataset.frame_rate, secs, dataset.centered)
+
+
+def _check_macros(dataset: Dataset) -> None:
+    """Refuses a dataset that was prepared otherwise than the configuration says."""
+    wrong, options = [], []
+    for name in ('sample_rate', 'frame_rate', 'example_secs', 'centered'):
+        try:
+            wanted = gin.query_parameter(f'%{name}')
+        except ValueError:
+            continue
+        found = getattr(dataset, name)
+        if wanted != found:
+            wrong.append(f'{name} = {wanted}, but the dataset {dataset.address} has {found}')
+            option = f'--{name.replace("_", "-")} {wanted}'
+            options.append({True: '--centered', False: '--no-centered'}.get(wanted, option))
+    if wrong:
+        raise ConfigError(
+            f'the configuration has {"; ".join(wrong)}. Prepare it with {" ".join(options)}, or choose a '
+            'configuration for what it has'
+        )
 
 
 def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:

@@ -224,7 +224,7 @@ class _PlainProvider(RecordProvider):
         )
 
 
-@_register
+@gin.configurable(module='ddsp.training.data')  # also where it is made by hand: see rates.py
 class DatasetProvider(_PlainProvider):
     """Examples of a prepared dataset directory, whose own metadata say what is in it.
 
@@ -257,8 +257,8 @@ class DatasetProvider(_PlainProvider):
         )  # fmt: skip
         self.split = split
         self.centered = self.dataset.centered
-        rows = self.dataset.manifest['splits'][split]['files']
-        self._rows = list(zip(self.dataset.files(split), rows, strict=True))
+        paths = self.dataset.files(split)
+        self._rows = list(zip(paths, self.dataset.manifest['splits'][split]['files'], strict=True))
         self._check_sizes()
 
     def _check_sizes(self) -> None:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from ddsp.dataset import DatasetError
 from ddsp.errors import ConfigError
 from ddsp.loudness import loudness_db
-from ddsp.training import data
+from ddsp.training import config, data, rates
 from ddsp.training.data.variation import Variation
 
 
@@ -287,3 +287,63 @@ def test_saved_datasets_are_read(tmp_path):
     found = [float(batch['audio'][0, 0]) for batch in take(provider, 20, repeats=1)]
     assert sorted(found) == list(range(20))
     assert found != sorted(found)
+
+
+# Data and configuration
+
+
+@pytest.fixture
+def own_config():
+    """A configuration that ends with the test."""
+    with config.isolated():
+        yield
+
+
+def test_a_configuration_for_other_rates_is_refused(tone_dataset, own_config):
+    config.parse_config(['models/vst/vst_48k.gin'])
+    with pytest.raises(
+        ConfigError,
+        match=r'the configuration has sample_rate = 48000, but the dataset .* has 16000; frame_rate = 50, but'
+        r'.* has 250. Prepare it with --sample-rate 48000 --frame-rate 50, or choose',
+    ):
+        rates.configure_for_dataset(tone_dataset)
+    config.parse_config(['models/solo_instrument.gin'], ['sample_rate = 16000', 'centered = True'])
+    with pytest.raises(ConfigError, match=r'centered = True, but .* has False. Prepare it with --centered,'):
+        rates.configure_for_dataset(tone_dataset)
+
+
+def test_crops_set_the_length_of_the_model(tone_dataset, own_config):
+    config.parse_config(['models/solo_instrument.gin'], ['DatasetProvider.crop_secs = 0.5'])
+    values = rates.configure_for_dataset(tone_dataset)
+    assert values['Harmonic.n_samples'] == 8000
+    assert values['F0LoudnessPreprocessor.time_steps'] == 125
+    provider = data.DatasetProvider(tone_dataset)  # made by hand, as `ddsp train` does
+    assert provider.example_secs == 0.5
+    assert take(provider, 1)[0]['audio'].shape == (1, 8000)
+    assert data.DatasetProvider(tone_dataset, crop_secs=None).example_secs == 1.0
+    config.parse_config(['models/solo_instrument.gin'], ['DatasetProvider.crop_secs = 3.0'])
+    with pytest.raises(ConfigError, match=r'crop_secs is 3, but the examples of .* have 1 s: at most this'):
+        rates.configure_for_dataset(tone_dataset)
+
+
+def test_a_training_on_varied_crops_goes_on_bit_for_bit(tone_dataset, configure_tiny, tmp_path, own_config):
+    """Interrupted after 3 of 6 steps and continued: the same weights as uninterrupted."""
+    bindings = ('DatasetProvider.crop_secs = 0.5', 'DatasetProvider.gain_db = (-6.0, 6.0)')
+
+    def train(folder, steps):
+        import keras
+
+        from ddsp.training import models, train_util, trainers
+
+        configure_tiny(*bindings, 'train.steps_per_save = 3')
+        keras.utils.set_random_seed(0)
+        trainer = trainers.Trainer(models.get_model(), train_util.get_strategy())
+        provider = data.DatasetProvider(tone_dataset)
+        train_util.train(provider, trainer, num_steps=steps, save_dir=str(folder), restore_dir=str(folder))
+        return [weight.numpy() for weight in trainer.model.weights]
+
+    whole = train(tmp_path / 'whole', 6)
+    train(tmp_path / 'parts', 3)
+    parts = train(tmp_path / 'parts', 6)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
