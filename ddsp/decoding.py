@@ -244,6 +244,8 @@ def _not_audio(path: PathLike, error: Exception) -> AudioError:
         head = file.read(64)
     if head[:4] == b'RIFF' and len(head) < 44:
         return AudioError('truncated', f'{name} is cut off inside its header ({len(head)} bytes).')
+    if fault := _wav_fault(path):
+        return AudioError('unsupported', f'{name} is a WAV file with {fault}.')
     detail = getattr(error, 'error_string', str(error)).removeprefix('Error : ').strip().rstrip('.')
     if 'not a regular file' in detail:  # what libsndfile says of an mp3 without a whole frame
         detail = 'no audio frames'
@@ -255,6 +257,22 @@ def _not_audio(path: PathLike, error: Exception) -> AudioError:
     ):
         hint = ' It looks like m4a, aac, webm or wma: these are read when ffmpeg is installed.'
     return AudioError('not_audio', f'{name} is not audio that can be read ({detail}).{hint}')
+
+
+def _wav_fault(path: PathLike) -> str:
+    """What makes the header of a WAV file unusable, in words; empty where nothing stands out."""
+    with open(path, 'rb') as file:
+        head = file.read(64)
+    if head[:4] not in (b'RIFF', b'RF64') or head[12:16] != b'fmt ' or len(head) < 36:
+        return ''
+    codec, channels, rate = struct.unpack('<HHI', head[20:28])
+    low, high = SAMPLE_RATES
+    if not low <= rate <= high:
+        return f'a sample rate of {rate} Hz; {low} to {high} Hz can be read'
+    if not 1 <= channels <= MAX_CHANNELS:
+        return f'{channels} channels; 1 to {MAX_CHANNELS} can be read'
+    bits = struct.unpack('<H', head[34:36])[0]
+    return f'audio of {bits} bits in a coding that is not known here (0x{codec:04x})'
 
 
 def _wav_warnings(path: PathLike) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from ddsp.f0 import F0Estimator
 from pipelines import tfds_source
 from pipelines.features import Analyser, Features, cut_examples
 from pipelines.options import PrepareOptions
+from pipelines.screening import Screening
 from pipelines.sources import Piece
 from pipelines.statistics import Statistics
 
@@ -49,6 +50,7 @@ class Recording:
         self._warnings: list[str] = []
         self._error: AudioError | None = None
         self._seconds = 0.0
+        self._screening = Screening(options.frame_rate)
 
     def examples(self) -> Iterator[dict[str, np.ndarray]]:
         """The examples of the piece; statistics are taken on the way."""
@@ -58,6 +60,8 @@ class Recording:
             return
         rate = record.sample_rate if record else probe(self._piece.file).sample_rate
         analyser = Analyser(self._options, self._estimator, rate)
+        if rate < self._options.sample_rate:
+            self._warnings.append(f'upsampled from {rate} Hz: nothing above {rate // 2} Hz')
         blocks = self._blocks(iter([record.audio]) if record else self._decoded(), rate)
         yield from cut_examples(self._counted(analyser.run(blocks)), self._options)
         self.costs.update(analyser.costs)
@@ -109,6 +113,7 @@ class Recording:
     def _counted(self, pieces: Iterator[Features]) -> Iterator[Features]:
         for features in pieces:
             self.statistics.add_frames(features.f0_hz, features.f0_confidence, features.loudness_db)
+            self._screening.add(features.audio_16k, features.f0_hz, features.f0_confidence)
             self._progress.add(len(features.f0_hz) / self._options.frame_rate)
             yield features
 
@@ -130,12 +135,19 @@ class Recording:
             )
         if stats.loudness_db.max < _SILENT_DB:
             raise AudioError('silent', f'{name} is silent: its loudness stays below {_SILENT_DB:g} dB.')
-        if stats.voiced_share < _UNPITCHED_SHARE:
+        unheard_hz = self._screening.unheard_hz
+        if stats.voiced_share < _UNPITCHED_SHARE and not unheard_hz:
             share = 100 * stats.voiced_share
             raise AudioError('unpitched', f'{name} has no pitch: {share:.1f} % of its frames are voiced.')
+        if unheard_hz:
+            self._warnings.append(
+                f'a tone of about {unheard_hz:.0f} Hz, beyond the range of the pitch estimator: f0 is another'
+            )
+        if self._screening.is_polyphonic:
+            self._warnings.append('several notes seem to sound at once: f0 follows one of them')
         if stats.loudness_db.max < _QUIET_DB:
             self._warnings.append(f'very quiet: its loudness stays below {stats.loudness_db.max:.0f} dB')
-        if stats.voiced_share < 0.5:
+        if _UNPITCHED_SHARE <= stats.voiced_share < 0.5:
             self._warnings.append(f'only {100 * stats.voiced_share:.0f} % of the frames are voiced')
         if self._seconds < self._options.example_secs:
             self._warnings.append(f'shorter than an example ({self._seconds:.2f} s): padded')

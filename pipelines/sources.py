@@ -18,6 +18,7 @@ from ddsp.dataset import DatasetError, file_sha256
 from ddsp.decoding import shown
 from ddsp.errors import DDSPError
 from pipelines import tfds_source
+from pipelines.duplicates import mark_duplicates
 from pipelines.inputs import Inputs
 from pipelines.synthetic_corpus import synthesize_corpus
 
@@ -195,7 +196,12 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
     for name in names:
         path = os.path.join(folder, name)
         if os.path.isdir(path) and not name.startswith('.'):
-            yield from _walk(path, seen)
+            empty = True
+            for source in _walk(path, seen):
+                empty = False
+                yield source
+            if empty:
+                yield Source(path, 'skipped', 'folder', 'a folder with nothing in it')
         else:
             yield _judge_name(path)
 
@@ -236,12 +242,7 @@ def survey(
             if report:
                 report(done, len(rows))
     inputs.save(rows)
-    first: dict[str, Source] = {}
-    for source in rows:
-        if not source.outcome and first.setdefault(source.sha256, source) is not source:
-            original = first[source.sha256].path
-            source.outcome, source.reason = 'duplicate', 'duplicate'
-            source.message = f'the same bytes as {original}, which is used'
+    mark_duplicates(rows)
 
 
 def _look_into(source: Source, inputs: Inputs) -> None:
