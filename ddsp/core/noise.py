@@ -21,7 +21,7 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
     Returns:
       float32 tensor.
     """
-    if keras.backend.backend() == 'tensorflow' and (seed is None or isinstance(seed, int)):
+    if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
         if seed is None:
@@ -29,5 +29,6 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
             # function.
             return tf.random.uniform(shape, -1.0, 1.0)
         # By name, because the default algorithm is another one in a compiled function.
-        return tf.random.stateless_uniform(shape, [seed, 0], -1.0, 1.0, alg='philox')
+        key = [seed, 0] if isinstance(seed, int) else seed.next()
+        return tf.random.stateless_uniform(shape, key, -1.0, 1.0, alg='philox')
     return keras.random.uniform(shape, -1.0, 1.0, dtype='float32', seed=seed)

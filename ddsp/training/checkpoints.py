@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from ddsp.errors import DDSPError
@@ -70,7 +72,9 @@ def has_checkpoint(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) -> str:
+def save(
+    checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int, pinned: Sequence[int] = ()
+) -> str:
     """Writes `ckpt-<step>` and removes the oldest ones beyond `keep`.
 
     TensorFlow writes to temporary names; the index, without which a checkpoint does not exist, comes last.
@@ -79,7 +83,8 @@ def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) 
       checkpoint: What to save.
       directory: Where to.
       step: Number in the name.
-      keep: How many checkpoints stay.
+      keep: How many of the newest checkpoints stay.
+      pinned: Steps whose checkpoints stay too.
 
     Returns:
       The prefix.
@@ -92,8 +97,9 @@ def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) 
     try:
         tf.io.gfile.makedirs(directory)
         checkpoint.write(prefix)
-        kept = list_checkpoints(directory)[:keep]
-        _write_state(directory, kept)
+        found = list_checkpoints(directory)
+        old = [p for p in found[keep:] if checkpoint_step(p) not in pinned]
+        _write_state(directory, [p for p in found if p not in old])
     except (tf.errors.OpError, OSError) as error:
         _remove(prefix)
         raise CheckpointError(
@@ -101,9 +107,85 @@ def save(checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int) 
             'unharmed; make room (or correct the permissions) and run the same command again to go on from '
             'the last one'
         ) from error
-    for old in list_checkpoints(directory)[keep:]:
-        _remove(old)
+    for path in old:
+        _remove(path)
     return prefix
+
+
+class Writer:
+    """Copies the state at once, and writes it in a thread while training goes on."""
+
+    def __init__(self) -> None:
+        self._source: tf.train.Checkpoint | None = None
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(
+        self, checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int, pinned: Sequence[int]
+    ) -> str:
+        """Like `checkpoints.save`, but returns when the state is copied.
+
+        Waits for the checkpoint before it, and raises that one's CheckpointError.
+        """
+        self.wait()
+        copied = _copy(checkpoint)
+
+        def write() -> None:
+            try:
+                save(copied, directory, step, keep, pinned)
+            except Exception as error:  # raised by the next `wait`, in the thread that trains
+                self._error = error
+
+        self._thread = threading.Thread(target=write, name='checkpoint')
+        self._thread.start()
+        return os.path.join(directory, f'{PREFIX}{step}')
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is written; raises its CheckpointError."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def _copy(checkpoint: tf.train.Checkpoint) -> tf.train.Checkpoint:
+    """A checkpoint of copies of all variables, under the same names."""
+    copies: dict[int, Any] = {}
+
+    def copy(source: Any) -> Any:
+        if id(source) not in copies:
+            if isinstance(source, (tf.Variable, keras.Variable)):
+                with tf.device('CPU:0'):
+                    value = tf.identity(source.value if isinstance(source, keras.Variable) else source)
+                    copies[id(source)] = tf.Variable(value, trainable=False)
+            else:
+                copies[id(source)] = node = _Node()
+                node.children = {
+                    name: copy(child)
+                    for name, child in source._trackable_children(save_type='checkpoint').items()
+                }
+        return copies[id(source)]
+
+    children = checkpoint._trackable_children(save_type='checkpoint')
+    return tf.train.Checkpoint(**{name: copy(child) for name, child in children.items()})
+
+
+class _Node(tf.__internal__.tracking.AutoTrackable):
+    """An object of a checkpoint with children of any names."""
+
+    children: dict[str, Any]
+
+    def __init__(self) -> None:
+        # Not tracked by itself: the children are, under their own names.
+        object.__setattr__(self, 'children', {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _trackable_children(self, save_type: str = 'checkpoint', **kwargs: Any) -> dict[str, Any]:
+        return dict(self.children)
 
 
 def restore_newest(

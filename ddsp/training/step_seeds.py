@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from ddsp.processors import Processor
 
@@ -20,10 +20,10 @@ class _StepSeed(keras.random.SeedGenerator):
         self.key: Any = None
 
     def next(self, ordered: bool = True) -> Any:
-        """The key `[2]`, uint32, of the next draw."""
+        """The key `[2]` of the next draw."""
         if self.key is not None:
             return self.key
-        return tf.random.uniform([2], 0, 2**31 - 1, tf.int32)
+        return keras.random.draw_seed(None)
 
 
 class StepSeeds:
@@ -50,15 +50,18 @@ class StepSeeds:
                 self._generators.append(generator)
 
     @contextlib.contextmanager
-    def at(self, step: tf.Tensor) -> Iterator[None]:
-        """Within, noise is that of `step` (scalar, int32); replicas have noise of their own."""
-        replica = tf.distribute.get_replica_context()
-        replica_id = replica.replica_id_in_sync_group if replica else 0
+    def at(self, step: Any, replica: Any = 0, part: Any = 0) -> Iterator[None]:
+        """Within, noise is that of `step`.
+
+        Args:
+          step: Scalar, int32.
+          replica: Replicas have noise of their own.
+          part: So have the parts of a batch of which the gradients are accumulated.
+        """
+        others = ops.cast(replica, 'int32') * 7919 + ops.cast(part, 'int32') * 104729
         for generator in self._generators:
             high = (self.seed * 1009 + generator.index) % 2**31
-            generator.key = tf.stack(
-                [tf.constant(high, tf.int32) ^ tf.cast(replica_id, tf.int32) * 7919, step]
-            )
+            generator.key = ops.stack([ops.bitwise_xor(ops.cast(high, 'int32'), others), step])
         try:
             yield
         finally:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,13 +13,15 @@ import tensorflow as tf
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints
 from ddsp.training.checkpoints import get_latest_checkpoint
+from ddsp.training.cluster import cluster_from_environment, get_strategy
 from ddsp.training.data.base import UNREADABLE
+from ddsp.training.loop import Best, Loop, Means
 from ddsp.training.signals import Interrupted, StopRequest
-from ddsp.training.trainers import NonFiniteError
 
 __all__ = [
     'Interrupted',
     'TrainingCallback',
+    'cluster_from_environment',
     'expand_path',
     'get_latest_checkpoint',
     'get_latest_file',
@@ -45,42 +45,11 @@ class TrainingCallback:
         """Every `steps_per_summary` steps: means over the steps since the last one."""
 
     def on_save(self, step: int, checkpoint: str) -> None:
-        """A checkpoint was written; `checkpoint` is its prefix."""
+        """A checkpoint was taken; `checkpoint` is its prefix. Its files are whole soon after: it is written
+        while training goes on. The model has the weights that it is evaluated with."""
 
     def on_train_end(self, step: int, reason: str) -> None:
         """`'done'`, `'early_stop'`, `'interrupted'` or `'failed'`."""
-
-
-def get_strategy(tpu: str = '', cluster_config: str | dict = '') -> tf.distribute.Strategy:
-    """The distribution strategy for the hardware at hand.
-
-    Args:
-      tpu: Address of a TPU (`'local'` on a TPU VM); `''`: none.
-      cluster_config: Cluster as in TF_CONFIG, JSON or a dictionary, for several workers; `''`: this machine
-        alone.
-
-    Returns:
-      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy over two GPUs or more, or the default
-      strategy (one GPU, or the CPU).
-
-    Raises:
-      ConfigError: `cluster_config` is not JSON.
-    """
-    if tpu:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    if cluster_config:
-        try:
-            config = json.loads(cluster_config) if isinstance(cluster_config, str) else cluster_config
-        except ValueError as error:
-            raise ConfigError(f'cluster_config is not JSON: {error}') from None
-        os.environ['TF_CONFIG'] = json.dumps(config)
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(tf.config.list_logical_devices('GPU')) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
 
 
 def expand_path(file_path: str | os.PathLike[str]) -> str:
@@ -138,36 +107,6 @@ def write_gin_config(summary_writer: Any, save_dir: str | os.PathLike[str] | Non
     return config
 
 
-class _Means:
-    """Means of metrics and rates since the last summary."""
-
-    def __init__(self, batch_size: int, example_secs: float | None) -> None:
-        self.audio_secs = batch_size * example_secs if example_secs else None
-        self.reset()
-
-    def reset(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.n = 0
-        self.waited = 0.0
-        self.start = time.perf_counter()
-
-    def add(self, metrics: dict[str, Any], waited: float) -> None:
-        for key, value in metrics.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
-        self.n += 1
-        self.waited += waited
-
-    def summary(self, learning_rate: float) -> dict[str, float]:
-        elapsed = max(time.perf_counter() - self.start, 1e-9)
-        means = {key: value / self.n for key, value in self.sums.items()}
-        means['optimizer/learning_rate'] = learning_rate
-        means['speed/steps_per_sec'] = self.n / elapsed
-        means['speed/data_wait_share'] = self.waited / elapsed
-        if self.audio_secs:
-            means['speed/audio_secs_per_sec'] = self.audio_secs * self.n / elapsed
-        return means
-
-
 @gin.configurable(module='ddsp.training.train_util')
 def train(
     data_provider: Any,
@@ -180,12 +119,18 @@ def train(
     restore_dir: str | None = '/tmp/ddsp',
     early_stop_loss_value: float | None = None,
     report_loss_to_hypertune: bool = False,
+    early_stop_patience: int | None = None,
+    early_stop_min_delta: float = 0.0,
+    best_metric: str = 'losses/total_loss',
+    keep_best: bool = False,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> str:
     """Trains until `num_steps`, going on from the newest checkpoint.
 
     Ctrl-C and SIGTERM stop after the step in progress: the state is saved, and the same call goes on from
-    there.
+    there. With several workers all stop when one is asked to, and the first one writes and reports.
+
+    The model is left with the moving average of its weights, where the trainer has one.
 
     Args:
       data_provider: A `ddsp.training.data.DataProvider`.
@@ -198,6 +143,10 @@ def train(
       restore_dir: Where to go on from when `save_dir` has no checkpoint; may be the same, or `None`.
       early_stop_loss_value: Stop when the mean total loss of a summary is at most this.
       report_loss_to_hypertune: Not supported (the service is gone); must be False.
+      early_stop_patience: Stop when `best_metric` has not become better for so many summaries.
+      early_stop_min_delta: What counts as better is smaller by this at least.
+      best_metric: Name of a metric of the summaries; the smaller the better.
+      keep_best: The checkpoint at which `best_metric` was best stays, whatever its age.
       callbacks: Told about the progress.
 
     Returns:
@@ -206,6 +155,7 @@ def train(
     Raises:
       Interrupted: A signal stopped it (a KeyboardInterrupt with `exit_code`).
       NonFiniteError: A loss or a gradient is not finite; the state of before is saved.
+      WorkerLostError: Another worker is gone: start all again.
       CheckpointError: A checkpoint cannot be written or read.
     """
     if report_loss_to_hypertune:
@@ -222,104 +172,47 @@ def train(
     if start_step:
         batches = iter(trainer.distribute_dataset(_batches_from(data_provider, batch_size, start_step)))
         first = None
+    if not trainer.is_chief:
+        save_dir, callbacks = '', ()
     config = write_gin_config(None, save_dir, start_step)
     for callback in callbacks:
         callback.on_train_begin(
             start_step=start_step, num_steps=num_steps, save_dir=save_dir, gin_config=config
         )
+    best = Best(best_metric, early_stop_min_delta, save_dir if keep_best or early_stop_patience else '')
+    best.restore(start_step)
+
+    def is_enough(loss: float, best: Best) -> bool:
+        low = early_stop_loss_value is not None and loss <= early_stop_loss_value
+        return low or (early_stop_patience is not None and best.stale >= early_stop_patience)
+
+    loop = Loop(
+        trainer, _Batches(batches, first, data_provider),
+        Means(batch_size, getattr(data_provider, 'example_secs', None)), best, save_dir,
+        lambda step: write_gin_config(None, save_dir, step), callbacks,
+    )  # fmt: skip
     reason = 'failed'
     try:
         with StopRequest() as stop:
-            loop = _Loop(trainer, batches, first, batch_size, data_provider, save_dir, callbacks)
-            reason = loop.run(num_steps, steps_per_summary, steps_per_save, early_stop_loss_value, stop)
+            reason = loop.run(num_steps, steps_per_summary, steps_per_save, is_enough, stop)
             if reason == 'interrupted':
                 raise Interrupted(stop.signal, trainer.step, save_dir)
+        trainer.finish()
     finally:
         for callback in callbacks:
             callback.on_train_end(trainer.step, reason)
     return reason
 
 
-class _Loop:
-    """The loop of `train`, with what it needs at every step."""
+class _Batches:
+    """Gives the batches, the one that was taken already first."""
 
-    def __init__(
-        self,
-        trainer: Any,
-        batches: Iterator,
-        first: Any,
-        batch_size: int,
-        data_provider: Any,
-        save_dir: str,
-        callbacks: Sequence[TrainingCallback],
-    ) -> None:
-        self.trainer = trainer
-        self.batches = batches
-        self.first = first
-        self.provider = data_provider
-        self.save_dir = save_dir
-        self.callbacks = callbacks
-        self.means = _Means(batch_size, getattr(data_provider, 'example_secs', None))
-        self.saved = -1
+    def __init__(self, batches: Iterator, first: Any, provider: Any) -> None:
+        self.batches, self.first, self.provider = batches, first, provider
 
-    def run(
-        self,
-        num_steps: int,
-        steps_per_summary: int,
-        steps_per_save: int,
-        early_stop_loss_value: float | None,
-        stop: StopRequest,
-    ) -> str:
-        """Steps until there is a reason to end, which is returned."""
-        step = start = self.trainer.step
-        reason = 'done'
-        while step < num_steps:
-            self._step()
-            step += 1
-            if step == start + 1 and num_steps - start > 1:
-                self.means.reset()  # the first step is mostly compilation
-            for callback in self.callbacks:
-                callback.on_step(step)
-            if self.means.n and (step % steps_per_summary == 0 or step == num_steps):
-                loss = self._summarize(step)
-                if early_stop_loss_value is not None and loss <= early_stop_loss_value:
-                    reason = 'early_stop'
-                    break
-            if step % steps_per_save == 0:
-                self._save(step)
-            if stop.requested:
-                reason = 'interrupted'
-                break
-        self._save(step)
-        return reason
-
-    def _step(self) -> None:
-        before = time.perf_counter()
-        batch = self.first if self.first is not None else _next_batch(self.batches, self.provider)
-        self.first = None
-        waited = time.perf_counter() - before
-        try:
-            metrics = self.trainer.train_step_with_metrics(batch)
-        except NonFiniteError:
-            self._save(self.trainer.step)
-            raise
-        self.means.add(metrics, waited)
-
-    def _summarize(self, step: int) -> float:
-        metrics = self.means.summary(self.trainer.learning_rate)
-        self.means.reset()
-        for callback in self.callbacks:
-            callback.on_summary(step, metrics)
-        return metrics['losses/total_loss']
-
-    def _save(self, step: int) -> None:
-        if not self.save_dir or step == self.saved:
-            return
-        prefix = self.trainer.save(self.save_dir)
-        write_gin_config(None, self.save_dir, step)
-        self.saved = step
-        for callback in self.callbacks:
-            callback.on_save(step, prefix)
+    def __call__(self) -> Any:
+        batch, self.first = self.first, None
+        return _next_batch(self.batches, self.provider) if batch is None else batch
 
 
 def _next_batch(batches: Iterator, provider: Any) -> Any:

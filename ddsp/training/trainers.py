@@ -2,83 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-import keras
-import numpy as np
 import tensorflow as tf
 
-from ddsp.errors import ConfigError, DDSPError
-from ddsp.training import checkpoints
+from ddsp.errors import ConfigError
+from ddsp.training import checkpoints, nn
+from ddsp.training.loop import STOP
+from ddsp.training.optimizers import ScaledAdam, WarmUp, make_schedule
+from ddsp.training.step_report import (
+    LOSS_PREFIX,
+    NonFiniteError,
+    WorkerLostError,
+    check_positive,
+    energies,
+    is_finite,
+    non_finite_error,
+    set_model_precision,
+)
 from ddsp.training.step_seeds import StepSeeds
 
-LOSS_PREFIX = 'losses/'
+__all__ = ['NonFiniteError', 'ScaledAdam', 'Trainer', 'WarmUp', 'WorkerLostError', 'get_trainer_class']
 
 
-class ScaledAdam(keras.optimizers.Adam):
-    """Adam whose learning rate differs for parts of a model.
-
-    Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves
-    by the learning rate, so at a rate that suits a network the first steps turn the impulse response into
-    loud noise.
-
-    Args:
-      learning_rate: A schedule.
-      scales: A part of a variable's path, such as `'reverb'`, to the factor of its learning rate.
-      **kwargs: Of Keras' Adam.
-    """
-
-    def __init__(self, learning_rate: Any, scales: Mapping[str, float] | None = None, **kwargs: Any) -> None:
-        super().__init__(learning_rate, **kwargs)
-        self._scales = dict(scales or {})
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update."""
-        # What comes in may be the backend's variable, which has no path; Keras' own is at the same place.
-        parts = self._trainable_variables[self._get_variable_index(variable)].path.split('/')
-        for part, scale in self._scales.items():
-            if part in parts:
-                learning_rate = learning_rate * scale
-        super().update_step(gradient, variable, learning_rate)
-
-
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that begins at nothing and is reached in a straight line.
-
-    At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot:
-    amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
-
-    Args:
-      schedule: From then on.
-      steps: Until then.
-    """
-
-    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
-        self.schedule = schedule
-        self.steps = steps
-
-    def __call__(self, step: Any) -> Any:
-        """Learning rate of a step."""
-        share = keras.ops.minimum(1.0, (keras.ops.cast(step, 'float32') + 1.0) / self.steps)
-        return self.schedule(step) * share
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments."""
-        return {'schedule': self.schedule, 'steps': self.steps}
-
-
-class NonFiniteError(DDSPError, ArithmeticError):
-    """A loss or a gradient became NaN or infinite."""
+# What a collective operation raises when a worker of the cluster is gone.
+_WORKER_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 @gin.configurable(module='ddsp.training.trainers')
 class Trainer:
     """Trains a model: gradients summed over replicas, averaged, clipped, applied by Adam.
 
-    The learning rate after `step` steps is `learning_rate * lr_decay_rate ** (step / lr_decay_steps)`.
     Gradients are reduced before they are clipped, so that the number of replicas does not change the result.
     A gradient that is not finite is not applied.
 
@@ -94,6 +58,14 @@ class Trainer:
         the state of the optimizer.
       learning_rate_scales: Factors of the learning rate of parts of the model, by a part of the variables'
         paths: `{'reverb': 0.1}`.
+      lr_warmup_steps: Steps in which the learning rate rises from nothing.
+      lr_schedule: `'exponential'`, `'cosine'` or `'constant'`: see `optimizers.make_schedule`.
+      accumulate_steps: The batch is taken in so many parts, one after the other, whose gradients are
+        averaged: the same step in less memory.
+      average_decay: Of a moving average of the weights, such as 0.999, which is what the trained model is
+        evaluated and saved with; `None`: none. The first steps count more: `min(decay, (1 + n) / (10 + n))`.
+      precision: `'float32'`, or `'mixed_bfloat16'`: encoder and decoder multiply in bfloat16; weights, phase
+        and spectra stay float32.
       seed: Of everything random within a step. Noise is a function of seed and step, so that a resumed
         training is the uninterrupted one.
       jit_compile: Compile the step with XLA.
@@ -111,30 +83,48 @@ class Trainer:
         restore_keys: Sequence[str] | None = None,
         learning_rate_scales: Mapping[str, float] | None = None,
         lr_warmup_steps: int = 0,
+        lr_schedule: str = 'exponential',
+        accumulate_steps: int = 1,
+        average_decay: float | None = None,
+        precision: str = 'float32',
         seed: int = 0,
         jit_compile: bool = False,
     ) -> None:
-        _check_positive(
-            checkpoints_to_keep=checkpoints_to_keep,
-            learning_rate=learning_rate,
-            lr_decay_steps=lr_decay_steps,
-            lr_decay_rate=lr_decay_rate,
-        )
+        check_positive(
+            checkpoints_to_keep=checkpoints_to_keep, learning_rate=learning_rate,
+            lr_decay_steps=lr_decay_steps, lr_decay_rate=lr_decay_rate, accumulate_steps=accumulate_steps,
+        )  # fmt: skip
+        if average_decay is not None and not 0 < average_decay < 1:
+            raise ConfigError(
+                f'Trainer.average_decay is {average_decay}; it must lie between 0 and 1, or None'
+            )
         self.model = model
         self.strategy = strategy
         self.checkpoints_to_keep = checkpoints_to_keep
         self.grad_clip_norm = grad_clip_norm
         self.restore_keys = restore_keys
+        self.accumulate_steps = accumulate_steps
+        self.average_decay = average_decay
         self.seed = seed
+        self.precision = nn.check_precision(precision)
         with strategy.scope():
-            schedule = keras.optimizers.schedules.ExponentialDecay(
-                learning_rate, lr_decay_steps, lr_decay_rate
+            schedule = make_schedule(
+                lr_schedule, learning_rate, lr_decay_steps, lr_decay_rate, lr_warmup_steps
             )
-            if lr_warmup_steps:
-                schedule = WarmUp(schedule, lr_warmup_steps)
             self.optimizer = ScaledAdam(schedule, learning_rate_scales)
         self._seeds = StepSeeds(seed)
-        self._compiled_step: Callable = tf.function(self._distributed_step, jit_compile=jit_compile or None)
+        alone = strategy.num_replicas_in_sync == 1
+        # XLA does not compile the sum over replicas: with several, it gets what comes before.
+        self._gradients = tf.function(self._gradients, jit_compile=True) if jit_compile and not alone else (
+            self._gradients
+        )  # fmt: skip
+        self._compiled_step: Callable = tf.function(
+            self._distributed_step, jit_compile=True if jit_compile and alone else None
+        )
+        self._averages: list[tf.Variable] = []
+        self._metric_names: list[str] = []
+        self._averages_in_model = False
+        self._writer = checkpoints.Writer()
         self.built = False
 
     @property
@@ -147,13 +137,27 @@ class Trainer:
         """Learning rate of the next step."""
         return float(self.optimizer.learning_rate)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other worker."""
+        return not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints and records: the first worker, or the only one."""
+        resolver = getattr(self.strategy, 'cluster_resolver', None)
+        return resolver is None or not resolver.task_type or (
+            resolver.task_type == 'chief' or (resolver.task_type, resolver.task_id) == ('worker', 0)
+        )  # fmt: skip
+
     def get_checkpoint(self, model: Any = None) -> tf.train.Checkpoint:
-        """What a checkpoint holds: the model, the optimizer with the step.
+        """What a checkpoint holds: the model, the optimizer with the step, the averages of the weights.
 
         Args:
           model: In place of the trainer's model, such as a part of it.
         """
-        return tf.train.Checkpoint(model=model or self.model, optimizer=self.optimizer)
+        averages = {'averages': self._averages} if self._averages else {}
+        return tf.train.Checkpoint(model=model or self.model, optimizer=self.optimizer, **averages)
 
     def build(self, batch: Mapping[str, Any]) -> None:
         """Creates all the weights by calling the model once.
@@ -163,21 +167,41 @@ class Trainer:
         """
         first = tf.nest.map_structure(lambda x: x[:1], self._local(batch))
         with self.strategy.scope():
-            self.model(first, training=True)
+            outputs, losses = self.model(first, return_losses=True, training=True)
+            set_model_precision(self.model, self.precision)
             self.optimizer.build(self.model.trainable_variables)
+            if self.average_decay is not None:
+                self._averages = [
+                    tf.Variable(v.value, trainable=False) for v in self.model.trainable_variables
+                ]
+        self._metric_names = sorted(self._metrics(outputs, losses))
         self._seeds.attach(self.model)
         self.built = True
 
-    def save(self, save_dir: str | os.PathLike[str]) -> str:
+    def save(self, save_dir: str | os.PathLike[str], wait: bool = True, pinned: Sequence[int] = ()) -> str:
         """Writes `ckpt-<step>` and returns its prefix.
+
+        Args:
+          save_dir: Directory.
+          wait: Until it is written. Otherwise the state is copied, and written while training goes on; the
+            next `save` or `wait_for_save` says when that failed.
+          pinned: Steps whose checkpoints stay, beside the newest ones.
 
         Raises:
           CheckpointError: It cannot be written; older checkpoints stay.
         """
         self._needs_build('save')
-        return checkpoints.save(
-            self.get_checkpoint(), os.fspath(save_dir), self.step, self.checkpoints_to_keep
-        )
+        with self.training_weights():
+            prefix = self._writer.save(
+                self.get_checkpoint(), os.fspath(save_dir), self.step, self.checkpoints_to_keep, pinned
+            )
+        if wait:
+            self.wait_for_save()
+        return prefix
+
+    def wait_for_save(self) -> None:
+        """Waits until the last checkpoint is written; raises a CheckpointError when that failed."""
+        self._writer.wait()
 
     def restore(
         self,
@@ -201,6 +225,7 @@ class Trainer:
         """
         self._needs_build('restore')
         keys = restore_keys or self.restore_keys
+        self._averages_in_model = False
 
         def read(prefix: str) -> None:
             if keys:
@@ -225,7 +250,10 @@ class Trainer:
         """A dataset whose batches are spread over the replicas."""
         if self.strategy.num_replicas_in_sync == 1:
             return dataset
-        return self.strategy.experimental_distribute_dataset(dataset)
+        options = tf.data.Options()
+        # Every worker reads all batches and takes its part of each: their number does not change the order.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        return self.strategy.experimental_distribute_dataset(dataset.with_options(options))
 
     def train_step(self, inputs: Iterator | Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """One step.
@@ -242,27 +270,35 @@ class Trainer:
         metrics = self.train_step_with_metrics(inputs)
         return {k.removeprefix(LOSS_PREFIX): v for k, v in metrics.items() if k.startswith(LOSS_PREFIX)}
 
-    def train_step_with_metrics(self, inputs: Iterator | Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """One step; returns all metrics, under the names that are logged (`losses/...`, `optimizer/...`)."""
+    def train_step_with_metrics(
+        self, inputs: Iterator | Mapping[str, Any], stop: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """One step; returns all metrics, under the names that are logged (`losses/...`, `optimizer/...`).
+
+        Args:
+          inputs: A batch, or an iterator of batches.
+          stop: Ask all workers to stop after this step: their metric `'stop'` is then above 0.
+        """
         batch = next(inputs) if hasattr(inputs, '__next__') else inputs
         if not self.built:
             self.build(batch)
+        self._put_averages_in_model(False)
         step = self.step
         learning_rate = self.learning_rate
-        metrics = self._compiled_step(batch, tf.constant(step, tf.int32))
-        if not (
-            np.isfinite(metrics['losses/total_loss']) and np.isfinite(metrics['optimizer/gradient_norm'])
-        ):
-            raise NonFiniteError(self._describe_non_finite(batch, step))
+        try:
+            metrics = self._compiled_step(batch, tf.constant(step, tf.int32), tf.constant(float(stop)))
+            finite = is_finite(metrics)
+        except _WORKER_LOST as error:
+            if not self.is_alone:
+                raise WorkerLostError.after(step, error) from error
+            raise
+        if not finite:
+            raise self._non_finite(batch, step)
         return {**metrics, 'optimizer/learning_rate': tf.constant(learning_rate)}
 
     def step_fn(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """One step on one replica: losses, gradients, update."""
-        weights = [v.value for v in self.model.trainable_variables]
-        with tf.GradientTape() as tape:
-            outputs, losses = self.model(batch, return_losses=True, training=True)
-        gradients = tape.gradient(losses['total_loss'], weights)
-        gradients = [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
+        gradients, metrics = self._gradients(batch)
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
@@ -278,46 +314,124 @@ class Trainer:
         # Keras' optimizer sums over replicas once more; each gives its share.
         updates = [tf.where(finite, g * (scale / replicas), 0.0) for g in gradients]
         self.optimizer.apply(updates, self.model.trainable_variables)
+        return {**metrics, 'optimizer/gradient_norm': norm}
+
+    def _gradients(self, batch: Mapping[str, Any]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Gradients and metrics of one replica's batch, part after part."""
+        n = self.accumulate_steps
+        if n == 1:
+            return self._part_gradients(batch)
+        size = tf.nest.flatten(batch)[0].shape[0]
+        if size % n:
+            raise ConfigError(
+                f'Trainer.accumulate_steps is {n}, which does not divide the {size} examples of a replica'
+            )
+        parts = tf.nest.map_structure(lambda x: tf.reshape(x, [n, size // n, *x.shape[1:]]), batch)
+
+        def body(i: tf.Tensor, gradients: tuple, metrics: tuple) -> tuple:
+            with self._seeds.at(self._step_now, self._replica_now, i):
+                part = self._part_gradients(tf.nest.map_structure(lambda x: x[i], parts))
+            sums = _add(gradients, part[0]), _add(metrics, [part[1][key] for key in self._metric_names])
+            return i + 1, *sums
+
+        zeros = tuple(tf.zeros(v.shape) for v in self.model.trainable_variables)
+        start = (tf.constant(0), zeros, tuple(tf.constant(0.0) for _ in self._metric_names))
+        _, gradients, values = tf.while_loop(
+            lambda i, *_: i < n, body, start, parallel_iterations=1, maximum_iterations=n
+        )
+        means = {key: value / n for key, value in zip(self._metric_names, values, strict=True)}
+        return [g / n for g in gradients], means
+
+    def _part_gradients(self, batch: Mapping[str, Any]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        weights = [v.value for v in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            outputs, losses = self.model(batch, return_losses=True, training=True)
+        gradients = tape.gradient(losses['total_loss'], weights)
+        gradients = [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
+        return gradients, self._metrics(outputs, losses)
+
+    def _metrics(self, outputs: Any, losses: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         metrics = {f'{LOSS_PREFIX}{key}': value for key, value in losses.items()}
-        metrics.update({f'{LOSS_PREFIX}{key}': value for key, value in self.model.loss_metrics.items()})
-        metrics['optimizer/gradient_norm'] = norm
-        metrics.update(_energies(outputs))
-        return metrics
+        metrics |= {f'{LOSS_PREFIX}{key}': value for key, value in self.model.loss_metrics.items()}
+        return metrics | energies(outputs)
 
-    def _distributed_step(self, batch: Mapping[str, Any], step: tf.Tensor) -> dict[str, tf.Tensor]:
-        def replica_step(batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-            with self._seeds.at(step):
-                return self.step_fn(batch)
+    def _distributed_step(
+        self, batch: Mapping[str, Any], step: tf.Tensor, stop: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        names = sorted([*self._metric_names, 'optimizer/gradient_norm', STOP])
 
-        metrics = self.run(replica_step, batch)
-        return {
-            k: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None) for k, v in metrics.items()
-        }
+        def replica_step(batch: Mapping[str, Any]) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            self._step_now, self._replica_now = step, context.replica_id_in_sync_group
+            with self._seeds.at(step, self._replica_now):
+                metrics = {**self.step_fn(batch), STOP: stop}
+            return tf.stack([metrics[name] for name in names])  # one sum over replicas for all
+
+        values = self.run(replica_step, batch)
+        if self._averages:
+            self._update_averages(step)
+        means = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+        return dict(zip(names, tf.unstack(means, len(names)), strict=True))
+
+    def _update_averages(self, step: tf.Tensor) -> None:
+        n = tf.cast(step, tf.float32)
+        decay = tf.minimum(tf.constant(self.average_decay, tf.float32), (1.0 + n) / (10.0 + n))
+
+        def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
+            return average.assign(decay * average + (1.0 - decay) * value)
+
+        for average, variable in zip(self._averages, self.model.trainable_variables, strict=True):
+            self.strategy.extended.update(average, update, args=(variable.value,))
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within, the model has the moving average of its weights, where there is one."""
+        yield from self._with_averages(True)
+
+    @contextlib.contextmanager
+    def training_weights(self) -> Iterator[None]:
+        """Within, the model has the weights that are being trained."""
+        yield from self._with_averages(False)
+
+    def _with_averages(self, wanted: bool) -> Iterator[None]:
+        before = self._averages_in_model
+        self._put_averages_in_model(wanted)
+        try:
+            yield
+        finally:
+            self._put_averages_in_model(before)
+
+    def finish(self) -> None:
+        """Leaves the model with the weights that it is to be used with; a further step takes them back."""
+        self._put_averages_in_model(True)
+
+    def _put_averages_in_model(self, wanted: bool) -> None:
+        if not self._averages or wanted == self._averages_in_model:
+            return
+        for average, variable in zip(self._averages, self.model.trainable_variables, strict=True):
+            kept = tf.identity(average)
+            average.assign(tf.identity(variable.value))
+            variable.assign(kept)
+        self._averages_in_model = wanted
 
     def _local(self, batch: Any) -> Any:
         """The first replica's part of a batch."""
         return tf.nest.map_structure(lambda x: self.strategy.experimental_local_results(x)[0], batch)
 
-    def _describe_non_finite(self, batch: Any, step: int) -> str:
+    def _non_finite(self, batch: Any, step: int) -> NonFiniteError:
         batch = self._local(batch)
         with self._seeds.at(tf.constant(step, tf.int32)), tf.GradientTape() as tape:
             _, losses = self.model(batch, return_losses=True, training=True)
         named = {f'loss {key}': value for key, value in losses.items()}
         named.update({f'feature {key}': value for key, value in batch.items() if value.dtype.is_floating})
         variables = self.model.trainable_variables
-        for v, g in zip(
-            variables, tape.gradient(losses['total_loss'], [v.value for v in variables]), strict=True
-        ):
+        gradients = tape.gradient(losses['total_loss'], [v.value for v in variables])
+        for v, g in zip(variables, gradients, strict=True):
             named[f'weight {v.path}'] = v.value
             if g is not None:
                 named[f'gradient of {v.path}'] = g
-        bad = [key for key, value in named.items() if not np.all(np.isfinite(value))]
-        shown = ', '.join(bad[:6]) + (f' and {len(bad) - 6} more' if len(bad) > 6 else '')
-        return (
-            f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The gradient '
-            'was not '
-            'applied. A smaller learning rate (Trainer.learning_rate) or clipping '
-            '(Trainer.grad_clip_norm) usually helps'
+        return non_finite_error(
+            step, {key: np.asarray(tf.convert_to_tensor(value)) for key, value in named.items()}
         )
 
     def _needs_build(self, what: str) -> None:
@@ -331,19 +445,5 @@ def get_trainer_class(trainer_class: type = Trainer) -> type:
     return trainer_class
 
 
-def _energies(outputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-    """Mean power in dB of the harmonic and of the noise part, where the model has them."""
-    parts = {'energy/harmonic_db': 'harmonic', 'energy/noise_db': 'filtered_noise'}
-    energies = {}
-    for name, key in parts.items():
-        part = outputs.get(key) if isinstance(outputs, Mapping) else None
-        if isinstance(part, Mapping) and 'signal' in part:
-            power = tf.reduce_mean(tf.square(tf.stop_gradient(part['signal'])))
-            energies[name] = 10.0 * tf.math.log(tf.maximum(power, 1e-12)) / np.log(10.0).astype(np.float32)
-    return energies
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f'Trainer.{name} is {value}; it must be above 0')
+def _add(old: Sequence[tf.Tensor], new: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    return tuple(a + b for a, b in zip(old, new, strict=True))

@@ -9,6 +9,7 @@ import gin
 import keras
 
 from ddsp.training.nn.dict_layer import get_nonlinearity
+from ddsp.training.nn.recurrent_blocks import as_tensors
 
 _register = gin.register(module='ddsp.training.nn')
 
@@ -47,6 +48,14 @@ class FcStack(keras.Sequential):
         self, ch: int = 256, layers: int = 2, nonlinearity: str | Callable = 'leaky_relu', **kwargs: Any
     ) -> None:
         super().__init__([Fc(ch, nonlinearity) for _ in range(layers)] or [Identity()], **kwargs)
+        self.n_layers = layers
+        # What fc_block computes.
+        self.is_usual = get_nonlinearity(nonlinearity) is keras.activations.leaky_relu
+
+    def layer_weights(self) -> list[list[Any]]:
+        """Kernel, bias, scale and shift of each layer, as tensors."""
+        layers = [fc.layers[:2] for fc in self.layers[: self.n_layers]]
+        return [as_tensors(dense.kernel, dense.bias, norm.gamma, norm.beta) for dense, norm in layers]
 
 
 @_register

@@ -1,0 +1,165 @@
+"""Which devices train: one, several, several machines, a TPU; and what a launcher says about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from ddsp.errors import ConfigError
+
+STRATEGIES = ('auto', 'default', 'mirrored', 'multi_worker', 'tpu')
+_PORT = 12355
+
+
+def get_strategy(
+    tpu: str = '', cluster_config: str | dict = '', strategy: str = 'auto'
+) -> tf.distribute.Strategy:
+    """The distribution strategy for the hardware at hand.
+
+    Args:
+      tpu: Address of a TPU (`'local'` on a TPU VM); `''`: none. Never run on a TPU by the authors.
+      cluster_config: Cluster as in TF_CONFIG, JSON or a dictionary, for several workers; `''`: what the
+        launcher says (`cluster_from_environment`) with `strategy='multi_worker'`, else this machine alone.
+      strategy: `'auto'` takes what the other arguments and the devices ask for: `'tpu'`, `'multi_worker'`,
+        `'mirrored'` over two GPUs or more, or `'default'` (one GPU, or the CPU).
+
+    Returns:
+      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy, or the default strategy.
+
+    Raises:
+      ConfigError: An unknown strategy, a `cluster_config` that is not JSON, or no cluster for
+        `'multi_worker'`.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(f'strategy is {strategy!r}; it must be one of {", ".join(STRATEGIES)}')
+    if tpu or strategy == 'tpu':
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or 'local')
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    if cluster_config or strategy == 'multi_worker':
+        return _multi_worker(_parse(cluster_config) if cluster_config else cluster_from_environment())
+    if strategy == 'mirrored' or (strategy == 'auto' and len(tf.config.list_logical_devices('GPU')) > 1):
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _parse(cluster_config: str | dict) -> dict[str, Any]:
+    try:
+        return json.loads(cluster_config) if isinstance(cluster_config, str) else cluster_config
+    except ValueError as error:
+        raise ConfigError(f'cluster_config is not JSON: {error}') from None
+
+
+def _multi_worker(cluster: Mapping[str, Any] | None) -> tf.distribute.Strategy:
+    if not cluster:
+        raise ConfigError(
+            'several workers need to know each other: set TF_CONFIG, or start them by Slurm (srun), a '
+            'Kubernetes JobSet or Vertex AI, which say so in the environment'
+        )
+    os.environ['TF_CONFIG'] = json.dumps(cluster)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def cluster_from_environment(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """The cluster, as in TF_CONFIG, from what a launcher left in the environment.
+
+    Understood are `TF_CONFIG` itself (which Vertex AI sets), Vertex AI's `CLUSTER_SPEC`, Slurm's variables,
+    and those of an indexed Job in a Kubernetes JobSet (`kubernetes_cluster`).
+
+    Args:
+      environ: Variables; those of this process by default.
+
+    Returns:
+      `{'cluster': {'worker': ['host:port', ...]}, 'task': {'type': 'worker', 'index': 0}}`, or None where
+      there is one process alone.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get('TF_CONFIG'):
+        return _parse(environ['TF_CONFIG'])
+    if environ.get('CLUSTER_SPEC'):
+        spec = _parse(environ['CLUSTER_SPEC'])
+        return {'cluster': spec['cluster'], 'task': spec['task']}
+    if int(environ.get('SLURM_NTASKS', environ.get('SLURM_STEP_NUM_TASKS', '1'))) > 1:
+        return slurm_cluster(environ)
+    if 'JOB_COMPLETION_INDEX' in environ and 'JOBSET_NAME' in environ:
+        return kubernetes_cluster(environ)
+    return None
+
+
+def slurm_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[str, Any]:
+    """The cluster of a Slurm step (`srun`): one worker a task, in the order of the nodes.
+
+    Args:
+      environ: With SLURM_STEP_NODELIST (or SLURM_JOB_NODELIST), SLURM_STEP_TASKS_PER_NODE (or
+        SLURM_TASKS_PER_NODE) and SLURM_PROCID.
+      port: Of a node's first worker; the next ones follow.
+    """
+    hosts = _expand_hosts(_needed(environ, 'SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST'))
+    counts = _expand_counts(_needed(environ, 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE'))
+    if len(counts) != len(hosts):
+        raise ConfigError(f'Slurm names {len(hosts)} nodes but tasks for {len(counts)}')
+    workers = [f'{host}:{port + i}' for host, n in zip(hosts, counts, strict=True) for i in range(n)]
+    return _cluster(workers, int(_needed(environ, 'SLURM_PROCID')))
+
+
+def kubernetes_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[str, Any]:
+    """The cluster of an indexed Job in a JobSet: pods have names by their index.
+
+    The name of a pod is `<jobset>-<replicated job>-<job index>-<pod index>.<subdomain>`, where the subdomain
+    is the JobSet's headless service.
+
+    Args:
+      environ: With JOBSET_NAME, REPLICATED_JOB_NAME, JOB_INDEX, JOB_COMPLETION_INDEX, WORKERS (pods of the
+        job) and optionally SUBDOMAIN (the JobSet's name by default): `infra/kubernetes/train.yaml` sets them.
+      port: Of every worker.
+    """
+    jobset, job = _needed(environ, 'JOBSET_NAME'), _needed(environ, 'REPLICATED_JOB_NAME')
+    n_workers, index = int(_needed(environ, 'WORKERS')), int(_needed(environ, 'JOB_COMPLETION_INDEX'))
+    subdomain = environ.get('SUBDOMAIN') or jobset
+    prefix = f'{jobset}-{job}-{environ.get("JOB_INDEX", "0")}'
+    return _cluster([f'{prefix}-{i}.{subdomain}:{port}' for i in range(n_workers)], index)
+
+
+def _cluster(workers: list[str], index: int) -> dict[str, Any]:
+    if not 0 <= index < len(workers):
+        raise ConfigError(f'this worker has the number {index} of {len(workers)} workers, counted from 0')
+    return {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
+
+
+def _needed(environ: Mapping[str, str], *names: str) -> str:
+    for name in names:
+        if environ.get(name):
+            return environ[name]
+    raise ConfigError(f'the environment variable {" or ".join(names)} is not set')
+
+
+def _expand_hosts(text: str) -> list[str]:
+    """`'n[1-2,05],gpu'` as n1, n2, n05, gpu."""
+    hosts = []
+    for match in re.finditer(r'([^,\[]+)(?:\[([^\]]*)\])?([^,]*)', text):
+        prefix, numbers, suffix = match.groups()
+        if numbers is None:
+            hosts.append(prefix + suffix)
+            continue
+        for part in numbers.split(','):
+            low, _, high = part.partition('-')
+            for number in range(int(low), int(high or low) + 1):
+                hosts.append(f'{prefix}{number:0{len(low)}d}{suffix}')
+    return hosts
+
+
+def _expand_counts(text: str) -> list[int]:
+    """`'2(x3),1'` as 2, 2, 2, 1."""
+    counts = []
+    for part in text.split(','):
+        match = re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', part)
+        if match is None:
+            raise ConfigError(f'Slurm says {text!r} for the tasks of the nodes; expected such as 2(x3),1')
+        counts += [int(match.group(1))] * int(match.group(2) or 1)
+    return counts

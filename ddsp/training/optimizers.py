@@ -1,0 +1,94 @@
+"""Adam with rates for parts of a model, and schedules of the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from ddsp.errors import ConfigError
+
+SCHEDULES = ('exponential', 'cosine', 'constant')
+_Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class ScaledAdam(keras.optimizers.Adam):
+    """Adam whose learning rate differs for parts of a model.
+
+    Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves
+    by the learning rate, so at a rate that suits a network the first steps turn the impulse response into
+    loud noise.
+
+    Args:
+      learning_rate: A schedule.
+      scales: A part of a variable's path, such as `'reverb'`, to the factor of its learning rate.
+      **kwargs: Of Keras' Adam.
+    """
+
+    def __init__(self, learning_rate: Any, scales: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self._scales = dict(scales or {})
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One variable's update."""
+        # What comes in may be the backend's variable, which has no path; Keras' own is at the same place.
+        parts = self._trainable_variables[self._get_variable_index(variable)].path.split('/')
+        for part, scale in self._scales.items():
+            if part in parts:
+                learning_rate = learning_rate * scale
+        super().update_step(gradient, variable, learning_rate)
+
+
+class WarmUp(_Schedule):
+    """A schedule that begins at nothing and is reached in a straight line.
+
+    At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot:
+    amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
+
+    Args:
+      schedule: From then on.
+      steps: Until then.
+    """
+
+    def __init__(self, schedule: _Schedule, steps: int) -> None:
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        """Learning rate of a step."""
+        share = keras.ops.minimum(1.0, (keras.ops.cast(step, 'float32') + 1.0) / self.steps)
+        return self.schedule(step) * share
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments."""
+        return {'schedule': self.schedule, 'steps': self.steps}
+
+
+def make_schedule(
+    kind: str, learning_rate: float, decay_steps: int, decay_rate: float, warmup_steps: int
+) -> _Schedule:
+    """The learning rate by step.
+
+    Args:
+      kind: `'exponential'`: `learning_rate * decay_rate ** (step / decay_steps)`; `'cosine'`: half a cosine
+        from `learning_rate` to `learning_rate * decay_rate` in `decay_steps`, then constant; `'constant'`.
+      learning_rate: At step 0.
+      decay_steps: See `kind`.
+      decay_rate: See `kind`.
+      warmup_steps: Steps in which the rate rises from nothing; 0: none.
+
+    Raises:
+      ConfigError: Another kind.
+    """
+    schedules = keras.optimizers.schedules
+    schedule: _Schedule
+    if kind == 'exponential':
+        schedule = schedules.ExponentialDecay(learning_rate, decay_steps, decay_rate)
+    elif kind == 'cosine':
+        schedule = schedules.CosineDecay(learning_rate, decay_steps, alpha=decay_rate)
+    elif kind == 'constant':
+        schedule = schedules.ExponentialDecay(learning_rate, 1, 1.0)
+    else:
+        raise ConfigError(f'Trainer.lr_schedule is {kind!r}; it must be one of {", ".join(SCHEDULES)}')
+    return WarmUp(schedule, warmup_steps) if warmup_steps else schedule

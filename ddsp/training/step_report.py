@@ -1,0 +1,93 @@
+"""What a training step says: its errors, and what it measures beside the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from ddsp.errors import ConfigError, DDSPError
+from ddsp.training import nn
+
+LOSS_PREFIX = 'losses/'
+
+
+class NonFiniteError(DDSPError, ArithmeticError):
+    """A loss or a gradient became NaN or infinite.
+
+    Attributes:
+      tensors: The batch, and every tensor that is not finite, by name.
+    """
+
+    tensors: Mapping[str, np.ndarray] = {}
+
+
+class WorkerLostError(DDSPError, ConnectionError):
+    """Another worker of the cluster is gone; all are to be started again, and go on from the last checkpoint.
+
+    Attributes:
+      exit_code: 75 (EX_TEMPFAIL): what a launcher starts again.
+    """
+
+    exit_code = 75
+
+    @classmethod
+    def after(cls, step: int, error: Exception) -> WorkerLostError:
+        """The error for what a collective operation raised in a step."""
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return cls(
+            f'step {step}: another worker is gone ({first_line}). Start all workers again with the same '
+            'command: they go on from the last checkpoint'
+        )
+
+
+def is_finite(metrics: Mapping[str, Any]) -> bool:
+    """Whether the loss and the norm of the gradient are numbers."""
+    return bool(np.isfinite(float(metrics['losses/total_loss']) + float(metrics['optimizer/gradient_norm'])))
+
+
+def non_finite_error(step: int, named: Mapping[str, np.ndarray]) -> NonFiniteError:
+    """Names what is not finite.
+
+    Args:
+      step: Steps done.
+      named: `'feature audio'`, `'loss spectral_loss'`, `'weight decoder/...'`, `'gradient of ...'`.
+    """
+    bad = [key for key, value in named.items() if not np.all(np.isfinite(value))]
+    shown = ', '.join(bad[:6]) + (f' and {len(bad) - 6} more' if len(bad) > 6 else '')
+    error = NonFiniteError(
+        f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The gradient was '
+        'not applied. A smaller learning rate (Trainer.learning_rate) or clipping (Trainer.grad_clip_norm) '
+        'usually helps'
+    )
+    error.tensors = {key: value for key, value in named.items() if key in bad or key.startswith('feature ')}
+    return error
+
+
+def energies(outputs: Any) -> dict[str, Any]:
+    """Mean power in dB of the harmonic and of the noise part, where the model has them."""
+    parts = {'energy/harmonic_db': 'harmonic', 'energy/noise_db': 'filtered_noise'}
+    found = {}
+    for name, key in parts.items():
+        part = outputs.get(key) if isinstance(outputs, Mapping) else None
+        if isinstance(part, Mapping) and 'signal' in part:
+            power = ops.mean(ops.square(ops.stop_gradient(part['signal'])))
+            found[name] = 10.0 * ops.log10(ops.maximum(power, 1e-12))
+    return found
+
+
+def set_model_precision(model: Any, precision: str) -> None:
+    """Sets the precision of a built model's encoder and decoder."""
+    for name in ('encoder', 'decoder'):
+        network = getattr(model, name, None)
+        if network is not None:
+            nn.set_precision(network, precision)
+
+
+def check_positive(**values: float) -> None:
+    """Raises a ConfigError for a setting of the trainer that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f'Trainer.{name} is {value}; it must be above 0')
