@@ -59,8 +59,12 @@ def server_problem(uri: str, timeout: float = 5.0) -> str:
         return f'does not answer ({getattr(error, "reason", error)})'
 
 
-def client(uri: str | None = None) -> MlflowClient:
+def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
     """A client of the store.
+
+    Args:
+      uri: Its address; None for the store in use.
+      use: Make it the store in use, as MLflow's own functions need it.
 
     Raises:
       MissingDependencyError: MLflow is not installed.
@@ -76,7 +80,8 @@ def client(uri: str | None = None) -> MlflowClient:
 
     quiet.calm_loggers()
     try:
-        mlflow.set_tracking_uri(uri)
+        if use:
+            mlflow.set_tracking_uri(uri)  # which sets MLFLOW_TRACKING_URI too
         made = mlflow.MlflowClient(uri)
         made.search_experiments(
             max_results=1

@@ -44,12 +44,15 @@ class TrialQueue:
       spec: The sweep.
       storage: Address of a database: `sqlite:///PATH` or `postgresql://...`.
       heartbeat_secs: Seconds between signs of life; a trial without any for twice as long is taken over.
+      dataset: Digest of what is trained on.
 
     Raises:
-      SweepError: The database cannot be used, or holds a sweep of this name over other parameters.
+      SweepError: The database cannot be used, or holds another sweep of this name.
     """
 
-    def __init__(self, spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS):
+    def __init__(
+        self, spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS, dataset: str = ''
+    ):
         self.spec = spec
         self._storage = _with_driver(storage)
         self._heartbeat_secs = heartbeat_secs
@@ -60,7 +63,7 @@ class TrialQueue:
                 pathlib.Path(storage.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 self.study = self._open()
-                self._same_sweep()
+                self._same_sweep(dataset)
                 self._fill()
         except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
             raise SweepError(f'the database {storage} cannot be used: {error}') from error
@@ -100,23 +103,20 @@ class TrialQueue:
         else:
             yield
 
-    def _same_sweep(self) -> None:
-        """A name stands for one set of parameters; only the budget may change."""
+    def _same_sweep(self, dataset: str) -> None:
+        """A name stands for one sweep; only its budget and its pruning may change."""
         spec = self.spec
-        signature = {
-            'parameters': sorted(spec.parameters),
-            'objective': spec.objective,
-            'sampler': spec.sampler,
-        }
+        signature = {**spec.signature(), **({'dataset': dataset} if dataset else {})}
         known = self.study.user_attrs.get('signature')
         if known is None:
             self.study.set_user_attr('signature', signature)
-        elif known != signature:
-            changed = next(key for key in signature if known.get(key) != signature[key])
-            raise SweepError(
-                f'{self._storage} holds a sweep {spec.name!r} with {changed} {known[changed]}, the file says '
-                f'{signature[changed]}. Give the changed sweep another name.'
-            )
+            return
+        for key, value in signature.items():
+            if key in known and known[key] != value:
+                raise SweepError(
+                    f'{self._storage} holds a sweep {spec.name!r} that was begun with {key} {known[key]}, '
+                    f'not {value}. Give the changed sweep another name.'
+                )
 
     def _fill(self) -> None:
         """Queues the slots that are missing: all of a new sweep, more of one whose budget has grown."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ddsp.dataset import open_dataset
 from experiments import store, study
 from experiments.study import ERROR, SLOT, SweepError, TrialQueue
 from experiments.sweep_spec import SweepSpec
@@ -90,7 +91,8 @@ def run_sweep(
       SweepError: All trials failed, or the database cannot be used.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
-    queue = TrialQueue(spec, place.storage, place.heartbeat_secs)
+    digest = open_dataset(place.dataset).digest
+    queue = TrialQueue(spec, place.storage, place.heartbeat_secs, digest)
     report = progress or (lambda done, total, text: None)
     from experiments.sweep_report import record_summary, record_view
 

@@ -1,4 +1,4 @@
-"""The description of a sweep: a small YAML file, checked before anything runs."""
+"""The description of a sweep: a small YAML or gin file, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class SweepSpec:
-    """A sweep. The fields are the keys of the YAML file; docs/experiments.md describes them."""
+    """A sweep. The fields are the keys of its file; docs/experiments.md describes them."""
 
     parameters: Mapping[str, Choice | Range]
     name: str
@@ -92,6 +92,14 @@ class SweepSpec:
     def minimize(self) -> bool:
         """Whether less of the objective is better."""
         return self.direction == 'minimize'
+
+    def signature(self) -> dict[str, str]:
+        """What stays the same while a sweep goes on: all but its budget and how trials are pruned."""
+        kept = dataclasses.asdict(self)
+        for name in ('name', 'trials', 'pruner', 'prune_on'):
+            del kept[name]
+        kept['parameters'] = {name: str(parameter) for name, parameter in sorted(self.parameters.items())}
+        return {name: json.dumps(value, default=str) for name, value in kept.items()}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values of all parameters for a trial."""
@@ -126,27 +134,65 @@ def gin_value(value: Any) -> str:
 
 
 def load_spec(path: str | os.PathLike[str]) -> SweepSpec:
-    """Reads and checks a sweep's YAML file.
+    """Reads and checks a sweep's file: gin when its name ends so, else YAML.
 
     Raises:
-      ConfigError: The file is missing, is no YAML, or a key or a value in it cannot be; the message names it.
+      ConfigError: The file is missing or cannot be read, or a key or a value in it cannot be; the message
+        names it.
     """
     path = pathlib.Path(path)
-    yaml = require('yaml', 'to read the description of a sweep')
     try:
-        raw = yaml.safe_load(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        raw = _from_gin(text) if path.suffix == '.gin' else _from_yaml(text)
+        return parse_spec(raw, default_name=path.stem)
     except FileNotFoundError:
         raise ConfigError(f'{path}: no such file.') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f'{path}: expected keys and values such as `trials: 20`, found {type(raw).__name__}.'
-        )
-    try:
-        return parse_spec(raw, default_name=path.stem)
+    except UnicodeDecodeError:
+        raise ConfigError(f'{path} is no text.') from None
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from None
+
+
+def _from_yaml(text: str) -> dict[str, Any]:
+    """The keys and values of a YAML file."""
+    yaml = require('yaml', 'to read the description of a sweep')
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'is no YAML: {" ".join(str(error).split())}') from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f'expected keys and values such as `trials: 20`, found {type(raw).__name__}.')
+    return raw
+
+
+def _from_gin(text: str) -> dict[str, Any]:
+    """The keys of a gin file: those of `sweep.KEY = ...`; every other binding is fixed for all trials."""
+    from gin import config_parser
+
+    class Texts(config_parser.ParserDelegate):
+        """Keeps references as they are written."""
+
+        def configurable_reference(self, name: str, evaluate: bool) -> str:
+            return f'@{name}()' if evaluate else f'@{name}'
+
+        def macro(self, name: str) -> str:
+            return f'%{name}'
+
+    raw: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
+    try:
+        statements = list(config_parser.ConfigParser(text, Texts()))
+    except SyntaxError as error:
+        raise ConfigError(f'is no gin: line {error.lineno}: {error.msg}') from None
+    for statement in statements:
+        if not isinstance(statement, config_parser.BindingStatement):
+            raise ConfigError('a sweep has no `include` and no `import`; name the files in sweep.gin_files.')
+        if statement.selector == 'sweep':
+            raw[statement.arg_name] = statement.value
+            continue
+        name = '.'.join(part for part in (statement.selector, statement.arg_name) if part)
+        fixed[f'{statement.scope}/{name}' if statement.scope else name] = statement.value
+    return {**raw, 'fixed': {**raw.get('fixed', {}), **fixed}} if fixed else raw
 
 
 def parse_spec(raw: Mapping[str, Any], default_name: str = 'sweep') -> SweepSpec:

@@ -227,10 +227,10 @@ class MLflowTracker:
         self._outbox.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
         left = self._outbox.close(timeout)
         if left:
-            entries = 'entry' if left == 1 else 'entries'
+            count, them = (f'{left} entries', 'them') if left > 1 else ('1 entry', 'it')
             return (
-                f'{left} {entries} for MLflow wait in {self.save_dir}/outbox.jsonl '
-                f'({self._outbox.problem}). `ddsp runs --sync {self.save_dir}` records them.'
+                f'{count} for MLflow in {self.save_dir}/outbox.jsonl could not be recorded yet '
+                f'({self._outbox.problem}). `ddsp runs --sync {self.save_dir}` records {them}.'
             )
         if self._outbox.rejected:
             return f'MLflow refused: {"; ".join(self._outbox.rejected[:3])}'

@@ -14,6 +14,10 @@ from collections.abc import Callable
 from experiments import store
 
 _START_SECS = 180.0
+_ENVIRONMENT = {
+    'MLFLOW_DISABLE_TELEMETRY': 'true',
+    'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false',  # eight more processes, for jobs of language-model agents
+}
 
 
 class UIServer:
@@ -39,13 +43,13 @@ class UIServer:
         return f'http://{shown}:{self.port}'
 
     def __enter__(self) -> UIServer:
-        store.client(self._uri)  # creates or migrates the database, or says what is wrong with it
+        store.client(self._uri, use=False)  # creates or migrates the database, or says what is wrong with it
         command = [
             sys.executable, '-m', 'mlflow', 'server', '--backend-store-uri', self._uri, '--host', self.host,
             '--port', str(self.port), '--workers', '1', *_artifact_options(self._uri),
             *_host_options(self.host),
         ]  # fmt: skip
-        environment = {**os.environ, 'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_DISABLE_TELEMETRY': 'true'}
+        environment = {**os.environ, **_ENVIRONMENT, 'MLFLOW_TRACKING_URI': self._uri}
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )

@@ -59,7 +59,8 @@ def runs(
         from experiments.delivery import sync as deliver
 
         count = deliver(sync)
-        output.print_json({'recorded': count}) if as_json else print(f'{count} entries recorded.')
+        entries = 'entry' if count == 1 else 'entries'
+        output.print_json({'recorded': count}) if as_json else print(f'{count} {entries} recorded.')
         return 0
     client = reading.reader()
     listing.close_abandoned(client)

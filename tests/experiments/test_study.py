@@ -174,13 +174,25 @@ def test_parameters_that_kill_every_worker_are_given_up(spec, storage):
 
 
 @both_databases
-def test_a_name_stands_for_one_set_of_parameters(spec, storage):
-    TrialQueue(spec, storage)
-    other = parse_spec({'parameters': {'y': [1, 2]}, 'name': 'queue'})
+@pytest.mark.parametrize(
+    ('changes', 'told'),
+    [
+        ({'parameters': {'x': {'low': 0.0, 'high': 2.0}}}, r'parameters .*high=1\.0.*not .*high=2\.0'),
+        ({'steps': 7}, 'steps null, not 7'),
+        ({'fixed': {'train.batch_size': 3}}, 'fixed {}, not {"train.batch_size": 3}'),
+        ({'sampler': 'random'}, 'sampler "tpe", not "random"'),
+    ],
+)
+def test_a_name_stands_for_one_sweep(spec, storage, changes, told):
+    TrialQueue(spec, storage, dataset='abc')
+    same = {'parameters': {'x': {'low': 0.0, 'high': 1.0}}, 'name': 'queue'}
+    TrialQueue(parse_spec({**same, 'trials': 9, 'pruner': 'asha'}), storage, dataset='abc')
     with pytest.raises(
-        study.SweepError, match=r"holds a sweep 'queue' with parameters \['x'\].*another name"
+        study.SweepError, match=f"holds a sweep 'queue' that was begun with {told}.*another name"
     ):
-        TrialQueue(other, storage)
+        TrialQueue(parse_spec({**same, **changes}), storage, dataset='abc')
+    with pytest.raises(study.SweepError, match='begun with dataset abc, not abd'):
+        TrialQueue(spec, storage, dataset='abd')
 
 
 def test_workers_that_join_at_the_same_moment_share_one_sweep(spec, postgres):

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from experiments import store
-from experiments.study import TrialQueue
-from experiments.sweep import SweepPlace, outcome, train_command
+from experiments.sweep import SweepPlace, train_command
 from experiments.sweep_spec import load_spec
 
 SPEC = """
@@ -114,32 +108,3 @@ def test_the_command_of_a_trial(spec_path, workdir):
         '--gin-param', 'Trainer.learning_rate = 0.001', '--steps', '2',
         '--batch-size', '2', '--save-dir', 'rates-best',
     ]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_killed_worker_loses_no_trial_and_doubles_none(spec_path, dataset, workdir):
-    spec_path.write_text(SPEC.replace('steps: 2', 'steps: 30').replace('trials: 2', 'trials: 3'))
-    environment = {**os.environ, 'DDSP_SWEEP_HEARTBEAT_SECS': '2'}
-    command = [sys.executable, '-m', 'experiments.cli', 'sweep', str(spec_path), str(dataset), '--json']
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    folder = workdir / 'sweeps' / 'rates' / 'trial-0000'
-    while not (folder / 'checkpoint').exists() and not (folder / 'run.json').exists():
-        assert time.monotonic() < deadline
-        assert first.poll() is None
-        time.sleep(0.2)
-    second = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    out, err = second.communicate(timeout=500)
-    assert (second.returncode, err) == (0, '')
-    result = json.loads(out)
-    assert (result['finished'], result['failed'], result['total']) == (3, 0, 3)
-    runs = sweep_runs('trial')
-    assert sorted(run.data.tags['sweep_trial'] for run in runs) == ['0', '1', '2']
-    assert {run.info.status for run in runs} == {'FINISHED'}
-    spec = load_spec(spec_path)
-    place = SweepPlace.at(spec, spec_path, str(dataset))
-    assert outcome(TrialQueue(spec, place.storage), place).done

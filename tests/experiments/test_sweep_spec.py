@@ -131,6 +131,51 @@ def test_what_cannot_be(changes, message):
     assert message in str(error.value)
 
 
+def test_the_same_as_a_gin_file(tmp_path):
+    (tmp_path / 'violin.yaml').write_text("""
+trials: 12
+sampler: random
+parameters:
+  Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+  Autoencoder.preprocessor: ['@A()', '@B()']
+fixed: {train.batch_size: 8, batch: 4, eval/train.steps: '%batch'}
+""")
+    (tmp_path / 'violin.gin').write_text("""
+# The same.
+sweep.trials = 12
+sweep.sampler = 'random'
+sweep.parameters = {
+    'Trainer.learning_rate': {'low': 1e-4, 'high': 1e-2, 'log': True},
+    'Autoencoder.preprocessor': [@A(), @B()],
+}
+train.batch_size = 8
+batch = 4
+eval/train.steps = %batch
+""")
+    found = sweep_spec.load_spec(tmp_path / 'violin.gin')
+    assert found == sweep_spec.load_spec(tmp_path / 'violin.yaml')
+    values = {'Trainer.learning_rate': 0.01, 'Autoencoder.preprocessor': '@A()'}
+    assert found.gin_params(values)[:3] == ['train.batch_size = 8', 'batch = 4', 'eval/train.steps = %batch']
+    assert found.gin_params(values)[4] == 'Autoencoder.preprocessor = @A()'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('sweep.trials = ', 'is no gin: line 1: Unable to parse value.'),
+        ("include 'x.gin'", 'a sweep has no `include` and no `import`'),
+        ('sweep.trails = 3', "unknown key 'trails'. Did you mean 'trials'?"),
+    ],
+)
+def test_messages_of_a_gin_file(tmp_path, ddsp, text, message):
+    path = tmp_path / 'sweep.gin'
+    path.write_text(text + '\n')
+    status, out, err = ddsp('sweep', path, 'nowhere')
+    assert (status, out) == (1, '')
+    assert err.startswith(f'Error: {path}: ')
+    assert message in err
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [('a: [', 'is no YAML'), ('- 1', 'expected keys and values'), ('x: 1', "unknown key 'x'")],

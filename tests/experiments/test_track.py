@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 
 from experiments import listing, quiet, store
-from experiments.delivery import sync
 from experiments.track import MLflowTracker
 
 GIN = 'Trainer.learning_rate = 0.01\ntrain.batch_size = 8\nNet.layers = \\\n    (1,\n     2)\n'
@@ -235,82 +232,3 @@ def test_sync_of_a_folder_that_is_no_run(workdir, ddsp):
     status, _, err = ddsp('runs', '--sync', workdir)
     assert status == 1
     assert err == f'Error: {workdir} is no training folder: it has no run.json.\n'
-
-
-class Server:
-    """A real MLflow server on a loopback port, which can be killed and started again."""
-
-    def __init__(self, folder: pathlib.Path):
-        from experiments.ui import free_port
-
-        self.folder = folder
-        self.port = free_port()
-        self.uri = f'http://127.0.0.1:{self.port}'
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        command = [
-            sys.executable, '-m', 'mlflow', 'server', '--host', '127.0.0.1', '--port', str(self.port),
-            '--workers', '1', '--backend-store-uri', f'sqlite:///{self.folder / "mlflow.db"}',
-            '--artifacts-destination', str(self.folder / 'served'),
-        ]  # fmt: skip
-        log = (self.folder / 'server.log').open('ab')
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while store.server_problem(self.uri, timeout=2):
-            assert time.monotonic() < deadline, (self.folder / 'server.log').read_text()
-            assert self.process.poll() is None, (self.folder / 'server.log').read_text()
-            time.sleep(0.3)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, 9)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(workdir, monkeypatch):
-    made = Server(workdir)
-    monkeypatch.setenv('MLFLOW_TRACKING_URI', made.uri)
-    monkeypatch.setenv('MLFLOW_HTTP_REQUEST_MAX_RETRIES', '0')
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.mark.slow
-def test_a_server_that_dies_does_not_stop_the_training_and_gets_everything_later(server, workdir, ddsp):
-    tracker = MLflowTracker('run', experiment='served', metrics_every=0)
-    begin(tracker)
-    tracker.on_summary(1, {'losses/total_loss': 1.0})
-    assert tracker._outbox.flush(30)
-    server.kill()
-    start = time.perf_counter()
-    for step in range(2, 50):
-        tracker.on_summary(step, {'losses/total_loss': 1.0 / step})
-    (workdir / 'sound.txt').write_text('x')
-    tracker.log_artifact(workdir / 'sound.txt', 'media')
-    assert time.perf_counter() - start < 1.0
-    server.start()
-    tracker.on_train_end(49, 'done')
-    assert tracker.close(timeout=90) == ''
-    assert history(tracker.run_id, 'losses/total_loss') == [(1, 1.0)] + [
-        (step, 1.0 / step) for step in range(2, 50)
-    ]
-    client = store.client()
-    assert client.get_run(tracker.run_id).info.status == 'FINISHED'
-    assert [entry.path for entry in client.list_artifacts(tracker.run_id, 'media')] == ['media/sound.txt']
-
-    # The same, with the server away until the training has ended.
-    late = MLflowTracker('late', experiment='served', metrics_every=0)
-    server.kill()
-    late.on_summary(1, {'losses/total_loss': 2.0})
-    assert 'ddsp runs --sync late' in late.close('FINISHED', timeout=1)
-    server.start()
-    assert sync('late') == 2
-    assert history(late.run_id, 'losses/total_loss') == [(1, 2.0)]
-
-    status, out, err = ddsp('runs', '--json')
-    assert (status, err) == (0, '')
-    assert {run['run_id'] for run in json.loads(out)} == {tracker.run_id, late.run_id}
