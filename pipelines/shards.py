@@ -168,7 +168,8 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
       Cancelled: The run was interrupted.
     """
     target = folder / plan.key
-    temporary = target.with_name(target.name + '.part')
+    # With the process in its name: a worker whose driver was killed may still be at the same shard.
+    temporary = target.with_name(f'{target.name}.{os.getpid()}.part')
     try:
         writer = RecordWriter(temporary)
         try:
@@ -180,7 +181,7 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
             raise
         content |= {'bytes': size, 'sha256': digest}
         os.replace(temporary, target)
-        described = target.with_name(target.name + '.json.part')
+        described = target.with_name(f'{target.name}.json.{os.getpid()}.part')
         described.write_text(json.dumps(content))
         os.replace(described, target.with_name(target.name + '.json'))
     except OSError as error:
