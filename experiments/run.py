@@ -67,6 +67,7 @@ def train_run(
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
     buffer: bool = False,
+    strategy: str = 'auto',
 ) -> RunResult:
     """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
     interrupted.
@@ -91,6 +92,7 @@ def train_run(
       progress: `progress(done, total, text)`.
       warn: Called with a sentence for everything about the dataset that makes training hard.
       buffer: When the tracking server is down, train all the same: the run is recorded when it is back.
+      strategy: Devices: see `train_util.get_strategy`. Of several workers the first one records.
 
     Returns:
       What was made.
@@ -109,8 +111,9 @@ def train_run(
     )
     for warning in warnings if warn else ():
         warn(warning)
+    devices = _devices(strategy)  # first of all: workers find each other before anything is computed
     if not _is_chief():  # another of the workers records the run and makes the bundle
-        training = _Training(data, folder, seed)
+        training = _Training(data, folder, seed, devices)
         training.run(None, callbacks, progress)
         return RunResult('', folder, folder / mlflow_model.NAME, training.metrics, training.step, None)
     from experiments.track import MLflowTracker
@@ -123,7 +126,7 @@ def train_run(
         dataset=data,
         buffer=buffer,
     ) as tracker:
-        training = _Training(data, folder, seed)
+        training = _Training(data, folder, seed, devices)
         training.run(tracker, callbacks, progress)
         return training.finish(tracker, evaluate, register_as, progress)
 
@@ -131,10 +134,10 @@ def train_run(
 class _Training:
     """One training with what it needs and what comes out of it."""
 
-    def __init__(self, data: Dataset, folder: pathlib.Path, seed: int):
+    def __init__(self, data: Dataset, folder: pathlib.Path, seed: int, strategy: Any):
         import keras
 
-        from ddsp.training import models, train_util, trainers
+        from ddsp.training import models, trainers
         from ddsp.training.data import DatasetProvider
         from experiments.watchers import LastMetrics
 
@@ -142,7 +145,6 @@ class _Training:
         self._folder = folder
         self._provider = DatasetProvider(data, 'train', seed=seed)
         keras.utils.set_random_seed(seed)
-        strategy = train_util.get_strategy(cluster_config=os.environ.get('TF_CONFIG', ''))
         with strategy.scope():
             self._model = models.get_model()
             self._trainer = trainers.get_trainer_class()(self._model, strategy)
@@ -275,6 +277,13 @@ def _local(save_dir: str | os.PathLike[str]) -> pathlib.Path:
             'the entries for MLflow wait. Give a folder of this machine or one that is mounted.'
         )
     return pathlib.Path(save_dir)
+
+
+def _devices(strategy: str) -> Any:
+    """The distribution strategy; several workers leave TF_CONFIG in the environment."""
+    from ddsp.training import train_util
+
+    return train_util.get_strategy(cluster_config=os.environ.get('TF_CONFIG', ''), strategy=strategy)
 
 
 def _is_chief() -> bool:

@@ -92,14 +92,15 @@ def cluster_from_environment(environ: Mapping[str, str] | None = None) -> dict[s
     return None
 
 
-def slurm_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[str, Any]:
+def slurm_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
     """The cluster of a Slurm step (`srun`): one worker a task, in the order of the nodes.
 
     Args:
       environ: With SLURM_STEP_NODELIST (or SLURM_JOB_NODELIST), SLURM_STEP_TASKS_PER_NODE (or
-        SLURM_TASKS_PER_NODE) and SLURM_PROCID.
-      port: Of a node's first worker; the next ones follow.
+        SLURM_TASKS_PER_NODE) and SLURM_PROCID; MASTER_PORT is the port of a node's first worker (12355), the
+        next ones follow.
     """
+    port = int(environ.get('MASTER_PORT', _PORT))
     hosts = _expand_hosts(_needed(environ, 'SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST'))
     counts = _expand_counts(_needed(environ, 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE'))
     if len(counts) != len(hosts):
@@ -108,7 +109,7 @@ def slurm_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[str, An
     return _cluster(workers, int(_needed(environ, 'SLURM_PROCID')))
 
 
-def kubernetes_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[str, Any]:
+def kubernetes_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
     """The cluster of an indexed Job in a JobSet: pods have names by their index.
 
     The name of a pod is `<jobset>-<replicated job>-<job index>-<pod index>.<subdomain>`, where the subdomain
@@ -116,9 +117,10 @@ def kubernetes_cluster(environ: Mapping[str, str], port: int = _PORT) -> dict[st
 
     Args:
       environ: With JOBSET_NAME, REPLICATED_JOB_NAME, JOB_INDEX, JOB_COMPLETION_INDEX, WORKERS (pods of the
-        job) and optionally SUBDOMAIN (the JobSet's name by default): `infra/kubernetes/train.yaml` sets them.
-      port: Of every worker.
+        job) and optionally SUBDOMAIN (the JobSet's name by default) and MASTER_PORT (12355):
+        `infra/kubernetes/train.yaml` sets them.
     """
+    port = environ.get('MASTER_PORT', _PORT)
     jobset, job = _needed(environ, 'JOBSET_NAME'), _needed(environ, 'REPLICATED_JOB_NAME')
     n_workers, index = int(_needed(environ, 'WORKERS')), int(_needed(environ, 'JOB_COMPLETION_INDEX'))
     subdomain = environ.get('SUBDOMAIN') or jobset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -30,6 +31,11 @@ class Means:
         """Forgets all."""
         self.sums: dict[str, float] = {}
         self.n = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Measures rates from now on."""
+        self.n_timed = 0
         self.waited = 0.0
         self.start = time.perf_counter()
 
@@ -39,6 +45,7 @@ class Means:
             if key != STOP:
                 self.sums[key] = self.sums.get(key, 0.0) + float(value)
         self.n += 1
+        self.n_timed += 1
         self.waited += waited
 
     def summary(self, learning_rate: float) -> dict[str, float]:
@@ -46,10 +53,10 @@ class Means:
         elapsed = max(time.perf_counter() - self.start, 1e-9)
         means = {key: value / self.n for key, value in self.sums.items()}
         means['optimizer/learning_rate'] = learning_rate
-        means['speed/steps_per_sec'] = self.n / elapsed
+        means['speed/steps_per_sec'] = self.n_timed / elapsed
         means['speed/data_wait_share'] = self.waited / elapsed
         if self.audio_secs:
-            means['speed/audio_secs_per_sec'] = self.audio_secs * self.n / elapsed
+            means['speed/audio_secs_per_sec'] = self.audio_secs * self.n_timed / elapsed
         return means
 
 
@@ -145,10 +152,10 @@ class Loop:
             metrics = self._step(stop)
             step += 1
             if step == start + 1 and num_steps - start > 1:
-                self.means.reset()  # the first step is mostly compilation
+                self.means.restart_clock()  # the first step is mostly compilation
             for callback in self.callbacks:
                 callback.on_step(step)
-            due = self.means.n and (step % steps_per_summary == 0 or step == num_steps)
+            due = step % steps_per_summary == 0 or step == num_steps
             if due and is_enough(self._summarize(step), self.best):
                 reason = 'early_stop'
                 break
@@ -208,6 +215,8 @@ class Loop:
         if not self.save_dir or not error.tensors:
             return
         path = os.path.join(self.save_dir, f'non_finite-{self.trainer.step}.npz')
+        content = io.BytesIO()
+        np.savez(content, **{name.replace('/', '.'): value for name, value in error.tensors.items()})
         with tf.io.gfile.GFile(path, 'wb') as file:
-            np.savez(file, **{name.replace('/', '.'): value for name, value in error.tensors.items()})
+            file.write(content.getvalue())
         error.args = (f'{error.args[0]}. The batch and these tensors are in {path}', *error.args[1:])

@@ -91,3 +91,12 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ConfigError(f'Trainer.{name} is {value}; it must be above 0')
+
+
+def check_parts(accumulate_steps: int, n_examples: int) -> None:
+    """Raises a ConfigError where a replica's examples cannot be taken in equal parts."""
+    if n_examples % accumulate_steps:
+        raise ConfigError(
+            f'Trainer.accumulate_steps is {accumulate_steps}, which does not divide the {n_examples} '
+            'examples of a replica'
+        )

@@ -61,7 +61,8 @@ class StepSeeds:
         others = ops.cast(replica, 'int32') * 7919 + ops.cast(part, 'int32') * 104729
         for generator in self._generators:
             high = (self.seed * 1009 + generator.index) % 2**31
-            generator.key = ops.stack([ops.bitwise_xor(ops.cast(high, 'int32'), others), step])
+            key = ops.stack([ops.bitwise_xor(ops.cast(high, 'int32'), others), ops.cast(step, 'int32')])
+            generator.key = ops.cast(key, 'uint32') if keras.backend.backend() == 'jax' else key
         try:
             yield
         finally:

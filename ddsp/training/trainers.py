@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+import keras
 import tensorflow as tf
 
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints, nn
+from ddsp.training.averages import WeightAverages
 from ddsp.training.loop import STOP
 from ddsp.training.optimizers import ScaledAdam, WarmUp, make_schedule
 from ddsp.training.step_report import (
     LOSS_PREFIX,
     NonFiniteError,
     WorkerLostError,
+    check_parts,
     check_positive,
     energies,
     is_finite,
@@ -94,17 +97,12 @@ class Trainer:
             checkpoints_to_keep=checkpoints_to_keep, learning_rate=learning_rate,
             lr_decay_steps=lr_decay_steps, lr_decay_rate=lr_decay_rate, accumulate_steps=accumulate_steps,
         )  # fmt: skip
-        if average_decay is not None and not 0 < average_decay < 1:
-            raise ConfigError(
-                f'Trainer.average_decay is {average_decay}; it must lie between 0 and 1, or None'
-            )
         self.model = model
         self.strategy = strategy
         self.checkpoints_to_keep = checkpoints_to_keep
         self.grad_clip_norm = grad_clip_norm
         self.restore_keys = restore_keys
         self.accumulate_steps = accumulate_steps
-        self.average_decay = average_decay
         self.seed = seed
         self.precision = nn.check_precision(precision)
         with strategy.scope():
@@ -121,9 +119,8 @@ class Trainer:
         self._compiled_step: Callable = tf.function(
             self._distributed_step, jit_compile=True if jit_compile and alone else None
         )
-        self._averages: list[tf.Variable] = []
+        self._averages = WeightAverages(strategy, average_decay)
         self._metric_names: list[str] = []
-        self._averages_in_model = False
         self._writer = checkpoints.Writer()
         self.built = False
 
@@ -156,7 +153,7 @@ class Trainer:
         Args:
           model: In place of the trainer's model, such as a part of it.
         """
-        averages = {'averages': self._averages} if self._averages else {}
+        averages = {'averages': self._averages.variables} if self._averages.variables else {}
         return tf.train.Checkpoint(model=model or self.model, optimizer=self.optimizer, **averages)
 
     def build(self, batch: Mapping[str, Any]) -> None:
@@ -165,15 +162,14 @@ class Trainer:
         Args:
           batch: One (distributed) batch of features; its first example is used.
         """
-        first = tf.nest.map_structure(lambda x: x[:1], self._local(batch))
+        batch = self._local(batch)
+        check_parts(self.accumulate_steps, tf.nest.flatten(batch)[0].shape[0])
+        first = tf.nest.map_structure(lambda x: x[:1], batch)
         with self.strategy.scope():
             outputs, losses = self.model(first, return_losses=True, training=True)
             set_model_precision(self.model, self.precision)
             self.optimizer.build(self.model.trainable_variables)
-            if self.average_decay is not None:
-                self._averages = [
-                    tf.Variable(v.value, trainable=False) for v in self.model.trainable_variables
-                ]
+            self._averages.build(self.model.trainable_variables)
         self._metric_names = sorted(self._metrics(outputs, losses))
         self._seeds.attach(self.model)
         self.built = True
@@ -225,7 +221,7 @@ class Trainer:
         """
         self._needs_build('restore')
         keys = restore_keys or self.restore_keys
-        self._averages_in_model = False
+        self._averages.forget()
 
         def read(prefix: str) -> None:
             if keys:
@@ -282,7 +278,7 @@ class Trainer:
         batch = next(inputs) if hasattr(inputs, '__next__') else inputs
         if not self.built:
             self.build(batch)
-        self._put_averages_in_model(False)
+        self._averages.put_in_model(False)
         step = self.step
         learning_rate = self.learning_rate
         try:
@@ -305,11 +301,8 @@ class Trainer:
             summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients = [g / replicas for g in summed]
         norm = tf.linalg.global_norm(gradients)
-        scale = (
-            1.0
-            if self.grad_clip_norm is None
-            else self.grad_clip_norm / tf.maximum(norm, self.grad_clip_norm)
-        )
+        clip = self.grad_clip_norm
+        scale = 1.0 if clip is None else clip / tf.maximum(norm, clip)
         finite = tf.math.is_finite(norm)
         # Keras' optimizer sums over replicas once more; each gives its share.
         updates = [tf.where(finite, g * (scale / replicas), 0.0) for g in gradients]
@@ -322,10 +315,6 @@ class Trainer:
         if n == 1:
             return self._part_gradients(batch)
         size = tf.nest.flatten(batch)[0].shape[0]
-        if size % n:
-            raise ConfigError(
-                f'Trainer.accumulate_steps is {n}, which does not divide the {size} examples of a replica'
-            )
         parts = tf.nest.map_structure(lambda x: tf.reshape(x, [n, size // n, *x.shape[1:]]), batch)
 
         def body(i: tf.Tensor, gradients: tuple, metrics: tuple) -> tuple:
@@ -368,51 +357,25 @@ class Trainer:
             return tf.stack([metrics[name] for name in names])  # one sum over replicas for all
 
         values = self.run(replica_step, batch)
-        if self._averages:
-            self._update_averages(step)
+        self._averages.update(step)
         means = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
         return dict(zip(names, tf.unstack(means, len(names)), strict=True))
-
-    def _update_averages(self, step: tf.Tensor) -> None:
-        n = tf.cast(step, tf.float32)
-        decay = tf.minimum(tf.constant(self.average_decay, tf.float32), (1.0 + n) / (10.0 + n))
-
-        def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
-            return average.assign(decay * average + (1.0 - decay) * value)
-
-        for average, variable in zip(self._averages, self.model.trainable_variables, strict=True):
-            self.strategy.extended.update(average, update, args=(variable.value,))
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Within, the model has the moving average of its weights, where there is one."""
-        yield from self._with_averages(True)
+        with self._averages.in_model(True):
+            yield
 
     @contextlib.contextmanager
     def training_weights(self) -> Iterator[None]:
         """Within, the model has the weights that are being trained."""
-        yield from self._with_averages(False)
-
-    def _with_averages(self, wanted: bool) -> Iterator[None]:
-        before = self._averages_in_model
-        self._put_averages_in_model(wanted)
-        try:
+        with self._averages.in_model(False):
             yield
-        finally:
-            self._put_averages_in_model(before)
 
     def finish(self) -> None:
         """Leaves the model with the weights that it is to be used with; a further step takes them back."""
-        self._put_averages_in_model(True)
-
-    def _put_averages_in_model(self, wanted: bool) -> None:
-        if not self._averages or wanted == self._averages_in_model:
-            return
-        for average, variable in zip(self._averages, self.model.trainable_variables, strict=True):
-            kept = tf.identity(average)
-            average.assign(tf.identity(variable.value))
-            variable.assign(kept)
-        self._averages_in_model = wanted
+        self._averages.put_in_model(True)
 
     def _local(self, batch: Any) -> Any:
         """The first replica's part of a batch."""
@@ -430,9 +393,7 @@ class Trainer:
             named[f'weight {v.path}'] = v.value
             if g is not None:
                 named[f'gradient of {v.path}'] = g
-        return non_finite_error(
-            step, {key: np.asarray(tf.convert_to_tensor(value)) for key, value in named.items()}
-        )
+        return non_finite_error(step, {key: tf.convert_to_tensor(v).numpy() for key, v in named.items()})
 
     def _needs_build(self, what: str) -> None:
         if not self.built:
@@ -440,9 +401,22 @@ class Trainer:
 
 
 @gin.configurable(module='ddsp.training.trainers')
-def get_trainer_class(trainer_class: type = Trainer) -> type:
-    """The class of the trainer that the configuration names."""
-    return trainer_class
+def get_trainer_class(trainer_class: type | None = None) -> type:
+    """The class of the trainer that the configuration names; by default the one for the Keras backend.
+
+    Raises:
+      ConfigError: The backend is neither TensorFlow nor JAX.
+    """
+    if trainer_class is not None:
+        return trainer_class
+    backend = keras.backend.backend()
+    if backend == 'jax':
+        from ddsp.training.jax_trainer import JaxTrainer
+
+        return JaxTrainer
+    if backend != 'tensorflow':
+        raise ConfigError(f'KERAS_BACKEND={backend} does not train; use tensorflow or jax')
+    return Trainer
 
 
 def _add(old: Sequence[tf.Tensor], new: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:

@@ -143,7 +143,8 @@ def _report(error: Exception) -> int:
     errors = sys.modules.get('ddsp.errors')
     if errors is not None and isinstance(error, errors.DDSPError):
         _say(f'Error: {error}')
-    elif isinstance(error, OSError):
+        return getattr(error, 'exit_code', 1)
+    if isinstance(error, OSError):
         _say(f'Error: {_explain_os_error(error)}')
     elif isinstance(error, MemoryError):
         _say('Error: not enough memory. A smaller --batch-size or fewer --workers needs less.')

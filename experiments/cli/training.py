@@ -58,6 +58,10 @@ def train(
         bool, typer.Option('--evaluate/--no-evaluate', help='Evaluate on the held-out examples at the end.')
     ] = True,
     register: Annotated[str, typer.Option('--register', help='Register the model under this name.')] = '',
+    strategy: Annotated[
+        str,
+        typer.Option('--strategy', help='Devices: auto, default, mirrored (GPUs), multi_worker or tpu.'),
+    ] = 'auto',
     as_json: JsonOption = False,
 ) -> int:
     """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
@@ -72,7 +76,7 @@ def train(
             dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
             experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size,
             seed=seed, evaluate=evaluate, register_as=register or None, progress=progress, buffer=buffer,
-            warn=lambda warning: output.say(f'Warning: {warning}'),
+            strategy=strategy, warn=lambda warning: output.say(f'Warning: {warning}'),
         )  # fmt: skip
     if as_json:
         output.print_json(dataclasses.asdict(result))

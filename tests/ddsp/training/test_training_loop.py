@@ -44,8 +44,8 @@ class Recorder(train_util.TrainingCallback):
         self.events.append((reason, step))
 
 
-def _train(configure_tiny, dataset, save_dir='', recorder=None, **kwargs):
-    configure_tiny('learning_rate = 3e-3')
+def _train(configure_tiny, dataset, save_dir='', recorder=None, bindings=(), **kwargs):
+    configure_tiny('learning_rate = 3e-3', *bindings)
     keras.utils.set_random_seed(0)
     model = models.get_model()
     trainer = trainers.Trainer(model, train_util.get_strategy())
@@ -84,16 +84,27 @@ def test_one_example_is_learned(configure_tiny, tone_dataset):
     assert np.mean(losses[-10:]) < losses[0] / 3
 
 
-def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(configure_tiny, tone_dataset, tmp_path):
-    whole, recorded = _train(configure_tiny, tone_dataset)
+@pytest.mark.parametrize(
+    'bindings',
+    [
+        ('Trainer.accumulate_steps = 2', 'Trainer.average_decay = 0.9', "Trainer.lr_schedule = 'cosine'"),
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(('Trainer.jit_compile = True',), marks=pytest.mark.slow),
+        pytest.param(("Trainer.precision = 'mixed_bfloat16'",), marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(
+    configure_tiny, tone_dataset, tmp_path, bindings
+):
+    whole, recorded = _train(configure_tiny, tone_dataset, bindings=bindings)
     first = Recorder(stop_at=2)
     with pytest.raises(
         train_util.Interrupted, match=r'after 2 steps: saved in .*goes on from there'
     ) as error:
-        _train(configure_tiny, tone_dataset, tmp_path, first)
+        _train(configure_tiny, tone_dataset, tmp_path, first, bindings)
     assert error.value.exit_code == 130
     assert first.events == [('begin', 0), ('save', 2), ('interrupted', 2)]
-    resumed, second = _train(configure_tiny, tone_dataset, tmp_path)
+    resumed, second = _train(configure_tiny, tone_dataset, tmp_path, bindings=bindings)
     assert second.events[0] == ('begin', 2)
     assert second.events[-2:] == [('save', 6), ('done', 6)]
     for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
@@ -227,7 +238,8 @@ def test_one_and_two_replicas_make_the_same_step(tone_dataset, tmp_path):
                 "RnnFcDecoder.output_splits = (('amps', 1), ('harmonic_distribution', 4))",
                 "ProcessorGroup.dag = [(@synths.Harmonic(), ['amps', 'harmonic_distribution', 'f0_hz'])]",
                 'SpectralLoss.fft_sizes = (256,)', 'F0LoudnessPreprocessor.compute_loudness = False',
-                'Trainer.grad_clip_norm = 0.01', 'Trainer.learning_rate = 0.01'])
+                'Trainer.grad_clip_norm = 0.01', 'Trainer.learning_rate = 0.01',
+                'Trainer.accumulate_steps = 2', 'Trainer.average_decay = 0.5'])
             rates.configure_for_dataset(dataset)
             keras.utils.set_random_seed(0)
             with strategy.scope():
@@ -236,7 +248,11 @@ def test_one_and_two_replicas_make_the_same_step(tone_dataset, tmp_path):
             batches = trainer.distribute_dataset(data.DatasetProvider(dataset, 'train').get_batch(4))
             iterator = iter(batches)
             losses = [float(trainer.train_step(iterator)['total_loss']) for _ in range(3)]
-            results.append((losses, [np.array(w.value) for w in model.weights]))
+            weights = [np.array(w.value) for w in model.weights]
+            with trainer.averaged_weights():
+                results.append((losses, weights + [np.array(w.value) for w in model.weights]))
+            trainer.save({str(tmp_path)!r})
+            trainer.restore({str(tmp_path)!r})
         (one, first), (two, second) = results
         np.testing.assert_allclose(one, two, rtol=1e-4)
         for a, b in zip(first, second):

@@ -1,0 +1,107 @@
+"""The cluster that launchers describe in the environment."""
+
+import json
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from ddsp.errors import ConfigError
+from ddsp.training import cluster
+
+MANIFEST = pathlib.Path(__file__).resolve().parents[3] / 'infra' / 'kubernetes' / 'train.yaml'
+SLURM = {
+    'SLURM_NTASKS': '4', 'SLURM_PROCID': '3', 'SLURM_STEP_NODELIST': 'node[08-09],big',
+    'SLURM_STEP_TASKS_PER_NODE': '1(x2),2',
+}  # fmt: skip
+KUBERNETES = {
+    'JOBSET_NAME': 'violin', 'REPLICATED_JOB_NAME': 'worker', 'JOB_INDEX': '0', 'JOB_COMPLETION_INDEX': '1',
+    'WORKERS': '2',
+}  # fmt: skip
+
+
+def test_slurm():
+    found = cluster.cluster_from_environment(SLURM)
+    assert found['cluster']['worker'] == ['node08:12355', 'node09:12355', 'big:12355', 'big:12356']
+    assert found['task'] == {'type': 'worker', 'index': 3}
+
+
+def test_slurm_is_what_tensorflow_makes_of_it(monkeypatch):
+    for name, value in {**SLURM, 'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOBID': '1'}.items():
+        monkeypatch.setenv(name, value)
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        {'worker': 4}, port_base=12355, auto_set_gpu=False, gpus_per_node=1, gpus_per_task=1
+    )
+    found = cluster.cluster_from_environment()
+    assert found['cluster'] == resolver.cluster_spec().as_dict()
+    assert (found['task']['type'], found['task']['index']) == resolver.get_task_info()
+
+
+def test_kubernetes():
+    found = cluster.cluster_from_environment(KUBERNETES)
+    assert found == {
+        'cluster': {'worker': ['violin-worker-0-0.violin:12355', 'violin-worker-0-1.violin:12355']},
+        'task': {'type': 'worker', 'index': 1},
+    }
+    with pytest.raises(ConfigError, match='WORKERS is not set'):
+        cluster.cluster_from_environment({k: v for k, v in KUBERNETES.items() if k != 'WORKERS'})
+    with pytest.raises(ConfigError, match='has the number 2 of 2 workers'):
+        cluster.cluster_from_environment({**KUBERNETES, 'JOB_COMPLETION_INDEX': '2'})
+
+
+def test_tf_config_and_vertex():
+    config = {'cluster': {'worker': ['a:1', 'b:1']}, 'task': {'type': 'worker', 'index': 0}}
+    assert cluster.cluster_from_environment({'TF_CONFIG': json.dumps(config)}) == config
+    spec = {**config, 'environment': 'cloud', 'open_ports': [1]}
+    assert cluster.cluster_from_environment({'CLUSTER_SPEC': json.dumps(spec)}) == config
+    assert cluster.cluster_from_environment({}) is None
+    assert cluster.cluster_from_environment({'SLURM_NTASKS': '1'}) is None
+
+
+def test_what_cannot_be_is_said(monkeypatch):
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    with pytest.raises(ConfigError, match='cluster_config is not JSON'):
+        cluster.get_strategy(cluster_config='{no')
+    with pytest.raises(ConfigError, match="strategy is 'mirored'; it must be one of auto, default, mirrored"):
+        cluster.get_strategy(strategy='mirored')
+    with pytest.raises(ConfigError, match='several workers need to know each other: set TF_CONFIG'):
+        cluster.get_strategy(strategy='multi_worker')
+    with pytest.raises(ConfigError, match=r"'x' for the tasks of the nodes; expected such as 2\(x3\),1"):
+        cluster.slurm_cluster({**SLURM, 'SLURM_STEP_TASKS_PER_NODE': 'x'})
+
+
+def _job_set():
+    yaml = pytest.importorskip('yaml')
+    return yaml.safe_load(MANIFEST.read_text())
+
+
+def test_the_manifest_gives_the_workers_what_they_need():
+    manifest = _job_set()
+    (replicated,) = manifest['spec']['replicatedJobs']
+    job = replicated['template']['spec']
+    (container,) = job['template']['spec']['containers']
+    labels = {
+        'jobset-name': manifest['metadata']['name'], 'replicatedjob-name': replicated['name'],
+        'job-index': '0',
+    }  # fmt: skip
+    environ = {'JOB_COMPLETION_INDEX': '1'}  # what an indexed Job sets
+    for variable in container['env']:
+        if 'value' in variable:
+            environ[variable['name']] = variable['value']
+        else:
+            label = variable['valueFrom']['fieldRef']['fieldPath'].split('/')[1].rstrip("']")
+            environ[variable['name']] = labels[label]
+    found = cluster.cluster_from_environment(environ)['cluster']['worker']
+    assert len(found) == job['completions'] == job['parallelism']
+    assert found[1] == f'violin-worker-0-1.violin:{container["ports"][0]["containerPort"]}'
+    assert manifest['spec']['network']['enableDNSHostnames'] is True
+
+
+def test_the_job_of_the_manifest_is_valid():
+    validate = pytest.importorskip('kubernetes_validate')
+    template = _job_set()['spec']['replicatedJobs'][0]['template']
+    job = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'worker'}, **template}
+    validate.validate(job, '1.30', strict=True)
+    job['spec']['template']['spec']['containers'][0]['imgae'] = 'x'
+    with pytest.raises(validate.ValidationError):
+        validate.validate(job, '1.30', strict=True)
