@@ -67,6 +67,10 @@ def _likeliest_path(highest: np.ndarray) -> np.ndarray:
 
     Moves of d bins have the weight max(12 - |d|, 0), normalised for each start; a bin is observed at its own
     state with 0.1 + 0.9 / 360 and at any other with 0.9 / 360.
+
+    Several paths are often equally likely (a leap may come a frame earlier or later). The logarithms are
+    rounded to multiples of 2^-24, so that sums are exact and a tie is one wherever the signal begins; the
+    package crepe leaves it to rounding.
     """
     moves = np.arange(_REACH - 1, -_REACH, -1)  # from the lowest origin on, which wins where paths are equal
     weights = (_REACH - np.abs(moves)).astype(np.float64)
@@ -76,25 +80,26 @@ def _likeliest_path(highest: np.ndarray) -> np.ndarray:
     origin = np.clip(origin, 0, N_BINS - 1)
     ends = states[:, None] + moves
     total = (weights * ((ends >= 0) & (ends < N_BINS))).sum(axis=1)
-    log_move = np.where(inside, np.log(weights) - np.log(total[origin]), -np.inf)
-    other, own = np.log(0.9 / N_BINS), np.log(0.1 + 0.9 / N_BINS)
-    emission = np.full(N_BINS, other)
-    emission[highest[0]] = own
-    score = np.log(1 / N_BINS) + emission
-    emission[highest[0]] = other
+    log_move = np.where(inside, _exact(np.log(weights) - np.log(total[origin])), -np.inf)
+    gain = _exact(np.log(0.1 + 0.9 / N_BINS) - np.log(0.9 / N_BINS))
+    score = np.zeros(N_BINS)
+    score[highest[0]] += gain
     back = np.empty((len(highest), N_BINS), np.int64)
     for i in range(1, len(highest)):
         paths = score[origin] + log_move
         best = paths.argmax(axis=1)
         back[i] = origin[states, best]
-        emission[highest[i]] = own
-        score = paths[states, best] + emission
-        emission[highest[i]] = other
+        score = paths[states, best]
+        score[highest[i]] += gain
     path = np.empty(len(highest), np.int64)
     path[-1] = score.argmax()
     for i in range(len(highest) - 1, 0, -1):
         path[i - 1] = back[i, path[i]]
     return path
+
+
+def _exact(log_probability: np.ndarray) -> np.ndarray:
+    return np.round(log_probability * 2.0**24) / 2.0**24
 
 
 def _largest() -> str:

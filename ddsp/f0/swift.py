@@ -22,7 +22,8 @@ _HOP = 256
 _MIN_SAMPLES = 2048
 _OCTAVE_FRAMES = 51  # a correction holds for that long, or is none
 _OCTAVE_RATIO = 0.35
-_QUIET_PEAK, _HEARD_PEAK = 0.03, 0.25
+_QUIET_PEAK, _HEARD_PEAK, _AUDIBLE_PEAK = 0.03, 0.25, 1e-5
+_GAIN_HOPS = 62  # a second to either side decides how much a quiet part is lifted
 
 
 class Swift:
@@ -45,7 +46,7 @@ class Swift:
         audio = np.asarray(audio, np.float32)
         # A whole number of hops, so that the network sees the end as well.
         missing = max(_MIN_SAMPLES - len(audio), -len(audio) % _HOP)
-        result = self._detector.detect(np.pad(audio * _gain(audio), (0, missing + _HOP)), SAMPLE_RATE)
+        result = self._detector.detect(np.pad(_lift(audio), (0, missing + _HOP)), SAMPLE_RATE)
         times, voiced = np.asarray(result.timestamps), result.confidence >= VOICED
         wanted = np.arange(n_frames) / frame_rate
         confidence = np.interp(wanted, times, result.confidence).astype(np.float32)
@@ -56,10 +57,15 @@ class Swift:
         return _measure(audio, frame_rate, coarse, confidence >= VOICED), confidence
 
 
-def _gain(audio: np.ndarray) -> float:
-    """What lifts a quiet recording to where the network hears it; 1 for all others."""
-    peak = float(np.abs(audio).max(initial=0.0))
-    return _HEARD_PEAK / peak if 1e-5 < peak < _QUIET_PEAK else 1.0
+def _lift(audio: np.ndarray) -> np.ndarray:
+    """Lifts what is quiet, and stays so for a second on either side, to where the network hears it."""
+    peaks = np.abs(np.pad(audio, (0, -len(audio) % _HOP))).reshape(-1, _HOP).max(axis=1)
+    peaks = scipy.ndimage.maximum_filter1d(peaks, 2 * _GAIN_HOPS + 1, mode='constant')
+    quiet = (peaks > _AUDIBLE_PEAK) & (peaks < _QUIET_PEAK)
+    if not quiet.any():
+        return audio
+    gain = np.where(quiet, _HEARD_PEAK / np.maximum(peaks, _AUDIBLE_PEAK), 1.0).astype(np.float32)
+    return audio * np.repeat(gain, _HOP)[: len(audio)]
 
 
 def _measure(audio: np.ndarray, frame_rate: float, coarse: np.ndarray, voiced: np.ndarray) -> np.ndarray:
