@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from ddsp.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.f0 import VOICED
-from pipelines.records import read_examples
+from pipelines.records import decode_example, read_examples, read_record, record_offsets
 from pipelines.statistics import Statistics
 
 _CLIPPED = 0.99  # of full scale
@@ -258,19 +259,15 @@ def _padded_frames(features: dict[str, np.ndarray]) -> int:
 
 def _read_some(file: str, indices: Sequence[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The examples of a file at `indices`, which ascend."""
-    wanted = iter(indices)
-    next_one = next(wanted, None)
-    if next_one is None:
-        return
-    for index, features in enumerate(read_examples(file)):
-        if index == next_one:
-            missing = {'audio', 'f0_hz', 'f0_confidence', 'loudness_db'} - set(features)
-            if missing:
-                raise DatasetError(f'{file}: example {index} has no feature {", ".join(sorted(missing))}.')
-            yield index, features
-            next_one = next(wanted, None)
-            if next_one is None:
-                return
+    offsets = list(itertools.islice(record_offsets(file), indices[-1] + 1)) if indices else []
+    for index in indices:
+        if index >= len(offsets):
+            raise DatasetError(f'{file} is damaged: it has {len(offsets)} examples where more were written.')
+        features = decode_example(read_record(file, offsets[index]))
+        missing = {'audio', 'f0_hz', 'f0_confidence', 'loudness_db'} - set(features)
+        if missing:
+            raise DatasetError(f'{file}: example {index} has no feature {", ".join(sorted(missing))}.')
+        yield index, features
 
 
 def _counted_files(dataset: Dataset, split: str) -> list[tuple[str, int]]:
@@ -306,7 +303,7 @@ def _inspect_bare(path: str, files: list[str], examples: int) -> Inspection:
     seconds = len(first.get('audio_16k', first['audio'])) / _RATE_16K
     frame_rate = int(len(first['f0_hz']) / seconds)  # a centred example has one frame more
     reader = _Reader(frame_rate, '', _Origins([]))
-    counted = [(file, sum(1 for _ in read_examples(file))) for file in files]
+    counted = [(file, sum(1 for _ in record_offsets(file))) for file in files]
     reader.read('all', counted, examples)
     total = sum(count for _, count in counted)
     summary = reader.frames['all'].statistics.summary()

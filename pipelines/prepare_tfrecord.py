@@ -1,0 +1,153 @@
+"""Preparation with upstream's flags and output: bare TFRecord files beside each other, no dataset directory.
+
+`ddsp prepare` is the better way: its directory says what is in it. This command is for scripts written for
+ddsp 3.7.0. The records have upstream's features (`audio`, `audio_16k`, `f0_hz`, `f0_confidence`,
+`loudness_db`) and, without `--center`, upstream's frames, which begin at their time. What differs: features
+are computed before windows with context at the joints, the end of a recording is padded instead of lost,
+silent, unpitched and unreadable inputs are left out and named, and the f0 estimator is the best one here.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+
+from ddsp.dataset import open_dataset
+from ddsp.errors import ConfigError, DDSPError
+from ddsp.flags import FlagParser
+from pipelines.options import PrepareOptions
+from pipelines.prepare import prepare_dataset
+from pipelines.records import RecordWriter, read_examples
+from pipelines.result import PrepareResult
+
+_WORKERS = re.compile(r'--direct_num_workers=(\d+)')
+
+
+def prepare_tfrecord(
+    input_audio_paths: Sequence[str],
+    output_tfrecord_path: str | os.PathLike[str],
+    num_shards: int | None = None,
+    sample_rate: int = 16000,
+    frame_rate: int = 250,
+    example_secs: float = 4,
+    hop_secs: float = 1,
+    eval_split_fraction: float = 0.0,
+    chunk_secs: float = 20.0,
+    center: bool = False,
+    viterbi: bool = True,
+    pipeline_options: Sequence[str] = (),
+) -> PrepareResult:
+    """Prepares bare TFRecord files.
+
+    Args:
+      input_audio_paths: Files, folders or patterns.
+      output_tfrecord_path: Beginning of the names of the files, such as `'data/train.tfrecord'`; with an
+        evaluation split `-train` and `-eval` are added to it.
+      num_shards: Files of each split; None: about a minute of audio in each.
+      sample_rate: Of `audio`, Hz.
+      frame_rate: Of f0 and loudness, frames per second.
+      example_secs: Length of an example, s.
+      hop_secs: Between the starts of two examples, s.
+      eval_split_fraction: Share of the recordings that go to the evaluation split; 0: no such split.
+      chunk_secs: Length of the pieces that are analysed at once, s; a multiple of 2.
+      center: One frame more in each example, and frames that are centred on their time.
+      viterbi: Whether f0 is joined by a likely path.
+      pipeline_options: Of Beam; `--direct_num_workers=N` is understood.
+
+    Returns:
+      What was done; its `path` is no longer there.
+
+    Raises:
+      ConfigError: An option cannot be.
+      DDSPError: No input can be used, or the output cannot be written.
+    """
+    if not 0 <= eval_split_fraction < 1:
+        raise ConfigError(f'eval_split_fraction is {eval_split_fraction}; it must be from 0 to below 1.')
+    splits = {'train': 1 - eval_split_fraction, 'eval': eval_split_fraction}
+    options = PrepareOptions(
+        sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs,
+        viterbi=viterbi, splits={name: share for name, share in splits.items() if share},
+        chunk_secs=chunk_secs, num_shards=num_shards, workers=_workers(pipeline_options), centered=center,
+        alignment='center' if center else 'start',
+    )  # fmt: skip
+    target = pathlib.Path(output_tfrecord_path).expanduser()
+    # Of a fixed name, so that the same call goes on after an interruption.
+    working = target.parent / f'.{target.name}.prepare'
+    result = prepare_dataset(list(input_audio_paths), working, 'records', options=options)
+    dataset = open_dataset(result.path)
+    for split in dataset.splits:
+        stem = f'{target}-{split}' if eval_split_fraction else str(target)
+        files = dataset.files(split)
+        for i, file in enumerate(files):
+            _copy(file, pathlib.Path(f'{stem}-{i:05d}-of-{len(files):05d}'))
+    shutil.rmtree(working)
+    return result
+
+
+def _workers(pipeline_options: Sequence[str]) -> int | None:
+    """The number of workers; refuses what would be ignored."""
+    workers = None
+    for option in pipeline_options:
+        found = _WORKERS.fullmatch(option)
+        if found:
+            workers = int(found[1]) or None
+        elif option not in ('', '--runner=DirectRunner', '--direct_running_mode=multi_processing'):
+            raise ConfigError(
+                f'pipeline_options has {option!r}; understood are --runner=DirectRunner and '
+                '--direct_num_workers=N.'
+            )
+    return workers
+
+
+def _copy(source: str, target: pathlib.Path) -> None:
+    """A file of records with `audio_16k` in each, as upstream's provider wants it."""
+    part = target.with_name(target.name + '.part')
+    writer = RecordWriter(part)
+    for example in read_examples(source):
+        writer.write({'audio_16k': example['audio'], **example})
+    writer.close()
+    os.replace(part, target)
+
+
+def console_entry_point(argv: Sequence[str] | None = None) -> int:
+    """The command `ddsp_prepare_tfrecord`; returns the exit status."""
+    parser = FlagParser(prog='ddsp_prepare_tfrecord', description=__doc__.splitlines()[0])
+    parser.add_argument('--input_audio_filepatterns', action='append', required=True, help='comma separated')
+    parser.add_argument('--output_tfrecord_path', required=True, help='beginning of the names of the files')
+    parser.add_argument('--num_shards', type=int, help='files of each split')
+    parser.add_argument('--sample_rate', type=int, default=16000, help='Hz')
+    parser.add_argument('--frame_rate', type=int, default=250, help='frames per second')
+    parser.add_argument('--example_secs', type=float, default=4.0, help='length of an example')
+    parser.add_argument('--hop_secs', '--sliding_window_hop_secs', type=float, default=1.0, help='distance')
+    parser.add_argument('--eval_split_fraction', type=float, default=0.0, help='share of recordings')
+    parser.add_argument('--chunk_secs', type=float, default=20.0, help='analysed at once')
+    parser.switch('center', 'centred frames, one more in each example')
+    parser.switch('viterbi', 'join f0 by a likely path')
+    parser.set_defaults(viterbi=True)
+    parser.add_argument('--pipeline_options', default='--runner=DirectRunner', help='of Beam')
+    flags = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    try:
+        result = prepare_tfrecord(
+            [p for given in flags['input_audio_filepatterns'] for p in given.split(',') if p],
+            pipeline_options=flags['pipeline_options'].split(','),
+            **{name: flags[name] for name in _SAME},
+        )
+    except DDSPError as error:
+        print(f'Error: {error}', file=sys.stderr)
+        return 1
+    for label, value in result.summary_rows()[1:]:
+        print(f'{label}: {value}')
+    return 0
+
+
+_SAME = (
+    'output_tfrecord_path', 'num_shards', 'sample_rate', 'frame_rate', 'example_secs', 'hop_secs',
+    'eval_split_fraction', 'chunk_secs', 'center', 'viterbi',
+)  # fmt: skip
+
+if __name__ == '__main__':
+    sys.exit(console_entry_point())
