@@ -1,13 +1,15 @@
 """Makes the pictures in docs/ again: `make docs`.
 
 The plots of the reference pages need nothing; the pictures in README.md (spectrograms and the MLflow UI) come
-from a finished `make demo`, and the screenshots need Chromium (Debian's package `chromium`).
+from a finished `make demo`, those in experiments.md from a sweep on its dataset (sweep.yaml, minutes), and
+the screenshots need Chromium (Debian's package `chromium`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -32,7 +34,7 @@ def main() -> int:
     """Draws what can be drawn here and says what was left out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--demo', default='ddsp-demo', help='finished demo (default: %(default)s)')
-    parser.add_argument('--only', choices=['plots', 'demo', 'ui'], help='only these')
+    parser.add_argument('--only', choices=['plots', 'demo', 'ui', 'sweep'], help='only these')
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     if arguments.only in (None, 'plots'):
@@ -44,6 +46,8 @@ def main() -> int:
         _demo_pictures(pathlib.Path(arguments.demo))
     if arguments.only in (None, 'ui'):
         _ui_screenshots(pathlib.Path(arguments.demo))
+    if arguments.only in (None, 'sweep'):
+        _sweep_screenshots(pathlib.Path(arguments.demo))
     return 0
 
 
@@ -60,20 +64,53 @@ def _demo_pictures(demo: pathlib.Path) -> None:
 
 def _ui_screenshots(demo: pathlib.Path) -> None:
     """Opens the MLflow UI on the demo's run and photographs it."""
-    chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-    run_file = demo / 'run' / 'run.json'
+    chromium, run_file = _chromium(), demo / 'run' / 'run.json'
     if chromium is None or not run_file.exists():
-        print(
-            f'left out the MLflow UI: chromium {chromium or "is not installed"}, {run_file} '
-            f'{"exists" if run_file.exists() else "is not there: run `make demo` first"}'
-        )
+        _left_out('the MLflow UI', chromium, run_file)
         return
-    import json
-
     run = json.loads(run_file.read_text())
     with _mlflow_ui() as address:
         page = f'{address}/#/experiments/{run["experiment_id"]}/runs/{run["run_id"]}'
         _photograph(chromium, {IMAGES / name: page + tail for name, tail in _PAGES.items()})
+
+
+def _sweep_screenshots(demo: pathlib.Path) -> None:
+    """Runs the sweep of sweep.yaml on the demo's dataset, unless it has run, and photographs it."""
+    from experiments import reading, store, views
+
+    chromium, dataset = _chromium(), demo / 'datasets'
+    if chromium is None or not dataset.exists():
+        _left_out('the sweep in the MLflow UI', chromium, dataset)
+        return
+    spec, folder = pathlib.Path(__file__).with_name('sweep.yaml'), demo / 'sweep'
+    command = ['sweep', str(spec), str(dataset), '--sweep-dir', str(folder), '--experiment', 'sweeps']
+    subprocess.run([sys.executable, '-m', 'experiments.cli', *command], check=True)
+    result = json.loads((folder / 'summary' / 'best.json').read_text())
+    found = store.search(reading.reader(), "tags.sweep_id = 'rates'", experiments=['sweeps'])
+    runs = {run.data.tags['sweep_role']: run for run in found}
+    summary = (runs['summary'].info.experiment_id, runs['summary'].info.run_id)
+    with _mlflow_ui() as address:
+        pages = {
+            'mlflow-sweep.png': views.view_address(address, summary[0], views.sweep_key('rates')),
+            'mlflow-compare.png': views.run_address(address, summary, 'compare.html'),
+            'mlflow-listen.png': views.run_address(
+                address, (summary[0], result['best_run_id']), 'listen.html'
+            ),
+        }
+        _photograph(chromium, {IMAGES / name: page for name, page in pages.items()})
+
+
+def _chromium() -> str | None:
+    """The browser of the system."""
+    return shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+
+
+def _left_out(what: str, chromium: str | None, needed: pathlib.Path) -> None:
+    """Says why something was not made."""
+    print(
+        f'left out {what}: chromium {chromium or "is not installed"}, {needed} '
+        f'{"exists" if needed.exists() else "is not there: run `make demo` first"}'
+    )
 
 
 @contextlib.contextmanager
@@ -113,8 +150,10 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=_CHROMIUM)
         view = browser.new_page(viewport={'width': 1400, 'height': 1250})
         for path, page in pages.items():
+            view.goto('about:blank')  # else only the part after # changes, and the last page stays on
             view.goto(page)
-            view.get_by_role('tab').first.wait_for(timeout=1000 * _START_S)
+            view.locator('[role=tab], [role=treeitem], input').first.wait_for(timeout=1000 * _START_S)
+            view.wait_for_load_state('networkidle')
             for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
                 close.click()
             for search in view.get_by_placeholder('Search metric charts').all():

@@ -20,11 +20,14 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddsp.dataset import open_dataset
-from ddsp.errors import DDSPError
+from experiments.files import read_json, settle, write_json
 from experiments.resources import ResourceMonitor
+
+if TYPE_CHECKING:
+    from ddsp.inference import Bundle
 
 Progress = Callable[[int, int, str], None]
 Stage = Callable[[str], contextlib.AbstractContextManager[Progress]]
@@ -139,7 +142,7 @@ def run_demo(
       DDSPError: Recordings, disk or settings cannot be used; the message says which and what to do.
     """
     home = pathlib.Path(folder or default_folder(settings.audio))
-    _settle(home, settings)
+    settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--workdir')
     demo = _Demo(home, settings, stage or _silent)
     return demo.run()
 
@@ -147,38 +150,6 @@ def run_demo(
 @contextlib.contextmanager
 def _silent(title: str):
     yield lambda done, total, text: None
-
-
-def _settle(home: pathlib.Path, settings: DemoSettings) -> None:
-    """Writes the settings into a new folder; refuses one that was begun with others."""
-    path = home / _SETTINGS
-    wanted = dataclasses.asdict(settings)
-    if path.exists():
-        try:
-            begun = json.loads(path.read_text())
-        except ValueError:
-            begun = None
-        if begun != wanted:
-            raise DDSPError(
-                f'{home} holds a demo that was begun with other settings ({_differences(begun, wanted)}). '
-                f'Give another folder with --workdir, or remove {home} to begin anew.'
-            )
-        return
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(wanted, indent=2) + '\n')
-    except OSError as error:
-        raise DDSPError(f'The folder {home} cannot be written: {error.strerror}.') from error
-
-
-def _differences(begun: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
-    if begun is None:
-        return 'its demo.json cannot be read'
-    return ', '.join(
-        f'{name} {begun.get(name)} there, {value} now'
-        for name, value in wanted.items()
-        if begun.get(name) != value
-    )
 
 
 class _Demo:
@@ -189,7 +160,7 @@ class _Demo:
         self._settings = settings
         self._stage = stage
         self._typical = 0
-        self._costs: dict[str, dict[str, float]] = _read_json(home / 'results.json').get('costs', {})
+        self._costs: dict[str, dict[str, float]] = read_json(home / 'results.json').get('costs', {})
 
     def run(self) -> DemoResult:
         dataset = self._dataset(self._corpus())
@@ -197,7 +168,7 @@ class _Demo:
         metrics = self._evaluate(run_id, bundle, dataset)
         sounds, pictures = self._sound(run_id, bundle, dataset)
         result = DemoResult(self._home, dataset, bundle, metrics, sounds, pictures, self._costs, run_id)
-        _write_json(self._home / 'results.json', _plain(result))
+        write_json(self._home / 'results.json', _plain(result))
         return result
 
     def _stored(
@@ -205,7 +176,7 @@ class _Demo:
     ) -> dict[str, Any]:
         """What `make` returned for these inputs, now or earlier; the files that it names must still exist."""
         path = self._home / 'stages' / f'{name}.json'
-        known = _read_json(path)
+        known = read_json(path)
         if known.get('inputs') == inputs and all(
             pathlib.Path(file).exists() for file in known.get('files', [])
         ):
@@ -213,7 +184,7 @@ class _Demo:
         made = make()
         path.parent.mkdir(exist_ok=True)
         files = [value for value in _leaves(made) if isinstance(value, str) and os.sep in value]
-        _write_json(path, {'inputs': inputs, 'made': made, 'files': files})
+        write_json(path, {'inputs': inputs, 'made': made, 'files': files})
         return made
 
     @contextlib.contextmanager
@@ -226,7 +197,7 @@ class _Demo:
                 'wall_s': round(used.wall_s, 1), 'cpu_s': round(used.cpu_s, 1), 'peak_mb':
                 round(used.peak_mb),
             }  # fmt: skip
-            _write_json(self._home / 'results.json', {'costs': self._costs})
+            write_json(self._home / 'results.json', {'costs': self._costs})
 
     def _corpus(self) -> str:
         if self._settings.audio is not None:
@@ -275,12 +246,12 @@ class _Demo:
 
             with self._measured('evaluation', 'Evaluating') as progress:
                 trained = inference.load_bundle(bundle)
-                report = inference.evaluate(trained, dataset, _split(dataset), progress=progress)
+                totals, rows = self._evaluated(trained, bundle, dataset, progress)
                 fresh = inference.untrained(trained, self._settings.seed)
                 before = inference.evaluate(fresh, dataset, _split(dataset), progress=progress)
-            metrics = {**report.totals, 'untrained_spectral_loss': before.totals['spectral_loss']}
+            metrics = {**totals, 'untrained_spectral_loss': before.totals['spectral_loss']}
             metrics['share_of_untrained_loss'] = metrics['spectral_loss'] / metrics['untrained_spectral_loss']
-            typical = sorted(report.rows, key=lambda row: row['spectral_loss'])[len(report.rows) // 2]
+            typical = sorted(rows, key=lambda row: row['spectral_loss'])[len(rows) // 2]
             client = store.client()
             for name in ('untrained_spectral_loss', 'share_of_untrained_loss'):
                 client.log_metric(run_id, f'eval/{name}', metrics[name])
@@ -289,6 +260,21 @@ class _Demo:
         made = self._stored('evaluation', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
         self._typical = made['typical_example']
         return made['metrics']
+
+    def _evaluated(
+        self, trained: Bundle, bundle: pathlib.Path, dataset: pathlib.Path, progress: Progress
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Totals and rows of the trained model: what the training found at its end, where it could."""
+        from ddsp import inference
+        from experiments.evaluation import PREFIX
+
+        known = read_json(bundle / 'metadata.json').get('metrics', {})
+        totals = {name.removeprefix(PREFIX): known[name] for name in known if name.startswith(PREFIX)}
+        rows = self._home / 'run' / 'media' / 'examples.json'
+        if totals and rows.exists():
+            return totals, json.loads(rows.read_text())
+        report = inference.evaluate(trained, dataset, _split(dataset), progress=progress)
+        return report.totals, report.rows
 
     def _sound(
         self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path
@@ -329,19 +315,6 @@ def _leaves(tree: Any) -> Iterator[Any]:
             yield from _leaves(value)
     else:
         yield tree
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(value, indent=2) + '\n')
-    part.replace(path)
 
 
 def _plain(result: DemoResult) -> dict[str, Any]:

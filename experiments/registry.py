@@ -8,17 +8,26 @@ import shutil
 import tempfile
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ddsp.errors import DDSPError
 from experiments import store
+from experiments.compare import best_of, lower_is_better
 from experiments.mlflow_model import NAME, register
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = 'champion'
+
+
+class Promotion(NamedTuple):
+    """The version that has an alias, and whether the alias has moved to it now."""
+
+    version: ModelVersion
+    moved: bool
 
 
 class ModelNotFoundError(DDSPError):
@@ -125,24 +134,55 @@ def _local_copy(client: MlflowClient, model_id: str) -> pathlib.Path:
     return folder
 
 
-def promote(reference: str, name: str, *, alias: str = CHAMPION) -> ModelVersion:
+def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str = '') -> Promotion:
     """Registers a run's model and gives it an alias, which moves away from the version that had it.
 
     Args:
       reference: Run, as `store.find_run` takes it.
       name: Registered model's name; it is created when need be.
       alias: Such as `'champion'`.
+      better_by: Metric; the alias moves only when the run is better by it than the one that has the alias.
 
     Returns:
-      The model version. A run that is registered under the name already is not registered again.
+      The version that has the alias now. A run that is registered under the name already is not registered
+      again.
 
     Raises:
       ModelNotFoundError: The run has no model.
-      TrackingError: No such run.
+      TrackingError: No such run, or it has no such metric.
     """
     client = store.client()
-    run_id = store.find_run(client, reference).info.run_id
-    version = register(client, model_of_run(client, run_id), name)
+    run = store.find_run(client, reference)
+    model_id = model_of_run(client, run.info.run_id)
+    if better_by:
+        holder = _holder(client, name, alias)
+        if holder is not None and not _better(client, run, holder, better_by):
+            return Promotion(holder, moved=False)
+    version = register(client, model_id, name)
     client.set_registered_model_alias(name, alias, version.version)
-    client.set_tag(run_id, 'ddsp.registered', f'{name}/{version.version}')
-    return client.get_model_version(name, version.version)
+    client.set_tag(run.info.run_id, 'ddsp.registered', f'{name}/{version.version}')
+    return Promotion(client.get_model_version(name, version.version), moved=True)
+
+
+def _holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that has an alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+
+
+def _better(client: MlflowClient, run: Run, holder: ModelVersion, metric: str) -> bool:
+    """Whether a run is better than the one that made a version; a nan is better than nothing."""
+    if metric not in run.data.metrics:
+        known = ', '.join(sorted(run.data.metrics))
+        raise store.TrackingError(f'the run {run.info.run_name} has no metric {metric!r}; it has: {known}.')
+    values = (client.get_run(str(holder.run_id)).data.metrics.get(metric), run.data.metrics[metric])
+    if values[0] is None:
+        return True
+    better = best_of(metric, values)
+    if lower_is_better(metric) is None:
+        raise store.TrackingError(f'no value of {metric!r} is better than another; choose another metric.')
+    return better == {1}

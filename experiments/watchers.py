@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddsp.audio import write_wav
 from ddsp.training.train_util import TrainingCallback
 from experiments import report
 
@@ -71,7 +72,7 @@ class LastMetrics(TrainingCallback):
 
 
 class HeldOutWatcher(TrainingCallback):
-    """Listens to held-out examples now and then: losses and spectrograms by step.
+    """Listens to held-out examples now and then: losses, spectrograms and sound by step.
 
     Args:
       tracker: Where they are recorded; None records nothing.
@@ -126,6 +127,12 @@ class HeldOutWatcher(TrainingCallback):
             titles=('Target', f'Synthesised at step {step}'),
         )
         self._tracker.log_image(picture, 'held_out/spectrogram', step)
+        sounds = {f'step_{step:07d}.wav': audio}
+        if step == 0:
+            sounds['target.wav'] = np.asarray(self._batch['audio'])[0]
+        for name, sound in sounds.items():
+            write_wav(self._folder / name, sound, self._sample_rate)
+            self._tracker.log_artifact(self._folder / name, 'media/steps')
         self._next = time.monotonic() + (time.monotonic() - start) / _SAMPLING_SHARE
 
 

@@ -117,25 +117,55 @@ def export(
     return 0
 
 
-@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp promote violin-2 --name violin[/bold]')
+@app.command(
+    rich_help_panel=PANEL,
+    epilog='Example: [bold]ddsp promote violin-2 --name violin[/bold], or the best of an experiment if it '
+    'beats the champion: [bold]ddsp promote --experiment violin --if-better --name violin[/bold]',
+)
 def promote(
-    run: Annotated[str, typer.Argument(metavar='RUN', help='Id (or its beginning), name or save_dir.')],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar='[RUN]', help='Id (or its beginning), name or save_dir; or give --experiment.'
+        ),
+    ] = '',
     name: Annotated[
         str, typer.Option('--name', help='Name in the model registry; the experiment when not given.')
     ] = '',
     alias: Annotated[str, typer.Option('--alias', help='Alias to give it.')] = 'champion',
+    experiment: Annotated[
+        str, typer.Option('--experiment', help='Take the best run by --metric of this experiment.')
+    ] = '',
+    condition: Annotated[
+        str, typer.Option('--filter', help="Of those that match, in MLflow's grammar.")
+    ] = '',
+    metric: Annotated[
+        str, typer.Option('--metric', help='What --experiment and --if-better go by.')
+    ] = 'eval/spectral_loss',
+    if_better: Annotated[
+        bool, typer.Option('--if-better', help='Move the alias only to a run that beats its holder.')
+    ] = False,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> int:
     """Register a run's model and make it the champion."""
-    from experiments import registry, store
+    from experiments import listing, registry, store
 
-    if not name:
-        client = store.client()
-        name = client.get_experiment(store.find_run(client, run).info.experiment_id).name
-    version = registry.promote(run, name, alias=alias)
+    if bool(run) == bool(experiment):
+        raise typer.BadParameter('give a run, or --experiment.')
+    client = store.client()
+    if experiment:
+        found = listing.list_runs(client, experiments=[experiment], condition=condition, best=metric, limit=1)
+        if not found or metric not in found[0].data.metrics:
+            raise store.TrackingError(f'no run of {experiment!r} that matches has the metric {metric!r}.')
+        run = found[0].info.run_id
+    name = name or client.get_experiment(store.find_run(client, run).info.experiment_id).name
+    version, moved = registry.promote(run, name, alias=alias, better_by=metric if if_better else '')
     address = f'models:/{name}@{alias}'
     if as_json:
-        output.print_json({'name': name, 'version': int(version.version), 'alias': alias, 'address': address})
-    else:
+        found_version = {'name': name, 'version': int(version.version), 'alias': alias, 'address': address}
+        output.print_json({**found_version, 'moved': moved})
+    elif moved:
         print(f'{name} version {version.version} is now {address}')
+    else:
+        print(f'{name} version {version.version} stays {address}: its {metric} is not worse')
     return 0

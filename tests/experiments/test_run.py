@@ -150,6 +150,31 @@ def test_promote(there, ddsp):
     assert store.client().get_model_version_by_alias('tones', 'champion').run_id == result.run_id
 
 
+def test_the_champion_changes_by_a_metric(there, ddsp):
+    _, result = there
+    client = store.client()
+    run = client.get_run(result.run_id)
+    other = client.create_run(run.info.experiment_id, run_name='worse').info.run_id
+    mlflow_model.log_bundle(client, other, result.bundle)
+    best = ('promote', '--experiment', 'tones', '--name', 'ranked', '--json')
+    client.log_metric(other, 'eval/spectral_loss', 2 * result.metrics['eval/spectral_loss'])
+    try:
+        made = json.loads(ddsp('promote', 'worse', '--name', 'ranked', '--if-better', '--json')[1])
+        assert (made['version'], made['moved']) == (1, True)  # there was none
+        assert json.loads(ddsp(*best, '--if-better')[1])['moved']
+        assert client.get_model_version_by_alias('ranked', 'champion').run_id == result.run_id
+        status, out, err = ddsp('promote', 'worse', '--name', 'ranked', '--if-better')
+        assert (status, err) == (0, '')
+        assert out == 'ranked version 2 stays models:/ranked@champion: its eval/spectral_loss is not worse\n'
+        status, _, err = ddsp('promote', 'worse', '--name', 'ranked', '--if-better', '--metric', 'eval/x')
+        assert status == 1
+        assert "the run worse has no metric 'eval/x'; it has: eval/spectral_loss." in err
+        assert "no run of 'tones' that matches has the metric" in ddsp(*best, '--metric', 'eval/x')[2]
+        assert 'give a run, or --experiment.' in ddsp('promote')[2]
+    finally:
+        client.delete_run(other)  # the other tests count runs
+
+
 def test_a_finished_training_called_again_stays_one_run_with_one_model(there, dataset, ddsp, tiny):
     _, result = there
     parameters = [word for binding in tiny for word in ('--gin-param', binding)]

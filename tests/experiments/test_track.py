@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import pty
 import subprocess
 import sys
 import time
@@ -194,6 +196,50 @@ def test_a_training_that_began_without_its_server_is_recorded_later(workdir, mon
     assert history(run.info.run_id, 'losses/total_loss') == [(1, 1.0)]
     assert store.run_id_of(pathlib.Path('run')) == run.info.run_id
     assert ddsp('runs', '--sync', 'run')[1] == '0 entries recorded.\n'
+
+
+ASK = (
+    'import sys; from experiments.cli import training; '
+    'print("ANSWER", training._buffer_when_server_is_down(False))'
+)
+
+
+@pytest.mark.parametrize(
+    ('typed', 'status', 'answer'),
+    [
+        ('later', 0, 'ANSWER True'),
+        ('', 0, 'ANSWER True'),
+        ('what?\nlater', 0, 'ANSWER True'),
+        ('quit', 1, ''),
+    ],
+)
+def test_a_person_at_a_terminal_is_asked_once(typed, status, answer):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, '-c', ASK], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, 'MLFLOW_TRACKING_URI': 'http://127.0.0.1:9', 'PYTHONPATH': ':'.join(sys.path)},
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, f'{typed}\n'.encode())
+    out = process.communicate(timeout=60)[0]
+    shown = os.read(ours, 10000).decode()
+    os.close(ours)
+    assert (process.returncode, out.strip()) == (status, answer)
+    assert 'The tracking server http://127.0.0.1:9 does not answer' in shown
+    assert 'Wait for it, train and record the run later, or quit? (wait/later/quit)' in shown
+    assert ('ServerDownError' in shown) == (status == 1)
+
+
+def test_nobody_at_a_terminal_is_not_asked(monkeypatch, capfd):
+    from experiments.cli import training
+
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://127.0.0.1:9')
+    assert training._buffer_when_server_is_down(True)
+    warning = capfd.readouterr().err
+    assert warning.startswith('Warning: the tracking server http://127.0.0.1:9 does not answer')
+    assert 'recorded when the server is back.' in warning
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')
+    assert not training._buffer_when_server_is_down(False)
 
 
 def test_a_run_that_was_never_made_is_made_when_its_training_goes_on(workdir, monkeypatch):
