@@ -1,11 +1,13 @@
 """Inspection of datasets: figures of examples, and what is said to be wrong."""
 
 import dataclasses
+import pathlib
+import re
 
 import numpy as np
 import pytest
 
-from ddsp.audio import write_wav
+from ddsp.audio import load_audio, write_wav
 from ddsp.dataset import DatasetError
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.health import ERROR, NOTE, WARNING, check, suspicions
@@ -175,8 +177,6 @@ def example(**changes):
     ],
 )  # fmt: skip
 def test_each_thing_that_is_wrong_is_named_with_advice(changes, level, code, words):
-    import re
-
     (found,) = check(healthy(**changes))
     assert (found.level, found.code) == (level, code)
     assert re.search(words, found.message)
@@ -196,3 +196,33 @@ def test_the_limits_of_the_estimator_are_noticed(tmp_path):
     shares = {e.source[-8:]: e.edge_share for e in inspect_dataset(result.path).examples}
     assert shares['/low.wav'] > 0.9
     assert shares['high.wav'] == 0
+
+
+def test_several_voices_are_noticed_and_one_is_not(recordings, tmp_path):
+    """Real clips of flute, trumpet and tenor saxophone: alone, and three at once."""
+    names = ('flute', 'trumpet', 'tenor')
+    clips = {name: sorted(recordings.glob(f'medleysolos_train_{name}_*'))[:6] for name in names}
+    for kind in ('one', 'three'):
+        (tmp_path / kind).mkdir()
+    for i, paths in enumerate(zip(*clips.values(), strict=True)):
+        sounds = [load_audio(path) for path in paths]
+        sounds = [sound / np.sqrt(np.mean(sound**2)) for sound in sounds]
+        together = sum(sound[: min(map(len, sounds))] for sound in sounds)
+        write_wav(tmp_path / 'three' / f'{i}.wav', 0.5 * together / np.abs(together).max(), RATE)
+        write_wav(tmp_path / 'one' / f'{i}.wav', 0.05 * sounds[i % 3], RATE)
+    options = PrepareOptions(f0='yin', workers=1, splits={'train': 1.0}, example_secs=2.0)
+    codes = {}
+    for kind in ('one', 'three'):
+        result = prepare_dataset(tmp_path / kind, tmp_path / 'data', kind, options=options)
+        codes[kind] = {found.code for found in check(inspect_dataset(result.path))}
+    assert 'unclear' in codes['three']
+    assert not codes['one'] & {'unclear', 'jumps', 'range', 'clipped'}
+
+
+def test_a_dataset_in_a_bucket(bucket_server, folder):
+    options = PrepareOptions(f0='yin', workers=1)
+    prepare_dataset(folder, 'gs://bucket/data', 'notes', options=options)
+    found = inspect_dataset('gs://bucket/data/notes')
+    assert found.path == 'gs://bucket/data/notes/1.0.0'
+    assert len(found.examples) == sum(figures['examples'] for figures in found.splits.values()) == 18
+    assert {pathlib.Path(example.source).parent for example in found.examples} == {folder}
