@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections import Counter
 from typing import Any
@@ -26,6 +27,7 @@ class PrepareResult:
       audio_seconds: Length of the recordings of each split.
       accepted: Number of recordings that are used.
       rejected: Rejected inputs by reason.
+      reasons: For each reason the message about one such input.
       skipped: Number of files that were passed over (hidden, not audio by their name).
       duplicates: Number of recordings that were there twice.
       warnings: Notes on recordings that are used: (path, text).
@@ -46,6 +48,7 @@ class PrepareResult:
     audio_seconds: dict[str, float]
     accepted: int
     rejected: dict[str, int]
+    reasons: dict[str, str]
     skipped: int
     duplicates: int
     warnings: tuple[tuple[str, str], ...]
@@ -76,10 +79,15 @@ class PrepareResult:
                 low, high = (stats['loudness_db']['quantiles'][i] for i in (1, 99))
                 rows.append((f'{split} loudness', f'{low:.1f} to {high:.1f} dB'))
         rows.append(('recordings', f'{self.accepted} used, {sum(self.rejected.values())} rejected'))
-        rows += [('rejected', f'{count} {reason}') for reason, count in sorted(self.rejected.items())]
+        rows += [
+            ('rejected', f'{count} {reason}: {self.reasons[reason]}')
+            for reason, count in sorted(self.rejected.items(), key=lambda item: (-item[1], item[0]))
+        ]
         rows += [('passed over', f'{self.skipped} other files')] if self.skipped else []
         rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
-        rows += [('warnings', str(len(self.warnings)))] if self.warnings else []
+        if self.warnings:
+            path, note = self.warnings[0]
+            rows.append(('warnings', f'{len(self.warnings)}, such as {os.path.basename(path)}: {note}'))
         rows.append(('f0 estimator', self.estimator))
         rows.append(
             (
@@ -117,12 +125,14 @@ def describe_made(
     for shard in shards:
         costs.update(shard.content.get('costs', {}))
     counts = Counter(source.outcome for source in sources)
+    rejected = [source for source in sources if source.outcome == 'rejected']
     return PrepareResult(
         path=target,
         examples={split: part.examples for split, part in statistics.items()},
         audio_seconds={split: part.audio_seconds for split, part in statistics.items()},
         accepted=counts['accepted'],
-        rejected=dict(Counter(source.reason for source in sources if source.outcome == 'rejected')),
+        rejected=dict(Counter(source.reason for source in rejected)),
+        reasons={source.reason: source.message for source in reversed(rejected)},
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
         warnings=tuple((source.path, note) for source in sources for note in source.warnings),
@@ -140,13 +150,15 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
     """The result for a dataset that was there already."""
     rows = [json.loads(line) for line in (dataset.path / 'sources.jsonl').read_text().splitlines()]
     counts = Counter(row['outcome'] for row in rows)
+    rejected = [row for row in rows if row['outcome'] == 'rejected']
     statistics = {split: dataset.statistics(split) for split in dataset.splits}
     return PrepareResult(
         path=dataset.address if gcs.is_gcs(dataset.address) else dataset.path,
         examples=dict(dataset.splits),
         audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
         accepted=counts['accepted'],
-        rejected=dict(Counter(row['reason'] for row in rows if row['outcome'] == 'rejected')),
+        rejected=dict(Counter(row['reason'] for row in rejected)),
+        reasons={row['reason']: row['message'] for row in reversed(rejected)},
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
         warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),

@@ -43,8 +43,11 @@ def content(root):
     """Names and bytes of the published version; all of them but the costs."""
     dataset = open_dataset(root)
     dataset.verify()
-    left_out = ('metrics.json', '.origin')
-    return {file.name: file.read_bytes() for file in dataset.path.iterdir() if file.name not in left_out}
+    left_out = ('metrics.json', '.origin', 'MANIFEST.json', 'pipeline.json')
+    files = {file.name: file.read_bytes() for file in dataset.path.iterdir() if file.name not in left_out}
+    pipeline = json.loads((dataset.path / 'pipeline.json').read_text())
+    del pipeline['code_revision'], dataset.manifest['files']['pipeline.json']  # of the checkout
+    return files | {'pipeline.json': pipeline, 'MANIFEST.json': dataset.manifest}
 
 
 def kill_once(corpus, root, after):
@@ -69,7 +72,7 @@ def test_a_preparation_killed_at_random_moments_publishes_the_same_bytes(
     assert start(corpus, tmp_path / 'undisturbed').wait() == 0
     took = time.monotonic() - started
     expected = content(tmp_path / 'undisturbed')
-    assert len(json.loads(expected['MANIFEST.json'])['splits']['train']['files']) > 8
+    assert len(expected['MANIFEST.json']['splits']['train']['files']) > 8
     if where == 'bucket':
         request.getfixturevalue('bucket_server')
     killed, progress = 0, []

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -315,6 +316,13 @@ def test_bad_inputs_are_isolated_counted_and_explained(tmp_path, folder):
         'not_audio': 1, 'empty': 1, 'silent': 1, 'unpitched': 1, 'too_short': 1, 'not_finite': 1,
     }  # fmt: skip
     assert (result.duplicates, result.skipped) == (1, 4)
+    shown = result.summary_rows()
+    assert ('recordings', '6 used, 6 rejected') in shown
+    (noise,) = [text for label, text in shown if label == 'rejected' and 'unpitched' in text]
+    assert re.fullmatch(r'1 unpitched: .*noise\.wav has no pitch: 0\.0 % of its frames are voiced\.', noise)
+    assert ('passed over', '4 other files') in shown
+    again = prepare_dataset(inputs, tmp_path / 'out', 'notes', options=QUICK)
+    assert (again.rejected, again.reasons) == (result.rejected, result.reasons)
     assert sum(result.examples.values()) == 18  # nothing of the rejected ones is left in the shards
     rows = {pathlib.Path(row['path']).name: row for row in lines(result.path / 'sources.jsonl')}
     assert rows['twin.wav']['message'].endswith('note_0.wav, which is used')
