@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -101,6 +102,7 @@ def run_sweep(
         _run_workers(queue, place, workers, report)
     else:
         _work(queue, place, report)
+    _deliver_the_rest(place.folder)
     result = outcome(queue, place)
     if result.done:
         if result.best_value is None:
@@ -109,6 +111,15 @@ def run_sweep(
             )
         record_summary(queue, place, result)
     return result
+
+
+def _deliver_the_rest(folder: pathlib.Path) -> None:
+    """Records what trials of this machine had to keep because the tracking server was away."""
+    from experiments.delivery import sync
+
+    for run_file in sorted(folder.glob('trial-*/run.json')):
+        with contextlib.suppress(store.TrackingError):  # each trial has said what to do about it
+            sync(run_file.parent)
 
 
 def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Progress) -> None:
@@ -213,9 +224,15 @@ def outcome(queue: TrialQueue, place: SweepPlace) -> SweepResult:
         total=len(queue),
         best_value=best.value if best else None,
         best_params=values,
-        best_run_id=best.user_attrs.get('run_id', '') if best else '',
+        best_run_id=_run_id(best, place) if best else '',
         command=train_command(spec, place, values) if best else '',
     )
+
+
+def _run_id(trial: Any, place: SweepPlace) -> str:
+    """MLflow run of a trial; one that began without its server got it later."""
+    folder = place.folder / f'trial-{trial.user_attrs[SLOT]:04d}'
+    return trial.user_attrs.get('run_id') or store.run_id_of(folder)
 
 
 def _best(complete: Sequence[Any], spec: SweepSpec) -> Any:

@@ -46,7 +46,7 @@ def test_a_killed_trainer_goes_on_in_its_run_without_a_gap_or_a_double(workdir, 
     bindings = [word for binding in tiny if 'steps_per' not in binding for word in ('--gin-param', binding)]
     bindings += ['--gin-param', 'train.steps_per_summary = 5', '--gin-param', 'train.steps_per_save = 20']
     command = ddsp_command(
-        'train', dataset, *bindings, '--save-dir', 'run', '--experiment', 'kills', '--steps', 200,
+        'train', dataset, *bindings, '--save-dir', 'run', '--experiment', 'kills', '--steps', 120,
         '--batch-size', 2, '--no-evaluate', '--json',
     )  # fmt: skip
     first = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -65,8 +65,8 @@ def test_a_killed_trainer_goes_on_in_its_run_without_a_gap_or_a_double(workdir, 
     client = store.client()
     (run,) = store.search(client)
     assert run.info.status == 'FINISHED'
-    assert steps_of(client, run_id) == list(range(5, 201, 5))
-    assert steps_of(client, run_id, 'losses/spectral_loss_64') == list(range(5, 201, 5))
+    assert steps_of(client, run_id) == list(range(5, 121, 5))
+    assert steps_of(client, run_id, 'losses/spectral_loss_64') == list(range(5, 121, 5))
 
 
 @contextlib.contextmanager
