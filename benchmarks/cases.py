@@ -167,8 +167,8 @@ def solo_instrument(ddsp):
     )  # fmt: skip
 
 
-def train_step(ddsp, inputs):
-    """Forward, backward, clipping by global norm 3 and Adam."""
+def train_step(ddsp, inputs, precision=None):
+    """Forward, backward, clipping by global norm 3 and Adam; `precision` is for this library alone."""
     tf = inputs.tf
     model = solo_instrument(ddsp)
     features = {
@@ -178,6 +178,8 @@ def train_step(ddsp, inputs):
         'loudness_db': inputs.uniform(-80.0, 0.0, (inputs.batch, N_FRAMES, 1)),
     }
     model(dict(features), return_losses=True, training=True)  # makes the variables
+    if precision:
+        importlib.import_module('ddsp.training.nn').set_precision(model.decoder, precision)
     optimizer = tf.keras.optimizers.Adam(3e-4)
     if hasattr(optimizer, 'build'):
         optimizer.build(model.trainable_variables)
@@ -209,6 +211,7 @@ CASES = {
     'loudness_60s': (loudness, {}, 1),
     'loudness_60s_numpy': (loudness, {'use_tf': False}, 1),
     'train_step': (train_step, {}, 16),
+    'train_step_bfloat16': (train_step, {'precision': 'mixed_bfloat16'}, 16),
 }
 NOT_A_GRAPH = ('loudness_60s_numpy',)  # timed as they are
 

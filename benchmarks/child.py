@@ -57,7 +57,7 @@ def measure(name: str, batch: int, mode: str, runs: int) -> dict:
     """Median cost of a call after two calls that compile and warm up."""
     tensorflow = importlib.import_module('tensorflow')
     ddsp = importlib.import_module('ddsp')
-    if name == 'train_step':
+    if name.startswith('train_step'):
         importlib.import_module('ddsp.training')
     base = peak_mb()
     tensorflow.random.set_seed(0)

@@ -42,6 +42,7 @@ RECORDED = {
     'loudness_60s': Cost(1, 0.0826, 226.8),
     'loudness_60s_numpy': Cost(1, 0.0683, 271.9),
     'train_step': Cost(16, 12.1412, 5512.4),
+    'train_step_bfloat16': Cost(16, 12.1412, 5512.4),  # 3.7.0 in float32
     'import': Cost(0, 2.7, None),
 }
 
@@ -56,5 +57,7 @@ GOALS = {
     'wavetable_forward': Goal(1 / 30, max_mb=400),
     'wavetable_gradients': Goal(1 / 30, max_mb=400),
     'spectral_loss_gradients': Goal(1 / 2.5, 1 / 2),
+    'train_step': Goal(memory=1 / 5, max_s=6),
+    'train_step_bfloat16': Goal(memory=1 / 5, max_s=4),
     'import': Goal(max_s=0.5),
 }

@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.training import nn
 
 LOSS_PREFIX = 'losses/'
+
+# What a collective operation raises when a worker of the cluster is gone.
+WORKER_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 class NonFiniteError(DDSPError, ArithmeticError):

@@ -13,11 +13,13 @@ import tensorflow as tf
 
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints, nn
+from ddsp.training.accumulation import mean_over_parts
 from ddsp.training.averages import WeightAverages
 from ddsp.training.loop import STOP
 from ddsp.training.optimizers import ScaledAdam, WarmUp, make_schedule
 from ddsp.training.step_report import (
     LOSS_PREFIX,
+    WORKER_LOST,
     NonFiniteError,
     WorkerLostError,
     check_parts,
@@ -30,16 +32,6 @@ from ddsp.training.step_report import (
 from ddsp.training.step_seeds import StepSeeds
 
 __all__ = ['NonFiniteError', 'ScaledAdam', 'Trainer', 'WarmUp', 'WorkerLostError', 'get_trainer_class']
-
-
-# What a collective operation raises when a worker of the cluster is gone.
-_WORKER_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-)
 
 
 @gin.configurable(module='ddsp.training.trainers')
@@ -284,7 +276,7 @@ class Trainer:
         try:
             metrics = self._compiled_step(batch, tf.constant(step, tf.int32), tf.constant(float(stop)))
             finite = is_finite(metrics)
-        except _WORKER_LOST as error:
+        except WORKER_LOST as error:
             if not self.is_alone:
                 raise WorkerLostError.after(step, error) from error
             raise
@@ -311,25 +303,17 @@ class Trainer:
 
     def _gradients(self, batch: Mapping[str, Any]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Gradients and metrics of one replica's batch, part after part."""
-        n = self.accumulate_steps
-        if n == 1:
+        if self.accumulate_steps == 1:
             return self._part_gradients(batch)
-        size = tf.nest.flatten(batch)[0].shape[0]
-        parts = tf.nest.map_structure(lambda x: tf.reshape(x, [n, size // n, *x.shape[1:]]), batch)
 
-        def body(i: tf.Tensor, gradients: tuple, metrics: tuple) -> tuple:
+        def gradients_of(part: Mapping[str, Any], i: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
             with self._seeds.at(self._step_now, self._replica_now, i):
-                part = self._part_gradients(tf.nest.map_structure(lambda x: x[i], parts))
-            sums = _add(gradients, part[0]), _add(metrics, [part[1][key] for key in self._metric_names])
-            return i + 1, *sums
+                gradients, metrics = self._part_gradients(part)
+            return gradients, [metrics[name] for name in self._metric_names]
 
-        zeros = tuple(tf.zeros(v.shape) for v in self.model.trainable_variables)
-        start = (tf.constant(0), zeros, tuple(tf.constant(0.0) for _ in self._metric_names))
-        _, gradients, values = tf.while_loop(
-            lambda i, *_: i < n, body, start, parallel_iterations=1, maximum_iterations=n
-        )
-        means = {key: value / n for key, value in zip(self._metric_names, values, strict=True)}
-        return [g / n for g in gradients], means
+        like = [v.value for v in self.model.trainable_variables], [tf.constant(0.0)] * len(self._metric_names)
+        gradients, values = mean_over_parts(gradients_of, batch, self.accumulate_steps, like)
+        return gradients, dict(zip(self._metric_names, values, strict=True))
 
     def _part_gradients(self, batch: Mapping[str, Any]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         weights = [v.value for v in self.model.trainable_variables]
@@ -417,7 +401,3 @@ def get_trainer_class(trainer_class: type | None = None) -> type:
     if backend != 'tensorflow':
         raise ConfigError(f'KERAS_BACKEND={backend} does not train; use tensorflow or jax')
     return Trainer
-
-
-def _add(old: Sequence[tf.Tensor], new: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    return tuple(a + b for a, b in zip(old, new, strict=True))

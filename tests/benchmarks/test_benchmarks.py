@@ -41,7 +41,7 @@ def test_a_goal_is_reached_when_all_its_parts_are():
     assert report.reached('spectral_loss_gradients', row(0.5, 300.0), upstream) is False
     assert report.reached('mod_delay_gradients', row(0.3, 401.0), upstream) is False
     assert report.reached('import', row(0.4), upstream) is True
-    assert report.reached('train_step', row(), upstream) is None
+    assert report.reached('loudness_60s', row(), upstream) is None
 
 
 def test_shares_read_as_people_say_them():
