@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.signal
 import soundfile
 import soxr
 
@@ -240,6 +239,9 @@ class _Mono:
                 self._dc_filter = np.array([-offset])
         if self._dc_filter is None:
             return mixed
+        # Here, for it takes longer to import than all the rest of a worker's own code, and few files need it.
+        import scipy.signal
+
         pole = 1 - 2 * np.pi * _DC_BLOCKER_HZ / self._info.sample_rate
         out, self._dc_filter = scipy.signal.lfilter([1, -1], [1, -pole], mixed, zi=self._dc_filter)
         return out.astype(np.float32)
