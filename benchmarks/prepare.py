@@ -170,6 +170,7 @@ def memory(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]
         watcher.join()
         row = {'input': name, **json.loads(output), 'driver_mb': peaks.pop(process.pid)}
         rows.append(row | {'worker_mb': max(peaks.values())})
+        print(rows[-1], file=sys.stderr)
         shutil.rmtree(work / f'{name} out')
         shutil.rmtree(inputs)
     return rows
