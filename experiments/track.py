@@ -242,6 +242,9 @@ class MLflowTracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             message = self.close('FINISHED' if self._reason == 'failed' else None)
+        elif kind.__name__ == 'TrialPruned':  # of Optuna, which only a sweep imports
+            self.set_tags({'sweep_outcome': 'pruned'})
+            message = self.close('KILLED')
         else:
             message = self.close('KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')
         if message:

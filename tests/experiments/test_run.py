@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -50,12 +51,14 @@ def test_run_contract(there, dataset):
         'losses/total_loss', 'losses/spectral_loss', 'eval/loudness_l1_db', 'eval/f0_l1_midi',
         'eval/f0_outlier_ratio',
         'eval/spectral_loss', 'speed/steps_per_sec', 'speed/audio_secs_per_sec', 'optimizer/learning_rate',
-        'optimizer/gradient_norm', 'energy/harmonic_db', 'energy/noise_db',
+        'optimizer/gradient_norm', 'energy/harmonic_db', 'energy/noise_db', 'speed/data_wait_share',
     }  # fmt: skip
     assert expected <= set(run.data.metrics)
     assert [point.step for point in client.get_metric_history(result.run_id, 'losses/total_loss')] == [2, 4]
     assert run.data.params['train.batch_size'] == '2'
     assert run.data.params['RnnFcDecoder.ch'] == '16'
+    assert run.data.tags['ddsp.code_clean'] in ('true', 'false')
+    assert re.fullmatch('[0-9a-f]{40}', run.data.tags['mlflow.source.git.commit'])
     (data,) = run.inputs.dataset_inputs
     manifest = json.loads((dataset / 'MANIFEST.json').read_text())
     assert data.dataset.name == f'tones/{manifest["version"]}'
@@ -74,6 +77,8 @@ def test_artefacts(there):
     names = {pathlib.Path(entry.path).name for entry in client.list_artifacts(result.run_id, 'media')}
     for part in ('target.wav', 'synthesized.wav', 'spectrogram.png', 'features.png'):
         assert f'example_000_{part}' in names
+    steps = {pathlib.Path(entry.path).name for entry in client.list_artifacts(result.run_id, 'media/steps')}
+    assert {'target.wav', 'step_0000000.wav'} <= steps
     path = client.download_artifacts(result.run_id, 'media/example_000_synthesized.wav')
     audio, rate = soundfile.read(path)
     assert rate == 16000

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from experiments import study
 from experiments.study import ERROR, SLOT, WORKER, TrialQueue
 from experiments.sweep_spec import parse_spec
+from experiments.watchers import PruningWatcher
 
 
 @pytest.fixture
@@ -84,6 +86,42 @@ def test_the_seed_decides_what_is_tried(spec, tmp_path):
         return [trial.params['x'] for trial in TrialQueue(seeded, address).trials()]
 
     assert tried('a', 1) == tried('b', 1) != tried('c', 2)
+
+
+@pytest.mark.parametrize('sampler', ['tpe', 'random', 'cmaes'])
+def test_each_sampler_stays_in_the_space_and_learns_if_it_can(sampler, storage):
+    space = {'x': {'low': 1e-3, 'high': 1.0, 'log': True}, 'n': {'low': 2, 'high': 8, 'step': 2}}
+    found = parse_spec({'parameters': space, 'trials': 20, 'name': 'space', 'sampler': sampler})
+    opened = TrialQueue(found, storage)
+    while (trial := opened.take()) is not None:
+        values = found.suggest(trial)
+        assert 1e-3 <= values['x'] <= 1.0
+        assert values['n'] in (2, 4, 6, 8)
+        opened.study.tell(trial, (values['x'] - 0.5) ** 2 + values['n'])
+    assert opened.study.best_value < 2.3
+    assert len({trial.params['x'] for trial in opened.trials()}) == 20
+
+
+@pytest.mark.parametrize('pruner', ['median', 'hyperband', 'asha', 'none'])
+def test_each_pruner_ends_a_hopeless_training_early(pruner, spec, storage):
+    """Ten trainings, good and hopeless in turn, report as `PruningWatcher` lets them."""
+    chosen = dataclasses.replace(spec, trials=10, pruner=pruner, steps=27)
+    opened = TrialQueue(chosen, storage)
+    pruned = []
+    while (trial := opened.take()) is not None:
+        chosen.suggest(trial)
+        hopeless = trial.user_attrs[SLOT] % 2 == 1
+        watcher = PruningWatcher(trial, chosen, lambda text: None)
+        try:
+            for step in range(1, 28):
+                watcher.on_summary(step, {'losses/total_loss': 1.0 / step + 10.0 * hopeless})
+            opened.study.tell(trial, 10.0 * hopeless)
+        except optuna.TrialPruned:
+            opened.study.tell(trial, state=TrialState.PRUNED)
+            pruned.append(hopeless)
+    assert all(pruned) or pruner != 'median'
+    assert (True in pruned) == (pruner != 'none')
+    assert opened.study.best_value == 0.0
 
 
 def test_a_grid_is_tried_completely(spec, storage):

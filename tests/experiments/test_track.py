@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import optuna
 import pytest
 
 from experiments import listing, quiet, store
@@ -112,7 +113,13 @@ def test_a_run_whose_store_was_lost_is_recorded_again(workdir, empty_database):
 
 
 @pytest.mark.parametrize(
-    ('error', 'status'), [(None, 'FINISHED'), (KeyboardInterrupt(), 'KILLED'), (ValueError('x'), 'FAILED')]
+    ('error', 'status'),
+    [
+        (None, 'FINISHED'),
+        (KeyboardInterrupt(), 'KILLED'),
+        (ValueError('x'), 'FAILED'),
+        (optuna.TrialPruned(), 'KILLED'),
+    ],
 )
 def test_the_end_of_a_run_is_what_happened(workdir, error, status):
     tracker = MLflowTracker('run')
@@ -120,9 +127,12 @@ def test_the_end_of_a_run_is_what_happened(workdir, error, status):
         with tracker:
             if error is not None:
                 raise error
-    except (KeyboardInterrupt, ValueError):
+    except (KeyboardInterrupt, ValueError, optuna.TrialPruned):
         pass
-    assert store.client().get_run(tracker.run_id).info.status == status
+    run = store.client().get_run(tracker.run_id)
+    assert run.info.status == status
+    pruned = isinstance(error, optuna.TrialPruned)
+    assert run.data.tags.get('sweep_outcome') == ('pruned' if pruned else None)
 
 
 def test_a_killed_process_leaves_no_run_running(workdir):
