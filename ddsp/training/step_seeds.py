@@ -23,7 +23,8 @@ class _StepSeed(keras.random.SeedGenerator):
         """The key `[2]` of the next draw."""
         if self.key is not None:
             return self.key
-        return keras.random.draw_seed(None)
+        key = keras.random.randint([2], 0, 2**31 - 1)
+        return ops.cast(key, 'uint32') if keras.backend.backend() == 'jax' else key
 
 
 class StepSeeds:
