@@ -116,3 +116,38 @@ def loudness_db(
         power[i : i + _CHUNK_FRAMES] = energy @ weights / len(weights)
     floor = 10.0 ** (-range_db / 10.0)
     return np.maximum(10.0 * np.log10(np.maximum(floor, power)) - ref_db, -range_db).astype(np.float32)
+
+
+def power_db(
+    audio: np.ndarray,
+    sample_rate: float = 16000,
+    frame_rate: float = 250,
+    frame_size: int = 512,
+    range_db: float = DB_RANGE,
+    padding: str = 'center',
+) -> np.ndarray:
+    """Power of audio, frame by frame: the mean square in dB, as `ddsp.spectral_ops.compute_power` has it.
+
+    Args:
+      audio: [n_samples], full scale is 1.0.
+      sample_rate: Hz.
+      frame_rate: Frames per second; it need not divide the sample rate.
+      frame_size: Length of a frame, samples (even).
+      range_db: Floor of the result, dB below 0.
+      padding: 'center' (frame i is centred on its time: n_samples // hop + 1 frames), 'same' or 'valid'.
+
+    Returns:
+      [n_frames] float32, dB; a full-scale sine has -3.
+
+    Raises:
+      ConfigError: Unknown padding, or rates that do not fit.
+    """
+    check_n_fft(frame_size)
+    audio = np.asarray(audio, np.float32)
+    hop, n_frames, widths = frame_positions(len(audio), sample_rate, frame_rate, frame_size, padding)
+    energy = np.cumsum(np.square(np.pad(audio, widths), dtype=np.float64))
+    energy = np.concatenate(([0.0], energy))
+    starts = (np.arange(n_frames) * (2 * hop.numerator) + hop.denominator) // (2 * hop.denominator)
+    power = (energy[starts + frame_size] - energy[starts]) / frame_size
+    floor = 10.0 ** (-range_db / 10.0)
+    return (10.0 * np.log10(np.maximum(power, floor))).astype(np.float32)

@@ -14,8 +14,8 @@ import numpy as np
 
 from ddsp.audio import StreamResampler
 from ddsp.dataset import PADDED_CONFIDENCE, PADDED_LOUDNESS_DB
-from ddsp.f0 import F0Estimator, estimate_f0
-from ddsp.loudness import loudness_db
+from ddsp.f0 import F0Estimator, count_frames, estimate_f0, interpolate_track
+from ddsp.loudness import loudness_db, power_db
 from pipelines.options import CHUNK_GRID_SECS, PrepareOptions
 
 RATE = 16000  # of the audio that is analysed
@@ -32,6 +32,7 @@ class Features:
       f0_hz: Pitch [n_frames], Hz.
       f0_confidence: [n_frames], 0 to 1.
       loudness_db: [n_frames], dB.
+      power_db: [n_frames], dB; empty where it is not wanted.
       n_samples: Samples of `audio` that come from the recording; the rest of the last frame is zeros.
     """
 
@@ -41,6 +42,7 @@ class Features:
     f0_confidence: np.ndarray
     loudness_db: np.ndarray
     n_samples: int
+    power_db: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 class _Queue:
@@ -110,7 +112,7 @@ class Analyser:
             n_frames += 1  # the end of the recording has a frame of its own
         frames = slice(before * options.frame_rate, before * options.frame_rate + n_frames)
         f0_hz, confidence = self._f0(segment)
-        loudness = self._loudness(segment)
+        loudness, power = self._levels(segment)
         if self._same_rate:
             audio, n_samples = own, len(own)
         else:
@@ -121,7 +123,7 @@ class Analyser:
         features = Features(
             _fit(audio, n_frames * options.sample_rate // options.frame_rate),
             _fit(own, -(-n_frames * RATE // options.frame_rate)),
-            f0_hz[frames], confidence[frames], loudness[frames], n_samples,
+            f0_hz[frames], confidence[frames], loudness[frames], n_samples, power[frames],
         )  # fmt: skip
         self._advance(piece)
         return features
@@ -136,19 +138,27 @@ class Analyser:
     def _f0(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         started, options = time.thread_time(), self._options
         padding = 'center' if options.centered else 'same'
+        rate = options.f0_rate or options.frame_rate
         result = estimate_f0(
-            segment, RATE, options.frame_rate, self._estimator, options.viterbi, padding,
-            alignment=options.alignment,
+            segment, RATE, rate, self._estimator, options.viterbi,
+            padding if rate == options.frame_rate else 'center', alignment=options.alignment,
         )  # fmt: skip
+        if rate != options.frame_rate:
+            n_frames = count_frames(len(segment), RATE, options.frame_rate, padding)
+            result = interpolate_track(*result, rate, options.frame_rate, n_frames)
         self.costs['f0'] += time.thread_time() - started
         return result
 
-    def _loudness(self, segment: np.ndarray) -> np.ndarray:
+    def _levels(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Loudness, and power where it is wanted."""
         started, options = time.thread_time(), self._options
         padding = 'center' if options.alignment == 'center' else 'same'
-        result = loudness_db(segment, RATE, options.frame_rate, padding=padding)
+        loudness = loudness_db(segment, RATE, options.frame_rate, padding=padding)
+        power = np.zeros(0, np.float32)
+        if options.power_db:
+            power = power_db(segment, RATE, options.frame_rate, padding=padding)
         self.costs['loudness'] += time.thread_time() - started
-        return result
+        return loudness, power
 
 
 def cut_examples(pieces: Iterable[Features], options: PrepareOptions) -> Iterator[dict[str, np.ndarray]]:
@@ -184,6 +194,8 @@ def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
         'f0_confidence': piece.f0_confidence,
         'loudness_db': piece.loudness_db,
     }
+    if options.power_db:
+        features['power_db'] = piece.power_db
     if options.sample_rate != RATE:
         features['audio_16k'] = piece.audio_16k
     return features
@@ -203,7 +215,7 @@ def _first_window(waiting: dict[str, np.ndarray], options: PrepareOptions) -> di
 
 
 def _padding(name: str, values: np.ndarray) -> float:
-    if name == 'loudness_db':
+    if name in ('loudness_db', 'power_db'):
         return PADDED_LOUDNESS_DB
     if name == 'f0_confidence':
         return PADDED_CONFIDENCE

@@ -40,6 +40,11 @@ class PrepareOptions:
       channel: `'mix'`, or the index of the channel to take.
       keep_features: Recordings that bring their own f0 and loudness (NSynth) keep them; otherwise these are
         computed as for all others.
+      min_loudness_db: Examples whose loudness stays below this are left out, in dB; None for none.
+      min_voiced: Examples with a smaller share of voiced frames are left out, 0 to 1.
+      normalize: `'peak:-1'` or `'loudness:-20'` brings every recording to that level, in dB; `''` leaves it.
+      power_db: Whether examples also hold `power_db`: the mean square of 512 samples at 16 kHz, in dB.
+      f0_rate: Frames per second of the f0 estimator, whose track is then interpolated; None: `frame_rate`.
     """
 
     sample_rate: int = 16000
@@ -58,6 +63,11 @@ class PrepareOptions:
     pad_tail: bool = True
     channel: int | str = 'mix'
     keep_features: bool = False
+    min_loudness_db: float | None = None
+    min_voiced: float = 0.0
+    normalize: str = ''
+    power_db: bool = False
+    f0_rate: int | None = None
 
     def __post_init__(self) -> None:
         low, high = SAMPLE_RATES
@@ -77,6 +87,23 @@ class PrepareOptions:
         for name, count in (('num_shards', self.num_shards), ('workers', self.workers)):
             _check(count is None or count >= 1, name, count, '1 or more, or None to choose by itself')
         self._check_splits()
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        quiet = self.min_loudness_db
+        _check(quiet is None or -80 <= quiet <= 20, 'min_loudness_db', quiet, '-80 to 20 dB, or None')
+        _check(0 <= self.min_voiced <= 1, 'min_voiced', self.min_voiced, 'a share, 0 to 1')
+        level = re.fullmatch(r'(peak|loudness):(-?\d+(\.\d+)?)', self.normalize)
+        _check(
+            not self.normalize or level is not None, 'normalize', self.normalize,
+            "'peak:DB' or 'loudness:DB' such as 'peak:-1' (of full scale) or 'loudness:-20', or ''",
+        )  # fmt: skip
+        _check(
+            not (self.normalize and self.keep_features), 'normalize', self.normalize,
+            "'' where keep_features keeps the loudness that recordings bring",
+        )  # fmt: skip
+        rate = self.f0_rate
+        _check(rate is None or 1 <= rate <= 1000, 'f0_rate', rate, '1 to 1000 frames per second, or None')
 
     def _check_rates(self) -> None:
         if self.sample_rate % self.frame_rate:
@@ -121,7 +148,8 @@ class PrepareOptions:
         if self.sample_rate != 16000:
             lengths['audio_16k'] = round(self.example_secs * 16000)
         frames = self.example_frames + int(self.centered)
-        return lengths | dict.fromkeys(('f0_hz', 'f0_confidence', 'loudness_db'), frames)
+        names = ('f0_hz', 'f0_confidence', 'loudness_db', *(('power_db',) if self.power_db else ()))
+        return lengths | dict.fromkeys(names, frames)
 
     @property
     def example_bytes(self) -> int:

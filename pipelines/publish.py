@@ -11,6 +11,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -177,6 +178,7 @@ def _source_rows(sources: list[Source], shards: list[Shard], name: str) -> list[
         for piece, row in shard.rows():
             where = {'file': f'{name}-{shard.plan.stem}', 'first': first, 'examples': row['examples']}
             part = {'split': piece.split, 'seconds': row['seconds'], 'records': where}
+            part |= {name: row[name] for name in ('gain_db', 'dropped') if name in row}
             parts.setdefault(piece.path, []).append(part)
             first += row['examples']
     return [_source_row(source, parts.get(source.path, [])) for source in sources]
@@ -198,6 +200,12 @@ def _source_row(source: Source, parts: list[dict[str, Any]]) -> dict[str, Any]:
         'records': [part['records'] for part in used],
         'warnings': source.warnings,
     }
+    dropped: Counter[str] = sum((Counter(part.get('dropped')) for part in parts), Counter())
+    if dropped:
+        row['dropped'] = dict(dropped)
+    gains = [part['gain_db'] for part in parts if 'gain_db' in part]
+    if gains:
+        row['gain_db'] = gains[0] if len(set(gains)) == 1 else gains
     if source.outcome != 'accepted':
         row |= {'reason': source.reason, 'message': source.message}
     if len(splits) > 1:

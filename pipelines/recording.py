@@ -17,6 +17,7 @@ from pipelines import tfds_source
 from pipelines.features import Analyser, Features, cut_examples
 from pipelines.options import PrepareOptions
 from pipelines.screening import Screening
+from pipelines.selection import Selection, level_gain_db
 from pipelines.sources import Piece
 from pipelines.statistics import Statistics
 
@@ -51,25 +52,45 @@ class Recording:
         self._error: AudioError | None = None
         self._seconds = 0.0
         self._screening = Screening(options.frame_rate)
+        self._selection = Selection(options, self.statistics)
+        self._gain_db = 0.0
 
     def examples(self) -> Iterator[dict[str, np.ndarray]]:
         """The examples of the piece; statistics are taken on the way."""
         record = tfds_source.read(self._piece.path, self._piece.record) if self._piece.record else None
         if record and record.kept and self._options.keep_features:
-            yield from cut_examples(self._counted(iter([self._keep(record)])), self._options)
+            yield from self._cut(iter([self._keep(record)]))
             return
         rate = record.sample_rate if record else probe(self._piece.file).sample_rate
         analyser = Analyser(self._options, self._estimator, rate)
         if rate < self._options.sample_rate:
             self._warnings.append(f'upsampled from {rate} Hz: nothing above {rate // 2} Hz')
         blocks = self._blocks(iter([record.audio]) if record else self._decoded(), rate)
-        yield from cut_examples(self._counted(analyser.run(blocks)), self._options)
-        self.costs.update(analyser.costs)
+        if self._options.normalize:
+            blocks = self._normalised(blocks, record, rate)
+        yield from self._cut(analyser.run(blocks))
+        for stage, seconds in analyser.costs.items():
+            self.costs[stage] += seconds
         if record and self._options.keep_features:
             self._warnings.append('has no f0 and loudness of its own: they are computed')
 
-    def _decoded(self) -> Iterator[np.ndarray]:
-        return read_blocks(self._piece.file, channel=self._options.channel, warnings=self._warnings)
+    def _decoded(self, notes: list[str] | None = None) -> Iterator[np.ndarray]:
+        notes = self._warnings if notes is None else notes
+        return read_blocks(self._piece.file, channel=self._options.channel, warnings=notes)
+
+    def _normalised(
+        self, blocks: Iterator[np.ndarray], record: tfds_source.Record | None, rate: int
+    ) -> Iterator[np.ndarray]:
+        """The blocks at the level that is wanted; reads the recording once more to find the gain."""
+        quantity, _, target = self._options.normalize.partition(':')
+        before = self._blocks(iter([record.audio]) if record else self._decoded([]), rate)
+        self._gain_db = round(level_gain_db(before, rate, quantity, float(target)), 2)
+        self._seconds = 0.0
+        gain = np.float32(10 ** (self._gain_db / 20))
+        return (block * gain for block in blocks)
+
+    def _cut(self, pieces: Iterator[Features]) -> Iterator[dict[str, np.ndarray]]:
+        return self._selection.choose(cut_examples(self._counted(pieces), self._options))
 
     def _keep(self, record: tfds_source.Record) -> Features:
         """A record's own f0 and loudness, with its audio at our rates."""
@@ -112,7 +133,7 @@ class Recording:
 
     def _counted(self, pieces: Iterator[Features]) -> Iterator[Features]:
         for features in pieces:
-            self.statistics.add_frames(features.f0_hz, features.f0_confidence, features.loudness_db)
+            self._selection.n_frames += len(features.f0_hz)
             self._screening.add(features.audio_16k, features.f0_hz, features.f0_confidence)
             self._progress.add(len(features.f0_hz) / self._options.frame_rate)
             yield features
@@ -129,6 +150,13 @@ class Recording:
             raise AudioError(
                 'too_short', f'{name} has {self._seconds * 1000:.0f} ms: less than one analysis window.'
             )
+        dropped = self._selection.dropped
+        if dropped:
+            what = ', '.join(f'{count} {reason}' for reason, count in sorted(dropped.items()))
+            note = f'{dropped.total()} of {examples + dropped.total()} examples left out: {what}'
+            if not examples:
+                raise AudioError(dropped.most_common(1)[0][0], f'{name}: {note}.')
+            self._warnings.append(note)
         if not examples:
             raise AudioError(
                 'too_short', f'{name} is shorter than one example and tails are left out (pad_tail).'
@@ -159,6 +187,10 @@ class Recording:
     def row(self, examples: int) -> dict[str, Any]:
         """What became of the piece."""
         row = {'seconds': round(self._seconds, 6), 'examples': examples, 'warnings': self._warnings}
+        if self._options.normalize:
+            row['gain_db'] = self._gain_db
+        if self._selection.dropped:
+            row['dropped'] = dict(self._selection.dropped)
         if self._error is not None:
             message = str(self._error).replace(shown(self._piece.file), PATH_MARK)
             row |= {'reason': self._error.reason, 'message': message}

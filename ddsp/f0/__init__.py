@@ -1,6 +1,6 @@
 """Pitch of a mono signal, by estimators behind one interface. docs/f0.md compares them."""
 
-from ddsp.f0.framing import VOICED, count_frames
+from ddsp.f0.framing import VOICED, count_frames, interpolate_track
 from ddsp.f0.registry import (
     F0Error,
     F0Estimator,
@@ -18,5 +18,6 @@ __all__ = [
     'count_frames',
     'estimate_f0',
     'get_estimator',
+    'interpolate_track',
     'register',
 ]

@@ -90,3 +90,32 @@ def fill_unvoiced(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
         return np.zeros_like(f0_hz)
     frames = np.arange(len(f0_hz))
     return np.exp(np.interp(frames, frames[voiced], np.log(f0_hz[voiced]))).astype(f0_hz.dtype)
+
+
+def interpolate_track(
+    f0_hz: np.ndarray, confidence: np.ndarray, rate: float, new_rate: float, n_frames: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A track of pitch on another grid of frames.
+
+    Args:
+      f0_hz: Pitch [n], Hz; frame i is at `i / rate`.
+      confidence: [n].
+      rate: Frames per second.
+      new_rate: Frames per second of the result.
+      n_frames: Frames of the result; beyond the last one the track is held.
+
+    Returns:
+      Pitch, straight in log frequency between voiced frames and held towards unvoiced ones, and confidence,
+      straight; each [n_frames].
+    """
+    wanted = np.arange(n_frames) * (rate / new_rate)
+    known = np.arange(len(f0_hz))
+    confidence_there = np.interp(wanted, known, confidence)
+    voiced = (confidence >= VOICED) & (f0_hz > 0)
+    left = np.minimum(wanted.astype(np.int64), len(f0_hz) - 1)
+    right = np.minimum(np.ceil(wanted).astype(np.int64), len(f0_hz) - 1)
+    pitch = np.interp(wanted, known, np.log(np.maximum(f0_hz, 1e-3)))
+    only = np.where(voiced[left], left, right)  # beside the edge of a note its own pitch holds
+    pitch = np.where(voiced[left] == voiced[right], np.exp(pitch), f0_hz[only])
+    pitch = np.where((f0_hz[left] > 0) & (f0_hz[right] > 0) | (voiced[left] != voiced[right]), pitch, 0.0)
+    return pitch.astype(np.float32), confidence_there.astype(np.float32)

@@ -112,6 +112,25 @@ def prepare(
     channel: Annotated[
         str, typer.Option('--channel', help="'mix', or the number of the channel from 0.")
     ] = 'mix',
+    normalize: Annotated[
+        str, typer.Option('--normalize', help="Level of every recording, dB: 'peak:-1' or 'loudness:-20'.")
+    ] = '',
+    min_loudness_db: Annotated[
+        float | None,
+        typer.Option('--min-loudness', help='Leave out examples that stay below so many dB (silence: -60).'),
+    ] = None,
+    min_voiced: Annotated[
+        str, typer.Option('--min-voiced', help='Leave out examples with a smaller share of pitched frames.')
+    ] = '0%',
+    power_db: Annotated[
+        bool, typer.Option('--power/--no-power', help='Examples also hold power_db.')
+    ] = False,
+    f0_rate: Annotated[
+        int | None,
+        typer.Option(
+            '--f0-rate', help='Frames per second of the estimator (100 is 2.5 times cheaper), interpolated.'
+        ),
+    ] = None,
     track: Annotated[
         bool | None,
         typer.Option(
@@ -133,7 +152,8 @@ def prepare(
         sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs, f0=f0,
         viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
         max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
-        keep_features=keep_features,
+        keep_features=keep_features, normalize=normalize, min_loudness_db=min_loudness_db,
+        min_voiced=_parse_share(min_voiced, '--min-voiced'), power_db=power_db, f0_rate=f0_rate,
         channel=int(channel) if channel.isdigit() else channel,
     )  # fmt: skip
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
@@ -221,16 +241,14 @@ def _name_of(source: str) -> str:
     return stem if stem[:1].isalpha() else f'data_{stem}'.strip('_')
 
 
-def _parse_share(text: str) -> float:
+def _parse_share(text: str, option: str = '--max-rejected') -> float:
     """'5%' or '0.05' as a number from 0 to 1."""
     try:
         share = float(text.removesuffix('%')) / (100 if text.endswith('%') else 1)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise typer.BadParameter(
-            f'{text!r}: expected a share such as 5% or 0.05', param_hint='--max-rejected'
-        )
+        raise typer.BadParameter(f'{text!r}: expected a share such as 5% or 0.05', param_hint=option)
     return share
 
 
