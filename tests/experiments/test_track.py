@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import pty
@@ -13,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 
+from benchmarks import tracking
 from experiments import listing, quiet, store
 from experiments.track import MLflowTracker
 
@@ -176,6 +178,24 @@ def test_recording_costs_little_time(workdir):
     seconds = time.perf_counter() - start
     tracker.close()
     assert seconds / 200 < 0.005  # a step of training takes a hundred times as long
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'])
+def test_all_metrics_of_all_trials_arrive_in_both_databases(database, workdir, monkeypatch, request, ddsp):
+    """`python -m benchmarks.tracking` times fifty of them."""
+    if database == 'postgresql':
+        monkeypatch.setenv('MLFLOW_TRACKING_URI', request.getfixturevalue('postgres').create_database())
+    cost = tracking.record_trials(workdir / 'trials', trials=2, metrics=200)
+    assert cost['waited_ms'] < 1000 * cost['recorded_s']
+    runs = json.loads(ddsp('runs', '--json')[1])
+    assert [(run['name'], run['status']) for run in runs] == [
+        ('trial-1', 'FINISHED'),
+        ('trial-0', 'FINISHED'),
+    ]
+    for run in runs:
+        wanted = {f'losses/loss_{index}': 1.0 / (index + 1) for index in range(200)}
+        assert run['metrics'] == pytest.approx(wanted)
+        assert history(run['run_id'], 'losses/loss_199') == [(step, 1 / 200) for step in range(1, 6)]
 
 
 def test_a_server_that_is_down_at_the_start_is_said_at_once(workdir, monkeypatch):
