@@ -2,7 +2,7 @@
 
 Equal samples are looked for only among recordings of the same rate and length, first in two seconds of each;
 what agrees there is decoded as a whole. An ordinary corpus costs two seconds of decoding for each recording
-that shares its length with another, and none for the others.
+that shares its length with another, once, and none for the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def mark_duplicates(sources: Iterable[Source]) -> None:
     # Objects of a bucket may not be here, and records of TFDS have the sha256 of their samples already.
     files = [source for source in rows if not source.outcome and source.info and os.path.isfile(source.path)]
     for alike in _groups(files, _rate_and_length):
-        for likely in _groups(alike, lambda source: _digest(source, _HEAD_SECS)):
+        for likely in _groups(alike, _head):
             _mark(likely, lambda source: _digest(source, None), 'the same samples as')
 
 
@@ -62,6 +62,11 @@ def _groups(rows: list[Source], key: Callable[[Source], object]) -> list[list[So
         if value:
             groups.setdefault(value, []).append(source)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _head(source: Source) -> str:
+    source.head = source.head or _digest(source, _HEAD_SECS)
+    return source.head
 
 
 def _digest(source: Source, seconds: float | None) -> str:

@@ -43,9 +43,9 @@ class Inputs:
         """Fills in header and sha256 of a source that has not changed since it was read; says whether."""
         row = self._known.get(source.path)
         stamp = _stamp(source)
-        if not row or not stamp or row[0] != stamp:
+        if not row or not stamp or row[0] != stamp or len(row) != 4:
             return False
-        source.sha256, header = row[1], dict(row[2])
+        _, source.sha256, header, source.head = row
         source.info = AudioInfo(source.path, **header | {'warnings': tuple(header['warnings'])})
         if gcs.is_gcs(source.path):
             source.local = str(self._copy(source))
@@ -74,7 +74,7 @@ class Inputs:
             if source.info and source.sha256 and stamp:
                 header = dataclasses.asdict(source.info)
                 del header['path']
-                rows[source.path] = [stamp, source.sha256, header]
+                rows[source.path] = [stamp, source.sha256, header, source.head]
         part = self._file.with_suffix('.part')
         part.write_text(json.dumps(rows))
         part.replace(self._file)

@@ -49,6 +49,7 @@ class Source:
       local: The file that holds it, where that is not `path`.
       record: Where it is, for a record of TensorFlow Datasets (see `pipelines.tfds_source`).
       split: The split that it belongs to; `''`: a hash of its content decides.
+      head: A hash of its first samples, where that was needed.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Source:
     local: str = ''
     record: dict[str, Any] | None = None
     split: str = ''
+    head: str = ''
 
     def reject(self, reason: str, message: str) -> None:
         """Marks it as unusable."""
@@ -241,8 +243,8 @@ def survey(
         for done, _ in enumerate(pool.map(lambda source: _look_into(source, inputs), rows), 1):
             if report:
                 report(done, len(rows))
-    inputs.save(rows)
     mark_duplicates(rows)
+    inputs.save(rows)
 
 
 def _look_into(source: Source, inputs: Inputs) -> None:
