@@ -10,6 +10,7 @@ python -m benchmarks.prepare --only incremental  # one recording added to many
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -43,14 +44,15 @@ FORMATS: dict[str, tuple[str, int, int, str, str]] = {
 _SECONDS = 10.0  # of sound that is made at once
 
 
-def sound(rate: int, channels: int, start: float, seed: int) -> np.ndarray:
-    """Ten seconds of a melody with noise [n, channels]; `start` in seconds keeps the phases."""
-    rng = np.random.default_rng((seed, int(start)))
-    t = start + np.arange(int(_SECONDS * rate)) / rate
-    hz = 110.0 * 2 ** (((t / 2).astype(int) * 5 + seed * 7) % 24 / 12)
+@functools.lru_cache(maxsize=2)
+def sound(rate: int, channels: int, seed: int) -> np.ndarray:
+    """Ten seconds of a melody with noise [n, channels]."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(_SECONDS * rate)) / rate
+    hz = 110.0 * 2 ** (((2 * t).astype(int) * 5 + seed * 7) % 24 / 12)
     mono = 0.15 * sum(np.sin(2 * np.pi * k * hz * t) / k for k in range(1, 9))
     mono = mono * (0.6 + 0.4 * np.sin(2 * np.pi * 0.5 * t)) + 0.001 * rng.standard_normal(len(t))
-    return np.stack([mono, 0.8 * mono], 1)[:, :channels]
+    return np.stack([mono, 0.8 * mono], 1)[:, :channels].astype(np.float32)
 
 
 def write_recording(path: pathlib.Path, seconds: float, kind: str, seed: int) -> None:
@@ -58,7 +60,8 @@ def write_recording(path: pathlib.Path, seconds: float, kind: str, seed: int) ->
     _, rate, channels, container, subtype = FORMATS[kind]
     with soundfile.SoundFile(path, 'w', rate, channels, subtype, format=container) as file:
         for start in np.arange(0, seconds, _SECONDS):
-            file.write(sound(rate, channels, float(start), seed)[: int((seconds - start) * rate)])
+            level = np.float32(0.5 + 0.5 * (start / _SECONDS * 0.618 % 1))
+            file.write(level * sound(rate, channels, seed)[: int((seconds - start) * rate)])
 
 
 def write_corpus(folder: pathlib.Path, count: int, seconds: float, kind: str) -> pathlib.Path:
