@@ -71,7 +71,7 @@ class Yin:
 
 def refine_track(
     audio: np.ndarray, frame_rate: float, f0_hz: np.ndarray, voiced: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measures on the waveform what another estimator knows coarsely.
 
     Args:
@@ -81,8 +81,9 @@ def refine_track(
       voiced: Where it counts [n_frames], bool.
 
     Returns:
-      Pitch [n_frames], Hz, bridged where it is not voiced; and how much better the signal repeats after twice
-      the period [n_frames], as a ratio: far below 1 where `f0_hz` is an octave too high.
+      Pitch [n_frames], Hz, bridged where it is not voiced; how much better the signal repeats after twice
+      the period [n_frames], as a ratio: far below 1 where `f0_hz` is an octave too high; and how badly it
+      repeats after one [n_frames]: 0 not at all badly, 1 no better than after any other time.
     """
     lags = SAMPLE_RATE / np.clip(f0_hz, F0_MIN, F0_MAX)
     parts = []
@@ -91,10 +92,10 @@ def refine_track(
         near = _nearest_minimum(difference, rows, lags[frames, None])
         twice = _nearest_minimum(normalised, rows, np.minimum(2 * lags[frames, None], _LAG_MAX))
         ratio = (normalised[rows, twice] + _SOFTEN) / (normalised[rows, near] + _SOFTEN)
-        lag, offset, _ = _refine(difference, normalised, near)
-        parts.append((lag, offset, np.where(2 * lags[frames, None] <= _LAG_MAX, ratio, 1.0)))
-    refined, offsets, ratios = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return _track(refined, offsets, np.where(voiced, 0, -1), frame_rate), ratios[:, 0]
+        lag, offset, value = _refine(difference, normalised, near)
+        parts.append((lag, offset, np.where(2 * lags[frames, None] <= _LAG_MAX, ratio, 1.0), value))
+    refined, offsets, ratios, values = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return _track(refined, offsets, np.where(voiced, 0, -1), frame_rate), ratios[:, 0], values[:, 0]
 
 
 def _differences(
