@@ -18,23 +18,23 @@ PROGRAM = """
 import sys
 from pipelines import PrepareOptions, prepare_dataset
 if __name__ == '__main__':
-    options = PrepareOptions(f0='yin', workers=2)
+    options = PrepareOptions(f0='yin', workers=int(sys.argv[3]))
     prepare_dataset(sys.argv[1], sys.argv[2], 'notes', options=options)
 """
 
 
 @pytest.fixture(scope='module')
 def corpus(tmp_path_factory):
-    """Forty recordings of half a minute."""
+    """Forty recordings of fifteen seconds."""
     folder = tmp_path_factory.mktemp('corpus')
-    t = np.arange(16000 * 30) / 16000
+    t = np.arange(16000 * 15) / 16000
     for i in range(40):
         write_wav(folder / f'{i:02d}.wav', 0.3 * np.sin(2 * np.pi * (150 + 11 * i) * t), 16000)
     return folder
 
 
-def start(corpus, root):
-    command = [sys.executable, '-c', PROGRAM, str(corpus), str(root)]
+def start(corpus, root, workers=1):
+    command = [sys.executable, '-c', PROGRAM, str(corpus), str(root), str(workers)]
     environment = os.environ | {'SOURCE_DATE_EPOCH': '0'}
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
 
@@ -50,9 +50,9 @@ def content(root):
     return files | {'pipeline.json': pipeline, 'MANIFEST.json': dataset.manifest}
 
 
-def kill_once(corpus, root, after):
+def kill_once(corpus, root, workers, after):
     """Whether the run was still going when it was killed: the driver alone, as the system would kill it."""
-    process = start(corpus, root)
+    process = start(corpus, root, workers)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     return process.wait() != 0
@@ -72,13 +72,13 @@ def test_a_preparation_killed_at_random_moments_publishes_the_same_bytes(
     assert start(corpus, tmp_path / 'undisturbed').wait() == 0
     took = time.monotonic() - started
     expected = content(tmp_path / 'undisturbed')
-    assert len(expected['MANIFEST.json']['splits']['train']['files']) > 8
+    assert len(expected['MANIFEST.json']['splits']['train']['files']) > 4
     if where == 'bucket':
         request.getfixturevalue('bucket_server')
     killed, progress = 0, []
     for i in range(times):
         root = f'gs://bucket/{i}' if where == 'bucket' else tmp_path / f'{i}'
-        killed += kill_once(corpus, root, after=float(rng.uniform(0.1, 0.95)) * took)
+        killed += kill_once(corpus, root, 1 + i % 2, after=float(rng.uniform(0.2, 0.95)) * took)
         progress.append(staged(tmp_path / ('cache' if where == 'bucket' else f'{i}')))
         assert start(corpus, root).wait() == 0
         assert content(root) == expected
