@@ -16,7 +16,7 @@ import tensorflow as tf
 from ddsp.dataset import PADDED_LOUDNESS_DB
 from ddsp.errors import ConfigError
 
-_FRAMEWISE = ('f0_hz', 'f0_confidence', 'loudness_db')
+_LEVELS = ('loudness_db', 'power_db')
 _RATE_16K = 16000
 
 
@@ -96,8 +96,8 @@ class Variation:
         cropped = {}
         for name, values in example.items():
             rate = {'audio': self.sample_rate, 'audio_16k': _RATE_16K}.get(name, self.frame_rate)
-            if name in _FRAMEWISE or rate != self.frame_rate:
-                length = round(self.crop_secs * rate) + (extra if name in _FRAMEWISE else 0)
+            if name in ('audio', 'audio_16k') or values.shape == example['f0_hz'].shape:
+                length = round(self.crop_secs * rate) + (extra if rate == self.frame_rate else 0)
                 first = start * rate // self.frame_rate
                 values = tf.ensure_shape(values[first : first + length], (length,))
             cropped[name] = values
@@ -119,9 +119,11 @@ class Variation:
         for name in ('audio', 'audio_16k'):
             if name in varied:
                 varied[name] = gain * varied[name]
-        loudness = varied['loudness_db']
-        louder = tf.maximum(loudness + gain_db, PADDED_LOUDNESS_DB)
-        varied['loudness_db'] = tf.where(loudness > PADDED_LOUDNESS_DB, louder, loudness)
+        real = varied['loudness_db'] > PADDED_LOUDNESS_DB
+        for name in _LEVELS:
+            if name in varied:
+                level = tf.maximum(varied[name] + gain_db, PADDED_LOUDNESS_DB)
+                varied[name] = tf.where(real, level, varied[name])
         return varied
 
 

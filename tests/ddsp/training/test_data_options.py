@@ -90,6 +90,17 @@ def test_crops_fall_on_samples_of_every_rate(tmp_path):
     assert seconds == {0.0, 1.0, 2.0, 3.0}
 
 
+def test_whatever_is_framewise_is_varied_alike():
+    frames = {name: np.full(101, -30.0) for name in ('f0_hz', 'f0_confidence', 'loudness_db', 'power_db')}
+    example = {'audio': np.full(1600, 0.1), 'instrument': np.zeros(3), **frames}
+    example = {name: tf.constant(value, tf.float32) for name, value in example.items()}
+    varied = Variation(1600, 100, 0.25, (6.0, 6.0))(example, tf.constant(0), 0)
+    lengths = {name: len(values) for name, values in varied.items()}
+    assert lengths == {'audio': 400, 'instrument': 3, **dict.fromkeys(frames, 26)}
+    np.testing.assert_allclose(varied['power_db'], -24.0)
+    np.testing.assert_allclose(varied['f0_hz'], -30.0)
+
+
 def test_loudness_follows_the_level_exactly(tone_dataset):
     plain = take(data.DatasetProvider(tone_dataset), 8, repeats=1)
     varied = take(data.DatasetProvider(tone_dataset, gain_db=(-12.0, 30.0)), 8, repeats=1)
