@@ -53,6 +53,7 @@ EXTRAS = {
         'mir_eval>=0.8,<1',
         'jax>=0.5,<1',
         'playwright>=1.50,<2',
+        'kubernetes-validate>=1.30',  # checks infra/kubernetes
     ],
 }
 EXTRAS['all'] = sorted(
@@ -73,5 +74,11 @@ setup(
     package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments': ['templates/*']},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['ddsp = experiments.cli:main']},
+    entry_points={
+        'console_scripts': [
+            'ddsp = experiments.cli:main',
+            'ddsp_prepare_tfrecord = pipelines.prepare_tfrecord:console_entry_point',
+            'ddsp_run = ddsp.training.ddsp_run:console_entry_point',
+        ]
+    },
 )

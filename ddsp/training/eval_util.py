@@ -48,7 +48,7 @@ def evaluate_or_sample(
       batch_size: Examples of a batch.
       num_batches: Batches for each checkpoint; -1: all of the data, once.
       repeats: Passes over the data, when it is too short; -1: as many as it takes.
-      ckpt_delay_secs: Wait so long before each evaluation.
+      ckpt_delay_secs: Wait so long before each evaluation, unless there is but one.
       run_once: Stop after the newest checkpoint.
       run_until_step: Stop after a checkpoint of this step or a later one; 0: never.
       evaluate_and_sample: Do both.
@@ -71,7 +71,7 @@ def evaluate_or_sample(
         if newest == done:
             time.sleep(_POLL_SECS)
             continue
-        time.sleep(ckpt_delay_secs)
+        time.sleep(0 if run_once else ckpt_delay_secs)
         dataset = data_provider.get_batch(
             batch_size, shuffle=False, repeats=1 if num_batches < 0 else repeats, drop_remainder=False
         )
