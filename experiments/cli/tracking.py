@@ -148,13 +148,18 @@ def compare(
         print(line['text'])
     if html is not None:
         print(f'Page: {html}')
+    _print_charts_link(found)
+    return 0
+
+
+def _print_charts_link(found: Sequence[Run]) -> None:
+    """Where a tracking server draws the runs beside each other."""
+    from experiments import store, views
+
     uri = store.tracking_uri()
     if uri.startswith('http'):
-        from experiments import views
-
         pages = [(run.info.experiment_id, run.info.run_id) for run in found]
         print(f'Charts: {views.comparison_address(uri.rstrip("/"), pages)}')
-    return 0
 
 
 def _print_comparison(result: Comparison) -> None:
