@@ -107,6 +107,22 @@ def close_abandoned(client: MlflowClient) -> list[str]:
     return closed
 
 
+def end_run(client: MlflowClient, reference: str) -> str:
+    """Marks a run as KILLED of which nobody here can tell whether its process lives.
+
+    Returns:
+      Its id.
+
+    Raises:
+      TrackingError: No such run, or it has ended.
+    """
+    run = store.find_run(client, reference)
+    if run.info.status != 'RUNNING':
+        raise store.TrackingError(f'the run {run.info.run_name} has ended: it is {run.info.status}.')
+    client.set_terminated(run.info.run_id, 'KILLED')
+    return run.info.run_id
+
+
 def process_exists(pid: int) -> bool:
     """Whether a process of that number exists."""
     try:

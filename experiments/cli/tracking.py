@@ -50,6 +50,9 @@ def runs(
             '--sync', help='Training folder whose entries could not be recorded: record them now, and end.'
         ),
     ] = None,
+    end: Annotated[
+        str, typer.Option('--end', help='Run whose machine is gone for good: mark it as KILLED, and end.')
+    ] = '',
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> int:
     """List, filter and export runs."""
@@ -63,6 +66,10 @@ def runs(
         output.print_json({'recorded': count}) if as_json else print(f'{count} {entries} recorded.')
         return 0
     client = reading.reader()
+    if end:
+        closed = listing.end_run(client, end)
+        output.print_json({'ended': closed}) if as_json else print(f'{closed} is KILLED now.')
+        return 0
     listing.close_abandoned(client)
     found = listing.list_runs(client, experiments=experiment, condition=condition, best=best, limit=limit)
     for path in (csv, parquet):

@@ -179,3 +179,14 @@ def test_a_run_is_found_by_what_people_call_it(two_runs, workdir):
     client = store.client()
     for reference in (two_runs[0], two_runs[0][:6], 'first', str(workdir / 'first')):
         assert store.find_run(client, reference).info.run_id == two_runs[0]
+
+
+def test_a_run_whose_machine_is_gone_is_ended_by_hand(workdir, ddsp):
+    client = store.client()
+    tags = {'ddsp.host': 'elsewhere', 'ddsp.pid': '1'}
+    run_id = client.create_run(store.experiment_id(client, 'violin'), run_name='lost', tags=tags).info.run_id
+    (row,) = json.loads(ddsp('runs', '--json')[1])
+    assert row['status'] == 'RUNNING'  # it may live
+    assert ddsp('runs', '--end', 'lost') == (0, f'{run_id} is KILLED now.\n', '')
+    assert client.get_run(run_id).info.status == 'KILLED'
+    assert ddsp('runs', '--end', 'lost') == (1, '', 'Error: the run lost has ended: it is KILLED.\n')
