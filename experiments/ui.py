@@ -120,9 +120,9 @@ def _reachable(host: str) -> str:
     return '127.0.0.1' if host in ('0.0.0.0', '::') else host
 
 
-def free_port(host: str = '127.0.0.1') -> int:
+def free_port(host: str = '127.0.0.1', preferred: int = 5000) -> int:
     """A port that nobody listens on; 5000 when it is free, as MLflow's users expect."""
-    for port in (5000, 0):
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

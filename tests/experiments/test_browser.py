@@ -96,7 +96,7 @@ def runs(swept):
 @pytest.fixture(scope='module')
 def server(swept):
     """Address of an MLflow server on the sweep's store."""
-    with UIServer(f'sqlite:///{swept[0]}/mlflow.db', port=free_port()) as made:
+    with UIServer(f'sqlite:///{swept[0]}/mlflow.db', port=free_port(preferred=0)) as made:
         made.wait_until_ready()
         yield f'http://127.0.0.1:{made.port}'
 

@@ -86,7 +86,7 @@ def kill(server: UIServer) -> None:
 
 def outage(workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """A training whose server is killed and comes back; everything has arrived at the end."""
-    port = free_port()
+    port = free_port(preferred=0)
     monkeypatch.setenv('MLFLOW_TRACKING_URI', f'http://127.0.0.1:{port}')
     monkeypatch.setenv('MLFLOW_HTTP_REQUEST_MAX_RETRIES', '0')
     (workdir / 'sound.txt').write_text('x')
