@@ -244,7 +244,9 @@ class _CloudLock:
     def _abandoned(self, found: gcs.Object) -> bool:
         """Whether its owner is gone: silent for long, or a process of this machine that has ended."""
         if time.time() - found.updated > _STALE_SECS:
-            return True
+            time.sleep(2 * _BEAT_SECS)  # the two clocks may differ: a living owner renews it meanwhile
+            again = gcs.stat(self._address)
+            return again is None or again.generation == found.generation
         try:
             owner = json.loads(gcs.read(self._address))
             if owner['host'] != socket.gethostname() or owner['boot'] != _boot():

@@ -88,6 +88,10 @@ def prepare_dataset(
         fingerprint = _fingerprint(found, options, estimator)
         version, there = _choose_version(home, version, fingerprint)
         if there is not None:
+            shutil.rmtree(
+                home.work / f'.{version}.staging', ignore_errors=True
+            )  # of a call killed at its end
+            inputs.clear()
             return describe_published(there, time.monotonic() - started)
         job = _Job(home, version, options, estimator, inputs, progress)
         shards = job.run(found)

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_from_bucket_to_bucket_gives_the_bytes_of_a_folder(cloud, folder, tmp_pa
     assert (again.path, again.shards_made, again.accepted) == (result.path, 0, 6)
 
 
-def test_training_reads_it(cloud, folder):
+def test_training_reads_it(emulator, folder):
     from ddsp.training.data import DatasetProvider
 
     prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
@@ -195,6 +196,14 @@ def test_a_lock_keeps_others_out_until_it_is_void(bucket_server, folder, monkeyp
     ):
         prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
     monkeypatch.setattr(home, '_STALE_SECS', -1)
+    monkeypatch.setattr(home, '_BEAT_SECS', 0.5)
+    stop = threading.Event()
+    alive = threading.Thread(target=lambda: [lock_of(time=i) for i in range(100) if not stop.wait(0.2)])
+    alive.start()
+    with pytest.raises(DDSPError, match='another preparation is running'):  # it looks old, but is renewed
+        prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
+    stop.set()
+    alive.join()
     assert prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK).accepted == 6
     assert '.lock' not in ''.join(names('gs://bucket/out'))
 

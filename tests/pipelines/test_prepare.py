@@ -143,7 +143,10 @@ def test_statistics_are_those_of_the_recordings(prepared, folder):
 
 def test_the_same_call_again_finds_it_done(prepared, folder):
     result, dataset, _ = prepared
+    left = dataset.path.parent / '.1.0.0.staging'
+    left.mkdir()  # by a call that was killed when it had published
     again = prepare_dataset(folder, dataset.path.parent.parent, 'notes', options=QUICK)
+    assert not left.exists()
     assert (again.path, again.shards_made, again.shards_reused) == (result.path, 0, 4)
     assert again.statistics == result.statistics
     assert again.accepted == 6
