@@ -225,8 +225,16 @@ def restore_model(model: Any, path: str | os.PathLike[str], keys: Sequence[str] 
     prefix = get_latest_checkpoint(path)
     parts = {key: getattr(model, key) for key in keys} if keys else None
     target = tf.train.Checkpoint(**parts) if parts else model
+    # TensorFlow's checkpoints do not see what Keras layers hold in lists, as the stacks of a decoder; the
+    # optimizer's list names every weight.
+    wanted = {id(weight) for part in (parts or {'': model}).values() for weight in part.trainable_variables}
+    weights, optimizer = _Node(), _Node()
+    weights.children = {
+        str(i): weight for i, weight in enumerate(model.trainable_variables) if id(weight) in wanted
+    }
+    optimizer.children = {'_trainable_variables': weights}
     try:
-        status = tf.train.Checkpoint(model=target).read(prefix)
+        status = tf.train.Checkpoint(model=target, optimizer=optimizer).read(prefix)
         status.expect_partial()
         status.assert_existing_objects_matched()
     except _UNREADABLE as error:
