@@ -49,10 +49,14 @@ class JaxTrainer(Trainer):
 
         check_parts(self.accumulate_steps, len(next(iter(batch.values()))))
         first = {key: np.asarray(value)[:1] for key, value in batch.items()}
-        outputs, losses = self.model(first, return_losses=True, training=True)
+        # Outside of a compiled function operations are compiled one by one, which takes long; synthesisers
+        # have their weights from the beginning.
+        if hasattr(self.model, 'encode') and hasattr(self.model, 'decoder'):
+            self.model.decoder(self.model.encode(first), training=True)
+        else:
+            self.model(first, training=True)
         set_model_precision(self.model, self.precision)
         self.optimizer.build(self.model.trainable_variables)
-        self._metric_names = sorted(self._metrics(outputs, losses))
         self._seeds.attach(self.model)
         self._jitted = jax.jit(self._pure_step, donate_argnums=(0, 1))
         self.built = True
@@ -129,16 +133,20 @@ class JaxTrainer(Trainer):
                 outputs, losses = self.model(part, return_losses=True, training=True)
                 return losses['total_loss'], self._metrics(outputs, losses)
 
-        def one(carry: tuple, item: tuple) -> tuple[tuple, None]:
-            (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(weights, *item)
-            return jax.tree.map(jnp.add, carry, (gradients, metrics)), None
+        def gradients_of(part: dict, i: Any) -> tuple[list, dict]:
+            (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(weights, part, i)
+            return gradients, metrics
 
-        parts = {key: jnp.reshape(value, (n, size // n, *value.shape[1:])) for key, value in batch.items()}
-        zeros = [jnp.zeros_like(w) for w in weights], dict.fromkeys(self._metric_names, jnp.float32(0.0))
         if n == 1:
-            total, _ = one(zeros, ({key: value[0] for key, value in parts.items()}, 0))
-        else:
-            total, _ = jax.lax.scan(one, zeros, (parts, jnp.arange(n)))
+            return gradients_of(batch, 0)
+        parts = {key: jnp.reshape(value, (n, size // n, *value.shape[1:])) for key, value in batch.items()}
+        first = {key: value[0] for key, value in parts.items()}
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradients_of, first, 0))
+
+        def add(carry: tuple, item: tuple) -> tuple[tuple, None]:
+            return jax.tree.map(jnp.add, carry, gradients_of(*item)), None
+
+        total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(n)))
         return jax.tree.map(lambda x: x / n, total)
 
     def _non_finite(self, batch: Any, step: int) -> Any:

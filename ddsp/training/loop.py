@@ -17,7 +17,7 @@ from ddsp.training.signals import StopRequest
 from ddsp.training.step_report import NonFiniteError
 
 STOP = 'stop'  # the metric that is above 0 when some worker was asked to stop
-_BEST = 'best.json'
+_BEST = 'best.jsonl'
 
 
 class Means:
