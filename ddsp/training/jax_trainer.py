@@ -53,6 +53,7 @@ class JaxTrainer(Trainer):
         # have their weights from the beginning.
         if hasattr(self.model, 'encode') and hasattr(self.model, 'decoder'):
             self.model.decoder(self.model.encode(first), training=True)
+            self.model.build()
         else:
             self.model(first, training=True)
         set_model_precision(self.model, self.precision)
