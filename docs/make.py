@@ -152,13 +152,15 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
         for path, page in pages.items():
             view.goto('about:blank')  # else only the part after # changes, and the last page stays on
             view.goto(page)
-            view.locator('[role=tab], [role=treeitem], input').first.wait_for(timeout=1000 * _START_S)
-            view.wait_for_load_state('networkidle')
+            drawn = view.locator('.js-plotly-plot:visible, iframe:visible').first
+            drawn.wait_for(timeout=1000 * _START_S)
             for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
                 close.click()
             for search in view.get_by_placeholder('Search metric charts').all():
                 search.fill('losses/')
             view.wait_for_timeout(_DRAWING_MS)
+            # Where the artefact lies on this machine is nobody's business.
+            view.get_by_text('Path: ').evaluate_all('found => found.forEach(one => one.remove())')
             view.screenshot(path=str(path))
             print(path)
         browser.close()
