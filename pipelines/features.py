@@ -32,7 +32,7 @@ class Features:
       f0_hz: Pitch [n_frames], Hz.
       f0_confidence: [n_frames], 0 to 1.
       loudness_db: [n_frames], dB.
-      power_db: [n_frames], dB; empty where it is not wanted.
+      power_db: [n_frames], dB.
       n_samples: Samples of `audio` that come from the recording; the rest of the last frame is zeros.
     """
 
@@ -42,7 +42,7 @@ class Features:
     f0_confidence: np.ndarray
     loudness_db: np.ndarray
     n_samples: int
-    power_db: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    power_db: np.ndarray
 
 
 class _Queue:
@@ -150,13 +150,11 @@ class Analyser:
         return result
 
     def _levels(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Loudness, and power where it is wanted."""
+        """Loudness and power."""
         started, options = time.thread_time(), self._options
         padding = 'center' if options.alignment == 'center' else 'same'
         loudness = loudness_db(segment, RATE, options.frame_rate, padding=padding)
-        power = np.zeros(0, np.float32)
-        if options.power_db:
-            power = power_db(segment, RATE, options.frame_rate, padding=padding)
+        power = power_db(segment, RATE, options.frame_rate, padding=padding)
         self.costs['loudness'] += time.thread_time() - started
         return loudness, power
 
@@ -193,9 +191,8 @@ def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
         'f0_hz': piece.f0_hz,
         'f0_confidence': piece.f0_confidence,
         'loudness_db': piece.loudness_db,
+        'power_db': piece.power_db,
     }
-    if options.power_db:
-        features['power_db'] = piece.power_db
     if options.sample_rate != RATE:
         features['audio_16k'] = piece.audio_16k
     return features
@@ -204,7 +201,9 @@ def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
 def _first_window(waiting: dict[str, np.ndarray], options: PrepareOptions) -> dict[str, np.ndarray]:
     """The example at the beginning of what waits, padded where that ends."""
     example = {}
-    for name, length in options.feature_lengths.items():
+    lengths = options.feature_lengths
+    lengths['power_db'] = lengths['loudness_db']  # statistics need it in any case
+    for name, length in lengths.items():
         values = waiting[name][:length]
         if len(values) < length:
             values = np.concatenate(

@@ -13,6 +13,7 @@ from ddsp.audio import AudioError, StreamResampler, probe, read_blocks
 from ddsp.decoding import shown
 from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator
+from ddsp.loudness import power_db
 from pipelines import tfds_source
 from pipelines.features import Analyser, Features, cut_examples
 from pipelines.options import PrepareOptions
@@ -113,7 +114,8 @@ class Recording:
         audio_16k = part(resample(record.audio, record.sample_rate, 16000), 16000)
         frames = {name: part(values, options.frame_rate) for name, values in record.kept.items()}
         self._seconds = len(audio) / options.sample_rate
-        return Features(audio, audio_16k, **frames, n_samples=len(audio))
+        power = power_db(audio_16k, 16000, options.frame_rate)[: len(frames['f0_hz'])]
+        return Features(audio, audio_16k, **frames, n_samples=len(audio), power_db=power)
 
     def _blocks(self, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         """Blocks at the recording's own rate, from the piece's start to its end."""

@@ -10,6 +10,7 @@ import numpy as np
 from ddsp.audio import StreamResampler
 from ddsp.f0 import VOICED
 from ddsp.loudness import loudness_db
+from ddsp.notes import detect_notes
 from pipelines.options import PrepareOptions
 from pipelines.statistics import Statistics
 
@@ -42,10 +43,18 @@ class Selection:
                 continue
             fresh = slice(max(0, self._counted - i * self._hop), own)
             self._counted = i * self._hop + own
-            self._statistics.add_frames(
-                *(example[name][fresh] for name in ('f0_hz', 'f0_confidence', 'loudness_db'))
-            )
+            self._count(example, own, fresh)
+            if not self._options.power_db:
+                del example['power_db']
             yield example
+
+    def _count(self, example: dict[str, np.ndarray], own: int, fresh: slice) -> None:
+        f0_hz, confidence, loudness, power = (
+            example[name][fresh] for name in ('f0_hz', 'f0_confidence', 'loudness_db', 'power_db')
+        )
+        self._statistics.add_frames(f0_hz, confidence, loudness)
+        on, _ = detect_notes(example['loudness_db'][:own], example['f0_confidence'][:own])
+        self._statistics.add_notes(on[fresh], f0_hz, loudness, power)
 
     def _why_not(self, example: dict[str, np.ndarray], own: int) -> str:
         least, voiced = self._options.min_loudness_db, example['f0_confidence'][:own] >= VOICED

@@ -16,6 +16,7 @@ from ddsp.f0 import VOICED
 
 _LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # dB
 _PITCH_BINS = (0.0, 140.0, 0.125)  # MIDI
+_MORE = ('power_db', 'note_loudness_db', 'note_pitch_midi', 'note_power_db')
 
 
 class Distribution:
@@ -103,6 +104,11 @@ class Statistics:
       voiced_frames: Number of those that are voiced.
       loudness_db: Of all frames.
       pitch_midi: Of the voiced frames.
+      power_db: Of all frames.
+      note_frames: Number of frames that belong to notes (`ddsp.notes.detect_notes`).
+      note_loudness_db: Of the frames of notes.
+      note_pitch_midi: Of the frames of notes.
+      note_power_db: Of the frames of notes.
     """
 
     examples: int = 0
@@ -111,6 +117,21 @@ class Statistics:
     voiced_frames: int = 0
     loudness_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
     pitch_midi: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_PITCH_BINS))
+
+    power_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
+    note_frames: int = 0
+    note_loudness_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
+    note_pitch_midi: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_PITCH_BINS))
+    note_power_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
+
+    def add_notes(self, on: np.ndarray, f0_hz: np.ndarray, loudness: np.ndarray, power: np.ndarray) -> None:
+        """Takes in power, and which frames belong to notes, for frames [n] that were not counted before."""
+        self.power_db.add(power)
+        on = on & (f0_hz > 0)
+        self.note_frames += int(on.sum())
+        self.note_loudness_db.add(loudness[on])
+        self.note_power_db.add(power[on])
+        self.note_pitch_midi.add(69 + 12 * np.log2(f0_hz[on].astype(np.float64) / 440))
 
     def add_frames(self, f0_hz: np.ndarray, confidence: np.ndarray, loudness: np.ndarray) -> None:
         """Takes in frames [n] that were not counted before."""
@@ -128,6 +149,9 @@ class Statistics:
         self.voiced_frames += other.voiced_frames
         self.loudness_db.merge(other.loudness_db)
         self.pitch_midi.merge(other.pitch_midi)
+        self.note_frames += other.note_frames
+        for name in _MORE:
+            getattr(self, name).merge(getattr(other, name))
 
     @property
     def voiced_share(self) -> float:
@@ -142,6 +166,13 @@ class Statistics:
             'voiced_share': round(self.voiced_share, 6),
             'loudness_db': self.loudness_db.summary(),
             'pitch_midi': self.pitch_midi.summary(),
+            'power_db': self.power_db.summary(),
+            'notes': {
+                'share': round(self.note_frames / self.frames, 6) if self.frames else 0.0,
+                'loudness_db': self.note_loudness_db.summary(),
+                'pitch_midi': self.note_pitch_midi.summary(),
+                'power_db': self.note_power_db.summary(),
+            },
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -150,6 +181,8 @@ class Statistics:
             'counts': [self.examples, self.audio_seconds, self.frames, self.voiced_frames],
             'loudness_db': self.loudness_db.to_json(),
             'pitch_midi': self.pitch_midi.to_json(),
+            'note_frames': self.note_frames,
+            **{name: getattr(self, name).to_json() for name in _MORE},
         }
 
     @classmethod
@@ -158,4 +191,7 @@ class Statistics:
         new = cls(*content['counts'])
         new.loudness_db.load_json(content['loudness_db'])
         new.pitch_midi.load_json(content['pitch_midi'])
+        new.note_frames = content['note_frames']
+        for name in _MORE:
+            getattr(new, name).load_json(content[name])
         return new

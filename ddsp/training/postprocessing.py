@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,62 +13,20 @@ import scipy.stats
 
 from ddsp import spectral_ops
 from ddsp.errors import DDSPError
+from ddsp.notes import detect_notes, smooth
 from ddsp.training.metrics import hz_to_midi
+
+__all__ = [
+    'QuantileTransformer',
+    'compute_dataset_statistics',
+    'detect_notes',
+    'fit_quantile_transform',
+    'save_dataset_statistics',
+    'smooth',
+]
 
 _TRIMMED_FRAMES = 20  # at the end of an example, where upstream's pitch was unsure
 _CLIP = 1e-7  # quantiles 0 and 1 of a normal distribution are infinite
-
-
-def smooth(x: Any, filter_size: int = 3) -> np.ndarray:
-    """Mean over `filter_size` frames, zeros beyond the ends.
-
-    Args:
-      x: `[batch, n_frames]` or `[n_frames]`.
-      filter_size: Frames.
-
-    Returns:
-      The same shape.
-    """
-    x = np.asarray(x, np.float32)
-    flat = np.atleast_2d(x)
-    before = (filter_size - 1) // 2
-    padded = np.pad(flat.astype(np.float64), ((0, 0), (before + 1, filter_size - 1 - before)))
-    total = np.cumsum(padded, axis=1)
-    result = (total[:, filter_size:] - total[:, :-filter_size]) / filter_size
-    return result.reshape(x.shape).astype(np.float32)
-
-
-def detect_notes(
-    loudness_db: Any,
-    f0_confidence: Any,
-    note_threshold: float = 1.0,
-    exponent: float = 2.0,
-    smoothing: int = 40,
-    f0_confidence_threshold: float = 0.7,
-    min_db: float = -spectral_ops.DB_RANGE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frames that belong to notes: loud and surely pitched.
-
-    `ratio = smooth(confidence ** exponent) (loudness - min_db) / reference`, with `reference =
-    (mean(loudness) - min_db) f0_confidence_threshold ** exponent`.
-
-    Args:
-      loudness_db: `[batch, n_frames]` or `[n_frames]`, dB.
-      f0_confidence: The same shape.
-      note_threshold: A frame is on from this ratio.
-      exponent: Of the confidence.
-      smoothing: Frames.
-      f0_confidence_threshold: Confidence of a note of mean loudness.
-      min_db: Silence, dB.
-
-    Returns:
-      Mask (bool) and ratio, of the same shape.
-    """
-    loudness = np.asarray(loudness_db) - min_db
-    confidence = smooth(np.asarray(f0_confidence) ** exponent, smoothing)
-    reference = max(float(np.mean(loudness)), 1e-9) * f0_confidence_threshold**exponent
-    ratio = confidence * loudness / reference
-    return ratio >= note_threshold, ratio
 
 
 class QuantileTransformer:
@@ -208,6 +169,31 @@ def compute_dataset_statistics(
     statistics['quantile_transform'] = fit_quantile_transform(
         np.concatenate(rows['loudness']), np.concatenate(rows['mask'])
     )
+    return statistics
+
+
+def save_dataset_statistics(
+    data_provider: Any, file_path: str | os.PathLike[str], batch_size: int = 1, power_frame_size: int = 1024
+) -> dict[str, Any]:
+    """Writes `compute_dataset_statistics` as ddsp 3.7.0 does: a pickle that it reads as well.
+
+    Args:
+      data_provider: As in `compute_dataset_statistics`.
+      file_path: Where to write.
+      batch_size: Examples read at a time.
+      power_frame_size: Samples over which power is averaged.
+
+    Returns:
+      The statistics.
+    """
+    statistics = compute_dataset_statistics(data_provider, batch_size, power_frame_size)
+    # Protocol 2 and numpy's old module name, which numpy 1 and 2 know.
+    content = pickle.dumps(statistics, protocol=2).replace(b'numpy._core.', b'numpy.core.')
+    path = pathlib.Path(file_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.part')
+    part.write_bytes(content)
+    os.replace(part, path)
     return statistics
 
 
