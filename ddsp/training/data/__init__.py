@@ -3,6 +3,7 @@
 from ddsp.training.data.base import DataProvider, SeededProvider, iterate
 from ddsp.training.data.multi import BaseMultiProvider, MixedProvider, ZippedProvider
 from ddsp.training.data.records import DatasetProvider, LegacyTFRecordProvider, TFRecordProvider
+from ddsp.training.data.synthetic import SyntheticProvider
 from ddsp.training.data.tfds import ExperimentalDataProvider, NSynthTfds, TfdsProvider
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'MixedProvider',
     'NSynthTfds',
     'SeededProvider',
+    'SyntheticProvider',
     'TFRecordProvider',
     'TfdsProvider',
     'ZippedProvider',

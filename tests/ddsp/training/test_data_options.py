@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ddsp.dataset import DatasetError
 from ddsp.errors import ConfigError
+from ddsp.f0 import estimate_f0
 from ddsp.loudness import loudness_db
 from ddsp.training import config, data, rates
 from ddsp.training.data.variation import Variation
@@ -298,6 +299,28 @@ def test_saved_datasets_are_read(tmp_path):
     found = [float(batch['audio'][0, 0]) for batch in take(provider, 20, repeats=1)]
     assert sorted(found) == list(range(20))
     assert found != sorted(found)
+
+
+def test_synthetic_tones_have_the_pitch_and_level_that_they_say():
+    provider = data.SyntheticProvider(6, example_secs=2.0, frame_rate=100, centered=True, seed=1)
+    batches = take(provider, 6, repeats=1)
+    pitches = []
+    for batch in batches:
+        audio, f0_hz = batch['audio'][0], batch['f0_hz'][0]
+        assert (audio.shape, f0_hz.shape) == ((32000,), (201,))
+        assert 0.001 < np.abs(audio).max() <= 1
+        found, confidence = estimate_f0(audio, 16000, 100, 'yin', padding='center')
+        cents = 1200 * np.abs(np.log2(found / f0_hz))[confidence > 0.8]
+        assert len(cents) > 150
+        assert np.median(cents) < 5
+        measured = loudness_db(audio, 16000, 100)[:200]
+        np.testing.assert_allclose(batch['loudness_db'][0][:200], measured, atol=0.5)
+        pitches.append(float(f0_hz[0]))
+    assert len(set(pitches)) == 6
+    again = [float(batch['f0_hz'][0, 0]) for batch in take(provider, 12)]
+    assert sorted(again[:6]) == sorted(again[6:]) == sorted(pitches)
+    assert again[:6] != again[6:]
+    assert_equal(take(provider, 9)[7:], take(provider, 2, start=7))
 
 
 # Data and configuration
