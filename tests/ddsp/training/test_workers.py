@@ -131,7 +131,8 @@ def test_two_slurm_tasks_make_the_steps_of_one_process(tone_dataset, tmp_path):
     ports = _free_ports(1)
     (one,) = _Job(tmp_path, tone_dataset, 'one', [{}], 3).result()
     two = _Job(tmp_path, tone_dataset, 'two', [_slurm(ports, 0), _slurm(ports, 1)], 3).result()
-    np.testing.assert_allclose(two[0], one, rtol=1e-4)
+    # Logarithms of nearly silent bins magnify the rounding of another order of sums.
+    np.testing.assert_allclose(two[0], one, rtol=5e-4)
     assert two[0][0] == two[1][0]  # the same weights on both
     assert len(two[1]) == 1  # who is not the chief tells nobody
     assert [checkpoints.checkpoint_step(p) for p in checkpoints.list_checkpoints(tmp_path / 'two')] == [3]
