@@ -61,7 +61,7 @@ class TrialQueue:
         try:
             if storage.startswith(_SQLITE):
                 pathlib.Path(storage.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-            with self._alone():
+            with self.alone():
                 self.study = self._open()
                 self._same_sweep(dataset)
                 self._fill()
@@ -85,8 +85,8 @@ class TrialQueue:
         return study
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Lets one worker at a time make the tables, take a trial or queue one again."""
+    def alone(self) -> Iterator[None]:
+        """Lets one worker at a time make the tables, take a trial, queue one again or write the summary."""
         if self._storage.startswith(_SQLITE):  # it does not lock what it has only read
             with open(self._storage.removeprefix(_SQLITE) + '.lock', 'w') as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -140,7 +140,7 @@ class TrialQueue:
         """The next trial of the queue; None when nothing waits."""
         from optuna.trial import TrialState
 
-        with self._alone():
+        with self.alone():
             while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore')  # Optuna expects heartbeats in optimize() only
@@ -173,7 +173,7 @@ class TrialQueue:
         """
         from optuna.trial import TrialState
 
-        with self._alone():
+        with self.alone():
             self._fail_dead()
             by_slot: dict[int, list[FrozenTrial]] = {}
             for trial in self.trials():

@@ -109,7 +109,8 @@ def run_sweep(
             raise SweepError(
                 f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
             )
-        record_summary(queue, place, result)
+        with queue.alone():  # workers that end at the same moment write one summary run
+            record_summary(queue, place, result)
     return result
 
 

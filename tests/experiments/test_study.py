@@ -243,6 +243,22 @@ def test_workers_that_join_at_the_same_moment_share_one_sweep(spec, postgres):
     assert all(found.count('COMPLETE') == 1 for found in states(TrialQueue(spec, storage)).values())
 
 
+@both_databases
+def test_one_worker_at_a_time_is_alone(spec, storage):
+    inside, most = [], []
+
+    def enter(_: int) -> None:
+        with TrialQueue(spec, storage).alone():
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(4)))
+    assert most == [1, 1, 1, 1]
+
+
 def test_the_driver_of_postgresql_is_named(spec, postgres):
     opened = TrialQueue(spec, postgres.create_database().replace('+psycopg', ''))
     assert len(opened.trials()) == 6
