@@ -36,10 +36,7 @@ __all__ = ['NonFiniteError', 'ScaledAdam', 'Trainer', 'WarmUp', 'WorkerLostError
 
 @gin.configurable(module='ddsp.training.trainers')
 class Trainer:
-    """Trains a model: gradients summed over replicas, averaged, clipped, applied by Adam.
-
-    Gradients are reduced before they are clipped, so that the number of replicas does not change the result.
-    A gradient that is not finite is not applied.
+    """Trains a model: gradients averaged over replicas, clipped, applied by Adam unless they are not finite.
 
     Args:
       model: A `ddsp.training.models.Model`, made within `strategy.scope()`.
@@ -57,8 +54,8 @@ class Trainer:
       lr_schedule: `'exponential'`, `'cosine'` or `'constant'`: see `optimizers.make_schedule`.
       accumulate_steps: The batch is taken in so many parts, one after the other, whose gradients are
         averaged: the same step in less memory.
-      average_decay: Of a moving average of the weights, such as 0.999, which is what the trained model is
-        evaluated and saved with; `None`: none. The first steps count more: `min(decay, (1 + n) / (10 + n))`.
+      average_decay: Of a moving average of the weights (`WeightAverages`), such as 0.999, with which the
+        trained model is evaluated and saved; `None`: none.
       precision: `'float32'`, or `'mixed_bfloat16'`: encoder and decoder multiply in bfloat16; weights, phase
         and spectra stay float32.
       seed: Of everything random within a step. Noise is a function of seed and step, so that a resumed
