@@ -108,7 +108,7 @@ def test_integer_sound_of_another_rate(data_dir, tmp_path, monkeypatch):
     result = prepare_dataset('tfds:spoken:1.0.0', tmp_path, 'spoken', options=options)
     assert sum(result.audio_seconds.values()) == pytest.approx(25, abs=0.1)
     rows = [json.loads(line) for line in (result.path / 'sources.jsonl').read_text().splitlines()]
-    assert rows[0]['warnings'] == ['has no f0 and loudness of its own: they are computed']
+    assert 'has no f0 and loudness of its own: they are computed' in rows[0]['warnings']
     for split in result.examples:
         for example in examples(open_dataset(result.path), split):
             assert 0.2 < np.abs(example['audio'][:8000]).max() < 0.31
