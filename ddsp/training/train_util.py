@@ -17,6 +17,7 @@ from ddsp.training.cluster import cluster_from_environment, get_strategy
 from ddsp.training.data.base import UNREADABLE
 from ddsp.training.loop import Best, Loop, Means
 from ddsp.training.signals import Interrupted, StopRequest
+from ddsp.training.step_report import WORKER_LOST, WorkerLostError
 
 __all__ = [
     'Interrupted',
@@ -198,6 +199,10 @@ def train(
             if reason == 'interrupted':
                 raise Interrupted(stop.signal, trainer.step, save_dir)
         trainer.finish()
+    except WORKER_LOST as error:  # also where batches are taken: workers agree on them
+        if trainer.is_alone:
+            raise
+        raise WorkerLostError.after(trainer.step, error) from error
     finally:
         for callback in callbacks:
             callback.on_train_end(trainer.step, reason)
