@@ -216,7 +216,8 @@ class Loop:
             return
         path = os.path.join(self.save_dir, f'non_finite-{self.trainer.step}.npz')
         content = io.BytesIO()
-        np.savez(content, **{name.replace('/', '.'): value for name, value in error.tensors.items()})
+        named: dict[str, Any] = {name.replace('/', '.'): value for name, value in error.tensors.items()}
+        np.savez(content, **named)
         with tf.io.gfile.GFile(path, 'wb') as file:
             file.write(content.getvalue())
         error.args = (f'{error.args[0]}. The batch and these tensors are in {path}', *error.args[1:])

@@ -10,7 +10,6 @@ import keras
 from ddsp.errors import ConfigError
 
 SCHEDULES = ('exponential', 'cosine', 'constant')
-_Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 class ScaledAdam(keras.optimizers.Adam):
@@ -40,7 +39,7 @@ class ScaledAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
-class WarmUp(_Schedule):
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule that begins at nothing and is reached in a straight line.
 
     At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot:
@@ -51,7 +50,7 @@ class WarmUp(_Schedule):
       steps: Until then.
     """
 
-    def __init__(self, schedule: _Schedule, steps: int) -> None:
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
         self.schedule = schedule
         self.steps = steps
 
@@ -67,7 +66,7 @@ class WarmUp(_Schedule):
 
 def make_schedule(
     kind: str, learning_rate: float, decay_steps: int, decay_rate: float, warmup_steps: int
-) -> _Schedule:
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate by step.
 
     Args:
@@ -82,7 +81,7 @@ def make_schedule(
       ConfigError: Another kind.
     """
     schedules = keras.optimizers.schedules
-    schedule: _Schedule
+    schedule: keras.optimizers.schedules.LearningRateSchedule
     if kind == 'exponential':
         schedule = schedules.ExponentialDecay(learning_rate, decay_steps, decay_rate)
     elif kind == 'cosine':

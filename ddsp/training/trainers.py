@@ -102,9 +102,8 @@ class Trainer:
         self._seeds = StepSeeds(seed)
         alone = strategy.num_replicas_in_sync == 1
         # XLA does not compile the sum over replicas: with several, it gets what comes before.
-        self._gradients = tf.function(self._gradients, jit_compile=True) if jit_compile and not alone else (
-            self._gradients
-        )  # fmt: skip
+        if jit_compile and not alone:
+            self._gradients = tf.function(self._gradients, jit_compile=True)  # type: ignore[method-assign]
         self._compiled_step: Callable = tf.function(
             self._distributed_step, jit_compile=True if jit_compile and alone else None
         )

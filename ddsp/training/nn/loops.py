@@ -34,12 +34,13 @@ def scan(
     if keras.backend.backend() == 'jax':
         import jax
 
-        def jax_step(carry: tuple, rows: tuple) -> tuple:
-            carry, outputs = step(list(carry), list(rows))
-            return tuple(carry), tuple(outputs)
+        def jax_step(carry: tuple, rows: tuple) -> tuple[tuple, tuple]:
+            after, outputs = step(list(carry), list(rows))
+            return tuple(after), tuple(outputs)
 
-        last, stacked = jax.lax.scan(jax_step, tuple(carry), tuple(xs), reverse=reverse)
-        return list(last), list(stacked)
+        rows: Any
+        last, rows = jax.lax.scan(jax_step, tuple(carry), tuple(xs), reverse=reverse)
+        return list(last), list(rows)
     return _scan_tensorflow(step, carry, xs, out_dtypes, reverse)
 
 
@@ -54,9 +55,9 @@ def _scan_tensorflow(
     def body(i: Any, carry: tuple, arrays: tuple) -> tuple:
         t = n - 1 - i if reverse else i
         # Slices of the first axis share the memory of the array.
-        carry, outputs = step(list(carry), [x[t] for x in xs])
+        after, outputs = step(list(carry), [x[t] for x in xs])
         arrays = tuple(array.write(t, value) for array, value in zip(arrays, outputs, strict=True))
-        return i + 1, tuple(carry), arrays
+        return i + 1, tuple(after), arrays
 
     # One after the other: TensorFlow would begin ten steps ahead with all that does not need the carry, and
     # hold the arrays of all of them.

@@ -163,8 +163,8 @@ class _Block:
             )
             d_xs.append(ops.reshape(d_x, x.shape))
             d_inputs.append(gradients)
-        gradients = {'inputs': d_inputs, 'gru': d_gru, 'output': d_output, 'linear': d_linear}
-        return d_xs, d_state, keras.tree.flatten(gradients)
+        by_part = {'inputs': d_inputs, 'gru': d_gru, 'output': d_output, 'linear': d_linear}
+        return d_xs, d_state, keras.tree.flatten(by_part)
 
     def _output_backward(self, parts: Sequence[Tensor], upstream: Tensor) -> tuple[list, list, list]:
         if not self.weights['linear']:
