@@ -84,6 +84,8 @@ class Dataset:
 
     def feature_lengths(self) -> dict[str, int]:
         """Number of floats of each feature of an example."""
+        if 'features' in self.manifest:
+            return dict(self.manifest['features'])
         lengths = {'audio': self.n_samples}
         if self.sample_rate != 16000:
             lengths['audio_16k'] = round(self.example_secs * 16000)

@@ -193,7 +193,7 @@ def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
         'loudness_db': piece.loudness_db,
         'power_db': piece.power_db,
     }
-    if options.sample_rate != RATE:
+    if 'audio_16k' in options.feature_lengths:
         features['audio_16k'] = piece.audio_16k
     return features
 

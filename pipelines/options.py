@@ -44,6 +44,8 @@ class PrepareOptions:
       min_voiced: Examples with a smaller share of voiced frames are left out, 0 to 1.
       normalize: `'peak:-1'` or `'loudness:-20'` brings every recording to that level, in dB; `''` leaves it.
       power_db: Whether examples also hold `power_db`: the mean square of 512 samples at 16 kHz, in dB.
+      audio_16k: Whether examples hold `audio_16k` at 16 kHz too, where it equals `audio`; ddsp 3.7.0's
+        `TFRecordProvider` asks for it.
       f0_rate: Frames per second of the f0 estimator, whose track is then interpolated; None: `frame_rate`.
     """
 
@@ -67,6 +69,7 @@ class PrepareOptions:
     min_voiced: float = 0.0
     normalize: str = ''
     power_db: bool = False
+    audio_16k: bool = False
     f0_rate: int | None = None
 
     def __post_init__(self) -> None:
@@ -145,7 +148,7 @@ class PrepareOptions:
     def feature_lengths(self) -> dict[str, int]:
         """Number of floats of each feature of an example."""
         lengths = {'audio': round(self.example_secs * self.sample_rate)}
-        if self.sample_rate != 16000:
+        if self.audio_16k or self.sample_rate != 16000:
             lengths['audio_16k'] = round(self.example_secs * 16000)
         frames = self.example_frames + int(self.centered)
         names = ('f0_hz', 'f0_confidence', 'loudness_db', *(('power_db',) if self.power_db else ()))

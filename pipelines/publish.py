@@ -115,6 +115,7 @@ def _manifest(
         'centered': options.centered,
         'alignment': options.alignment,
         'f0_estimator': estimator,
+        'features': options.feature_lengths,
     }
 
 

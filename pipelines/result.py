@@ -30,6 +30,7 @@ class PrepareResult:
       reasons: For each reason the message about one such input.
       skipped: Number of files that were passed over (hidden, not audio by their name).
       duplicates: Number of recordings that were there twice.
+      dropped: Examples that the options left out, by reason.
       warnings: Notes on recordings that are used: (path, text).
       estimator: The f0 estimator.
       shards_made: Shards that this call made.
@@ -51,6 +52,7 @@ class PrepareResult:
     reasons: dict[str, str]
     skipped: int
     duplicates: int
+    dropped: dict[str, int]
     warnings: tuple[tuple[str, str], ...]
     estimator: str
     shards_made: int
@@ -82,6 +84,9 @@ class PrepareResult:
         rows += [
             ('rejected', f'{count} {reason}: {self.reasons[reason]}')
             for reason, count in sorted(self.rejected.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        rows += [
+            ('left out', f'{count} examples: {reason}') for reason, count in sorted(self.dropped.items())
         ]
         rows += [('passed over', f'{self.skipped} other files')] if self.skipped else []
         rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
@@ -122,8 +127,11 @@ def describe_made(
 ) -> PrepareResult:
     """The result of making a dataset."""
     costs: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     for shard in shards:
         costs.update(shard.content.get('costs', {}))
+        for row in shard.content['rows']:
+            dropped.update(row.get('dropped', {}))
     counts = Counter(source.outcome for source in sources)
     rejected = [source for source in sources if source.outcome == 'rejected']
     return PrepareResult(
@@ -135,6 +143,7 @@ def describe_made(
         reasons={source.reason: source.message for source in reversed(rejected)},
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
+        dropped=dict(dropped),
         warnings=tuple((source.path, note) for source in sources for note in source.warnings),
         estimator=shards[0].plan.estimator,
         shards_made=made,
@@ -161,6 +170,7 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         reasons={row['reason']: row['message'] for row in reversed(rejected)},
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
+        dropped=dict(sum((Counter(row.get('dropped', {})) for row in rows), Counter())),
         warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),
         estimator=dataset.manifest['f0_estimator'],
         shards_made=0,

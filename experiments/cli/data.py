@@ -125,6 +125,9 @@ def prepare(
     power_db: Annotated[
         bool, typer.Option('--power/--no-power', help='Examples also hold power_db.')
     ] = False,
+    audio_16k: Annotated[
+        bool, typer.Option('--audio-16k', help='Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.')
+    ] = False,
     f0_rate: Annotated[
         int | None,
         typer.Option(
@@ -153,8 +156,8 @@ def prepare(
         viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
         max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
         keep_features=keep_features, normalize=normalize, min_loudness_db=min_loudness_db,
-        min_voiced=_parse_share(min_voiced, '--min-voiced'), power_db=power_db, f0_rate=f0_rate,
-        channel=int(channel) if channel.isdigit() else channel,
+        min_voiced=_parse_share(min_voiced, '--min-voiced'), power_db=power_db, audio_16k=audio_16k,
+        f0_rate=f0_rate, channel=int(channel) if channel.isdigit() else channel,
     )  # fmt: skip
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
         result = prepare_dataset(
@@ -195,6 +198,10 @@ def inspect(
         typer.Option('--html', help='Page to write; inspect-NAME-VERSION.html by default.'),
     ] = None,
     open_page: Annotated[bool, typer.Option('--open', help='Open the page in the browser.')] = False,
+    pickle: Annotated[
+        pathlib.Path | None,
+        typer.Option('--pickle', help='Write train as the dataset_statistics.pkl of ddsp 3.7.0 too.'),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option('--json', help='Print JSON; a page only where --html names it.')
     ] = False,
@@ -217,11 +224,25 @@ def inspect(
         output.print_table('', ('', ''), summary_rows(inspection), header=False)
         _print_findings(findings)
         print(f'Page: {to}')
+    if pickle is not None:
+        _write_pickle(dataset, pickle, as_json)
     if open_page and to is not None:
         import webbrowser
 
         webbrowser.open(to.resolve().as_uri())
     return 0
+
+
+def _write_pickle(dataset: str, path: pathlib.Path, quiet: bool) -> None:
+    """The statistics of the training split as ddsp 3.7.0 keeps them beside a model."""
+    from experiments import quiet as noise
+
+    noise.load_keras()
+    from ddsp.training import data, postprocessing
+
+    postprocessing.save_dataset_statistics(data.DatasetProvider(dataset, 'train'), path)
+    if not quiet:
+        print(f'Statistics: {path}')
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
