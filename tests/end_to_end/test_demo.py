@@ -132,5 +132,5 @@ def test_other_settings_need_another_folder(finished):
     refused = start(folder, '--seed', '4')
     _, err = refused.communicate(timeout=300)
     assert refused.returncode == 1
-    assert 'seed 3 there, 4 now' in err
+    assert 'begun with seed 3, not seed 4' in err
     assert 'Traceback' not in err

@@ -20,7 +20,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """An MLflow database without runs; making one takes seconds, so every test gets a copy of it."""
     folder = tmp_path_factory.mktemp('database')
     with quiet.terminal():
-        store.client(f'sqlite:///{folder / "mlflow.db"}')
+        # Not as this process's store: what runs outside `workdir` would record in it.
+        store.client(f'sqlite:///{folder / "mlflow.db"}', use=False)
     return folder / 'mlflow.db'
 
 

@@ -11,7 +11,7 @@ from ddsp.training import cluster
 
 MANIFEST = pathlib.Path(__file__).resolve().parents[3] / 'infra' / 'kubernetes' / 'train.yaml'
 SLURM = {
-    'SLURM_NTASKS': '4', 'SLURM_PROCID': '3', 'SLURM_STEP_NODELIST': 'node[08-09],big',
+    'SLURM_NTASKS': '4', 'SLURM_PROCID': '3', 'SLURM_STEP_NODELIST': 'node[08-09],other',
     'SLURM_STEP_TASKS_PER_NODE': '1(x2),2',
 }  # fmt: skip
 KUBERNETES = {
@@ -22,7 +22,7 @@ KUBERNETES = {
 
 def test_slurm():
     found = cluster.cluster_from_environment(SLURM)
-    assert found['cluster']['worker'] == ['node08:12355', 'node09:12355', 'big:12355', 'big:12356']
+    assert found['cluster']['worker'] == ['node08:12355', 'node09:12355', 'other:12355', 'other:12356']
     assert found['task'] == {'type': 'worker', 'index': 3}
 
 
@@ -30,7 +30,7 @@ def test_slurm_is_what_tensorflow_makes_of_it(monkeypatch):
     for name, value in {**SLURM, 'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOBID': '1'}.items():
         monkeypatch.setenv(name, value)
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        {'worker': 4}, port_base=12355, auto_set_gpu=False, gpus_per_node=1, gpus_per_task=1
+        {'worker': 4}, port_base=12355, auto_set_gpu=False, gpus_per_node=2, gpus_per_task=1
     )
     found = cluster.cluster_from_environment()
     assert found['cluster'] == resolver.cluster_spec().as_dict()
