@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
+from fractions import Fraction
 from typing import Any
 
 from ddsp.errors import ConfigError
@@ -23,9 +25,10 @@ class PrepareOptions:
 
     Attributes:
       sample_rate: Of the feature `audio`, in Hz.
-      frame_rate: Of f0 and loudness, in frames per second; divides the sample rate.
-      example_secs: Length of an example, in seconds.
-      hop_secs: Distance between the starts of two examples of one recording, in seconds.
+      frame_rate: Of f0 and loudness, in frames per second. Features may have any; the synthesisers here take
+        those that divide the sample rate.
+      example_secs: Length of an example, in seconds; a whole number of frames and of samples.
+      hop_secs: Distance between the starts of two examples of one recording, in seconds; whole likewise.
       f0: Name of the f0 estimator; `'auto'` takes the best that is present.
       viterbi: Whether the estimator joins its frames by a likely path.
       splits: Share of the recordings that each split gets.
@@ -76,13 +79,12 @@ class PrepareOptions:
         low, high = SAMPLE_RATES
         _check(low <= self.sample_rate <= high, 'sample_rate', self.sample_rate, f'{low} to {high} Hz')
         _check(1 <= self.frame_rate <= 1000, 'frame_rate', self.frame_rate, '1 to 1000 frames per second')
-        self._check_rates()
         _check(0 < self.example_secs <= 600, 'example_secs', self.example_secs, 'above 0 and up to 600 s')
         _check(
             0 < self.hop_secs <= self.example_secs, 'hop_secs', self.hop_secs, 'above 0, up to example_secs'
         )
-        self._check_whole_frames('example_secs', self.example_secs)
-        self._check_whole_frames('hop_secs', self.hop_secs)
+        self._check_whole('example_secs', self.example_secs)
+        self._check_whole('hop_secs', self.hop_secs)
         chunks = self.chunk_secs / CHUNK_GRID_SECS
         _check(chunks >= 1 and chunks == int(chunks), 'chunk_secs', self.chunk_secs, 'a multiple of 2 s')
         _check(0 <= self.max_rejected <= 1, 'max_rejected', self.max_rejected, 'a share, 0 to 1')
@@ -108,23 +110,20 @@ class PrepareOptions:
         rate = self.f0_rate
         _check(rate is None or 1 <= rate <= 1000, 'f0_rate', rate, '1 to 1000 frames per second, or None')
 
-    def _check_rates(self) -> None:
-        if self.sample_rate % self.frame_rate:
-            near = [rate for rate in range(1, 1001) if self.sample_rate % rate == 0]
-            near = sorted(near, key=lambda rate: abs(rate - self.frame_rate))[:2]
-            raise ConfigError(
-                f'frame_rate must divide sample_rate: {self.frame_rate} does not divide {self.sample_rate}. '
-                f'The nearest that do are {" and ".join(str(rate) for rate in sorted(near))}.'
-            )
-
-    def _check_whole_frames(self, name: str, seconds: float) -> None:
-        frames = seconds * self.frame_rate
-        if abs(frames - round(frames)) > 1e-6:
-            below, above = int(frames) / self.frame_rate, (int(frames) + 1) / self.frame_rate
-            raise ConfigError(
-                f'{name} must be a whole number of frames: {seconds} s are {frames:g} frames at '
-                f'{self.frame_rate} per second. The nearest are {below:g} s and {above:g} s.'
-            )
+    def _check_whole(self, name: str, seconds: float) -> None:
+        """Windows begin and end on a frame and on a sample of every rate that they hold."""
+        rates = {'frames': self.frame_rate, 'samples': self.sample_rate}
+        if 'audio_16k' in self.feature_lengths:
+            rates['samples of audio_16k'] = 16000
+        step = Fraction(1, math.gcd(*rates.values()))  # the shortest time that is whole for all
+        for what, rate in rates.items():
+            count = seconds * rate
+            if abs(count - round(count)) > 1e-6:
+                below = max(1, math.floor(seconds / step)) * step
+                raise ConfigError(
+                    f'{name} must be a whole number of {what}: {seconds} s are {count:g} {what} at {rate} '
+                    f'per second. The nearest are {float(below):g} s and {float(below + step):g} s.'
+                )
 
     def _check_splits(self) -> None:
         named = all(re.fullmatch(r'[a-z][a-z0-9_]*', name) for name in self.splits)

@@ -5,6 +5,8 @@ Frame i of a track describes the signal around the time `i / frame_rate`: that i
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from ddsp.errors import ConfigError
@@ -45,7 +47,9 @@ def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding:
 
 def frame_positions(n_frames: int, frame_rate: float) -> np.ndarray:
     """Sample at 16 kHz on which each frame is centred [n_frames], int64."""
-    return np.round(np.arange(n_frames) * (SAMPLE_RATE / frame_rate)).astype(np.int64)
+    hop = (Fraction(SAMPLE_RATE) / Fraction(frame_rate)).limit_denominator(1000)
+    p, q = hop.numerator, hop.denominator  # whole numbers: frames of two analyses fall on the same samples
+    return (np.arange(n_frames, dtype=np.int64) * (2 * p) + q) // (2 * q)
 
 
 def window_audio(audio: np.ndarray, n_frames: int, frame_rate: float, window: int) -> np.ndarray:

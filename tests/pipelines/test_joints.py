@@ -38,7 +38,7 @@ def analyse(sound, estimator, **options):
     }
 
 
-@pytest.mark.parametrize('frame_rate', [250, 100])
+@pytest.mark.parametrize('frame_rate', [250, 100, 300])
 @pytest.mark.parametrize('name', ['swift', 'yin', 'crepe-tiny'])
 def test_no_frame_shows_where_a_piece_ends(sound, name, frame_rate):
     try:
