@@ -17,7 +17,7 @@ from ddsp.training import checkpoints
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 SCRIPT = """
-import sys
+import sys, time
 import keras, numpy as np
 from ddsp.dataset import open_dataset
 from ddsp.training import config, data, models, rates, train_util, trainers
@@ -41,6 +41,7 @@ class Losses(train_util.TrainingCallback):
     losses = []
     def on_step(self, step):
         print('STEP', step, flush=True)
+        time.sleep(0.05)  # whoever sends signals looks on ten times a second
     def on_summary(self, step, metrics):
         self.losses.append(metrics['losses/total_loss'])
 
@@ -112,6 +113,8 @@ class _Job:
     def wait(self, timeout=300):
         try:
             return [process.wait(timeout) for process in self.processes]
+        except subprocess.TimeoutExpired:
+            pytest.fail(f'still running after {timeout} s:\n{self.tail()}')
         finally:
             for process in self.processes:
                 process.kill()
