@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
+
+from experiments.files import read_json
 
 OK, WARNING, MISSING = 'ok', 'warning', 'missing'
 
@@ -36,6 +42,21 @@ _PACKAGES = {
 }
 _MINIMUM_DISK_GB = 2.0
 _MINIMUM_MEMORY_GB = 3.0
+_NATIVE_SECS = 120.0
+# Says what it loads, and leaves without the destructors, which TensorFlow's libraries do not survive alone.
+_LOAD_NATIVE = """
+import ctypes, glob, importlib.util, os
+for name in ('numpy', 'scipy.linalg', 'soundfile', 'soxr'):
+    print(name, flush=True)
+    importlib.import_module(name)
+found = importlib.util.find_spec('tensorflow')
+root = os.path.dirname(found.origin) if found and found.origin else ''
+for name in ('libtensorflow_framework.so*', 'libtensorflow_cc.so*', 'python/_pywrap_tensorflow_internal.so'):
+    for path in sorted(glob.glob(os.path.join(root, name))) if root else ():
+        print(os.path.basename(path), flush=True)
+        ctypes.CDLL(path)
+os._exit(0)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +72,15 @@ class Check:
 def run_checks() -> list[Check]:
     """Looks at this machine.
 
+    TensorFlow alone takes ten CPU seconds to import. So packages are not imported: their versions are
+    compared with what they ask of each other, and the native libraries are loaded by a process of their own,
+    which may crash.
+
     Returns:
       The checks in the order in which they are shown; none raises, whatever is broken.
     """
-    checks = [_python(), *_packages(), *_guarded('keras backend', _backend), *_guarded('cores', _machine)]
+    checks = [_python(), *_packages(), *_guarded('native libraries', _native)]
+    checks += [*_guarded('keras backend', _backend), *_guarded('cores', _machine)]
     checks += [_ffmpeg(), *_guarded('f0 estimators', _f0_estimators), *_guarded('tracking', _tracking)]
     return checks
 
@@ -76,34 +102,96 @@ def _python() -> Check:
 
 
 def _packages() -> list[Check]:
-    """Versions of what is installed, and what the absence of the rest means."""
+    """Versions of what is installed, what they lack, and what the absence of the rest means."""
     checks = []
     for name, extra in _PACKAGES.items():
         try:
-            checks.append(Check(name, OK, importlib.metadata.version(name)))
+            found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            if extra:
-                advice = f'pip install {name} (extra: {extra})'
-                checks.append(Check(name, WARNING, 'not installed', advice))
-            else:
-                checks.append(Check(name, MISSING, 'not installed', f'pip install {name}'))
+            advice = f'pip install {name}' + (f' (extra: {extra})' if extra else '')
+            checks.append(Check(name, WARNING if extra else MISSING, 'not installed', advice))
+            continue
+        wrong = unmet_requirements(name)
+        advice = f'needs {", ".join(wrong)}: make setup, or pip install again' if wrong else ''
+        checks.append(Check(name, WARNING if wrong else OK, found, advice))
     return checks
 
 
+def unmet_requirements(name: str) -> list[str]:
+    """What an installed distribution asks of others that is not so, such as `'numpy<2 (2.4.6 is here)'`."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # comes with Keras
+        return []
+    wrong = []
+    for line in importlib.metadata.requires(name) or ():
+        wanted = Requirement(line)
+        if wanted.marker and not wanted.marker.evaluate({'extra': ''}):
+            continue
+        try:
+            there = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            there = ''
+        if not there or not wanted.specifier.contains(there, prereleases=True):
+            wrong.append(f'{wanted.name}{wanted.specifier} ({there or "nothing"} is here)')
+    return wrong
+
+
+def _native() -> list[Check]:
+    """Whether the compiled parts work on this processor with these system libraries."""
+    done = subprocess.run(
+        [sys.executable, '-c', _LOAD_NATIVE],
+        capture_output=True,
+        text=True,
+        timeout=_NATIVE_SECS,
+        check=False,
+    )
+    if done.returncode == 0:
+        return [Check('native libraries', OK, 'load')]
+    if done.returncode < 0:
+        last = done.stdout.split()[-1:] or ['nothing']
+        found = f'loading {last[0]} ends by {signal.Signals(-done.returncode).name}'
+        return [Check('native libraries', MISSING, found, 'another build of it may suit this processor')]
+    lines = done.stderr.strip().splitlines() or [f'status {done.returncode}']
+    return [Check('native libraries', MISSING, lines[-1], 'make setup, or pip install again')]
+
+
 def _backend() -> list[Check]:
-    """Keras's backend and the devices that it sees."""
-    from experiments import quiet
+    """Keras's backend, and the devices of this machine that it can use."""
+    name = _backend_name()
+    if importlib.util.find_spec(name) is None:
+        return [Check('keras backend', MISSING, f'{name} is not installed', f'pip install {name}')]
+    return [Check('keras backend', OK, name), _devices(name)]
 
-    quiet.load_keras()
-    keras = importlib.import_module('keras')
-    checks = [Check('keras backend', OK, keras.backend.backend())]
-    if keras.backend.backend() == 'tensorflow':
-        import tensorflow as tf
 
-        devices = [device.name.split('physical_device:')[-1] for device in tf.config.list_physical_devices()]
-    else:
-        devices = [str(device) for device in keras.distribution.list_devices()]
-    return [*checks, Check('devices', OK, ', '.join(devices))]
+def _backend_name() -> str:
+    """What Keras will take: KERAS_BACKEND, else its file of settings, else TensorFlow."""
+    folder = pathlib.Path(os.environ.get('KERAS_HOME') or pathlib.Path.home() / '.keras')
+    settings = read_json(folder / 'keras.json')
+    return os.environ.get('KERAS_BACKEND') or settings.get('backend') or 'tensorflow'
+
+
+def _devices(backend: str) -> Check:
+    """Processors that a training can use. TensorFlow's GPU libraries are packages of their own."""
+    gpus = _gpus()
+    if not gpus:
+        return Check('devices', OK, 'CPU')
+    found = f'CPU, {", ".join(gpus)}'
+    installed = {(found.metadata['Name'] or '').lower() for found in importlib.metadata.distributions()}
+    here = any(name.startswith('nvidia-cudnn') for name in installed)
+    if backend == 'tensorflow' and not here and ctypes.util.find_library('cudnn') is None:
+        return Check('devices', WARNING, found, "for the GPU: pip install 'tensorflow[and-cuda]'")
+    return Check('devices', OK, found)
+
+
+def _gpus() -> list[str]:
+    """Names of NVIDIA's GPUs, by their own tool."""
+    tool = shutil.which('nvidia-smi')
+    if tool is None or os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
+        return []
+    asked = [tool, '--query-gpu=name', '--format=csv,noheader']
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=_NATIVE_SECS, check=False)
+    return [f'GPU {line.strip()}' for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
 def _machine() -> list[Check]:
@@ -151,10 +239,16 @@ def _ffmpeg() -> Check:
 
 
 def _f0_estimators() -> list[Check]:
-    """Which pitch estimators can be used here, and why the others cannot."""
+    """Which pitch estimators can be used here, and why the others cannot; sizes that are all missing for the
+    same reason are one line."""
     f0 = importlib.import_module('ddsp.f0')
+    found = f0.available_estimators()
     checks = []
-    for name, problem in f0.available_estimators().items():
+    for name, problem in found.items():
+        family = name.split('-')[0]
+        sizes = [other for other in found if other.split('-')[0] == family]
+        if family in found and name != family and all(found[other] for other in sizes):
+            continue
         checks.append(Check(f'f0: {name}', WARNING if problem else OK, problem or 'usable'))
     if not any(check.state == OK for check in checks):
         checks.append(Check('f0', MISSING, 'no estimator is usable', 'make setup, or pip install again'))

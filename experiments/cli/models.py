@@ -10,6 +10,7 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
+from experiments.cli.options import JsonOption, ModelArgument, ModelOption
 
 PANEL = 'Models'
 
@@ -19,11 +20,6 @@ class ExportFormat(str, enum.Enum):
 
     impulse_response = 'impulse-response'
     saved_model = 'saved-model'
-
-
-ModelOption = Annotated[
-    str, typer.Option('--model', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.')
-]
 
 
 @app.command(
@@ -45,7 +41,7 @@ def transfer(
     reverb: Annotated[
         bool, typer.Option('--reverb/--no-reverb', help="Keep the model's room, or leave it out.")
     ] = True,
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Play a recording on a trained instrument (timbre transfer)."""
     from ddsp import audio as audio_files
@@ -88,13 +84,10 @@ def _semitones(text: str) -> float | str:
     epilog='Example: [bold]ddsp export runs/violin-laptop --format impulse-response --output room.wav[/bold]',
 )
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(metavar='MODEL', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.'),
-    ],
+    model: ModelArgument,
     form: Annotated[ExportFormat, typer.Option('--format', help='What to export.')],
     to: Annotated[pathlib.Path, typer.Option('--output', help='File or folder to write.')],
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Write a model, or a part of it, for other programs."""
     from experiments import quiet
@@ -125,9 +118,7 @@ def export(
 def promote(
     run: Annotated[
         str,
-        typer.Argument(
-            metavar='[RUN]', help='Id (or its beginning), name or save_dir; or give --experiment.'
-        ),
+        typer.Argument(metavar='RUN', help='Id (or its beginning), name or save_dir; or give --experiment.'),
     ] = '',
     name: Annotated[
         str, typer.Option('--name', help='Name in the model registry; the experiment when not given.')
@@ -145,7 +136,7 @@ def promote(
     if_better: Annotated[
         bool, typer.Option('--if-better', help='Move the alias only to a run that beats its holder.')
     ] = False,
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Register a run's model and make it the champion."""
     from experiments import listing, registry, store

@@ -13,6 +13,7 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
+from experiments.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -53,7 +54,7 @@ def runs(
     end: Annotated[
         str, typer.Option('--end', help='Run whose machine is gone for good: mark it as KILLED, and end.')
     ] = '',
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """List, filter and export runs."""
     from experiments import listing, reading, store
@@ -107,7 +108,7 @@ def _print_runs(found: list[Run], best: str) -> None:
 def compare(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar='RUN...', help='Ids (or their beginnings), names or save_dirs.'),
+        typer.Argument(metavar='RUN', help='Ids (or their beginnings), names or save_dirs.'),
     ] = None,
     experiment: Annotated[str, typer.Option('--experiment', help='Take the runs of this experiment.')] = '',
     condition: Annotated[
@@ -121,7 +122,7 @@ def compare(
     all_params: Annotated[
         bool, typer.Option('--all-params', help='Also parameters that do not differ.')
     ] = False,
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Put runs side by side: differing parameters, metrics with the better one marked."""
     from experiments import compare as comparing

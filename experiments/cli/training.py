@@ -12,6 +12,7 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
+from experiments.cli.options import DatasetArgument, ExperimentOption, JsonOption, ModelArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 
 PANEL = 'Training'
 _POLL_SECS = 2.0
-
-DatasetArgument = Annotated[
-    str,
-    typer.Argument(metavar='DATASET', help='Dataset directory: its version, its name, or a root with one.'),
-]
-JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON.')]
-ExperimentOption = Annotated[str, typer.Option('--experiment', help='MLflow experiment.')]
 
 
 @app.command(
@@ -140,10 +134,7 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     epilog='Example: [bold]ddsp evaluate models:/violin@champion data/violin --split test[/bold]',
 )
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(metavar='MODEL', help='Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.'),
-    ],
+    model: ModelArgument,
     dataset: DatasetArgument,
     split: Annotated[str, typer.Option('--split', help='Split of the dataset.')] = 'test',
     f0: Annotated[str, typer.Option('--f0', help='Pitch estimator for the generated audio.')] = 'auto',
@@ -179,7 +170,8 @@ def evaluate(
 )
 def sweep(
     spec: Annotated[
-        pathlib.Path, typer.Argument(metavar='SPEC', help='YAML file; docs/experiments.md describes it.')
+        pathlib.Path,
+        typer.Argument(metavar='SPEC', help='YAML or gin file: docs/experiments.md.'),
     ],
     dataset: DatasetArgument,
     workers: Annotated[int, typer.Option('--workers', min=1, help='Processes on this machine.')] = 1,
@@ -242,7 +234,7 @@ def demo(
         pathlib.Path | None, typer.Option('--workdir', help='Folder for everything; ddsp-demo by default.')
     ] = None,
     seconds: Annotated[
-        float, typer.Option('--seconds', min=10, help='Length of the synthetic corpus.')
+        float, typer.Option('--seconds', min=10, help='Length of the synthetic corpus, seconds.')
     ] = 180.0,
     seed: Annotated[int, typer.Option('--seed', min=0, help='Of corpus, weights and order of examples.')] = 0,
     steps: Annotated[

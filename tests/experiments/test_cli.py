@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from ddsp.version import __version__
 from experiments.cli import app as frame
 
 COMMANDS = (
-    'doctor', 'prepare', 'train', 'evaluate', 'transfer', 'sweep', 'compare', 'export', 'ui', 'demo', 'runs',
-    'promote',
+    'doctor', 'prepare', 'inspect', 'train', 'evaluate', 'transfer', 'sweep', 'compare', 'export', 'ui',
+    'demo', 'runs', 'promote',
 )  # fmt: skip
 
 
@@ -42,6 +43,19 @@ def test_help_of_each_command_has_an_example(ddsp, command):
     assert status == 0
     assert err == ''
     assert f'Example: ddsp {command}' in _plain(out)
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_the_examples_are_understood(name):
+    frame._load_commands()
+    command = typer.main.get_command(frame.app).commands[name]
+    examples = re.findall(r'\[bold\]ddsp (.*?)\[/bold\]', command.epilog)
+    assert examples
+    for example in examples:
+        spoken, *words = shlex.split(example)
+        assert spoken == name
+        with command.make_context(name, words) as context:
+            assert context.params
 
 
 @pytest.mark.parametrize('command', COMMANDS)
