@@ -40,26 +40,32 @@ class PostgresCluster:
 
     def __enter__(self) -> PostgresCluster:
         try:
-            return self._start()
+            return self._initialise()
         except BaseException:
             self.__exit__()
             raise
 
-    def _start(self) -> PostgresCluster:
+    def _initialise(self) -> PostgresCluster:
         if self._user:
             shutil.chown(self._folder, self._user)
         data = self._folder / 'data'
         # Trust is for this machine's loopback alone, on a port that nobody knows, while a test runs.
         initialise = self._program('initdb', '-D', data, '-U', 'ddsp', '--auth=trust', '-E', 'UTF8')
         subprocess.run(initialise, check=True, stdout=subprocess.DEVNULL, cwd='/')
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Starts the server on its data, at first and after `stop`; returns when it answers."""
+        data = self._folder / 'data'
         serve = self._program('postgres', '-D', data, '-p', self.port, '-h', '127.0.0.1', '-k', self._folder)
-        with (self._folder / 'log').open('wb') as log:
+        with (self._folder / 'log').open('ab') as log:
             self._process = subprocess.Popen(serve, stdout=log, stderr=log, cwd='/')
         deadline = time.monotonic() + _START_S
         while True:
             with contextlib.suppress(subprocess.CalledProcessError):
                 self._execute('SELECT 1')
-                return self
+                return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f'PostgreSQL did not start:\n{(self._folder / "log").read_text()}')
             time.sleep(0.2)
@@ -71,13 +77,17 @@ class PostgresCluster:
         self._execute(f'CREATE DATABASE {name}')
         return f'postgresql+psycopg://ddsp@127.0.0.1:{self.port}/{name}'
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self, mode: str = 'fast') -> None:
+        """Stops the server: `'fast'` ends all connections, `'immediate'` is as a power cut."""
         if self._process is not None and self._process.poll() is None:
             subprocess.run(
-                self._program('pg_ctl', 'stop', '-D', self._folder / 'data', '-m', 'immediate'),
+                self._program('pg_ctl', 'stop', '-D', self._folder / 'data', '-m', mode),
                 check=False, stdout=subprocess.DEVNULL, cwd='/',
             )  # fmt: skip
             self._process.wait(timeout=30)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop('immediate')
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _program(self, name: str, *arguments: object) -> list[str]:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import store
 from experiments.files import write_json
-from experiments.outbox import Outbox, Postponed, Rejected, Row, batches
+from experiments.outbox import Outbox, Postponed, Rejected, Row, batches, has_unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _METRICS_PER_REQUEST = 1000  # MLflow's limits
 _PARAMS_PER_REQUEST = 100
@@ -151,13 +154,27 @@ def create_run(folder: pathlib.Path, client: MlflowClient) -> dict[str, Any]:
     """
     wanted = store.read_run_file(folder)
     experiment_id = store.experiment_id(client, wanted['experiment'])
-    run = client.create_run(
-        experiment_id, start_time=wanted['start_time'], run_name=wanted['run_name'], tags=wanted['tags']
-    )
+    run = _made_before(client, wanted) if wanted.get('asked') else None
+    if run is None:
+        write_json(folder / 'run.json', {**wanted, 'asked': True})
+        run = client.create_run(
+            experiment_id, start_time=wanted['start_time'], run_name=wanted['run_name'], tags=wanted['tags']
+        )
     made = {'run_id': run.info.run_id, 'experiment_id': experiment_id, 'tracking_uri': store.tracking_uri()}
     known = {**wanted, **made}
+    known.pop('asked', None)
     write_json(folder / 'run.json', known)
     return known
+
+
+def _made_before(client: MlflowClient, wanted: Mapping[str, Any]) -> Run | None:
+    """The run that a store made without being able to say so, for its connection broke."""
+    condition = (
+        f'attributes.start_time = {wanted["start_time"]} AND '
+        f"tags.`ddsp.save_dir` = '{store.quoted(wanted['tags'].get('ddsp.save_dir', ''))}'"
+    )
+    found = store.search(client, condition, experiments=[wanted['experiment']], limit=1)
+    return found[0] if found else None
 
 
 def sync(save_dir: str | os.PathLike[str]) -> int:
@@ -173,6 +190,8 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     known = store.read_run_file(folder)
     if not known:
         raise store.TrackingError(f'{folder} is no training folder: it has no run.json.')
+    if known['run_id'] and not has_unsent(folder):
+        return 0
     # A run that was never made goes into the store in use; any other is where it was begun.
     client = store.client(known['tracking_uri'] if known['run_id'] else None)
     run_id = known['run_id'] or create_run(folder, client)['run_id']

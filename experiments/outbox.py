@@ -57,7 +57,7 @@ class Outbox:
         self.rejected: list[str] = []
         _end_last_line(self._journal)
         rows = read_rows(self._journal)
-        done, left = (0, set()) if resend else self._read_sent()
+        done, left = (0, set()) if resend else _read_sent(self._sent_file)
         self._sent = done
         self._next = max([row['n'] for row in rows], default=0) + 1
         self._pending = {row['n']: row for row in rows if row['n'] > done or row['n'] in left}
@@ -193,13 +193,20 @@ class Outbox:
                 os.replace(temporary, self._sent_file)
             self._condition.notify_all()
 
-    def _read_sent(self) -> tuple[int, set[int]]:
-        """Number of the last row that earlier processes have delivered, and which before it they have not."""
-        try:
-            last, *left = map(int, self._sent_file.read_text().split())
-            return last, set(left)
-        except (OSError, ValueError):
-            return 0, set()
+
+def _read_sent(sent_file: pathlib.Path) -> tuple[int, set[int]]:
+    """Number of the last row that earlier processes have delivered, and which before it they have not."""
+    try:
+        last, *left = map(int, sent_file.read_text().split())
+        return last, set(left)
+    except (OSError, ValueError):
+        return 0, set()
+
+
+def has_unsent(folder: pathlib.Path) -> bool:
+    """Whether a training folder holds rows that were not delivered."""
+    done, left = _read_sent(folder / 'outbox.sent')
+    return any(row['n'] > done or row['n'] in left for row in read_rows(folder / 'outbox.jsonl'))
 
 
 def batches(rows: Iterable[Row]) -> list[list[Row]]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ddsp import gcs
 from ddsp.dataset import Dataset, DatasetError, open_dataset
 from ddsp.errors import ConfigError
 from experiments import mlflow_model, report, store
@@ -148,7 +149,7 @@ class _Training:
         with strategy.scope():
             self._model = models.get_model()
             self._trainer = trainers.get_trainer_class()(self._model, strategy)
-        self._last = LastMetrics()
+        self._last = LastMetrics(folder)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -168,13 +169,20 @@ class _Training:
         from experiments.watchers import ProgressWatcher
 
         watchers: list[Any] = [self._last]
+        held_out = self._held_out_watcher(tracker) if tracker else []
         if tracker is not None:
-            watchers = [tracker, self._last, *self._held_out_watcher(tracker)]
+            watchers = [tracker, self._last, *held_out]
         watchers += [ProgressWatcher(progress)] if progress else []
-        train_util.train(
-            self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
-            callbacks=[*watchers, *callbacks],
-        )  # fmt: skip
+        try:
+            train_util.train(
+                self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
+                callbacks=[*watchers, *callbacks],
+            )  # fmt: skip
+        except Exception as error:
+            if type(error).__name__ == 'TrialPruned':  # it is compared with the others too
+                for watcher in held_out:
+                    watcher.on_train_end(self.step, 'done')
+            raise
 
     def _held_out_watcher(self, tracker: MLflowTracker) -> list[Any]:
         """Listens to held-out examples by step, when there are any."""
@@ -187,7 +195,7 @@ class _Training:
         provider = DatasetProvider(self._data, 'test')
         batch = next(iter(provider.get_batch(count, shuffle=False, repeats=1)))
         watcher = HeldOutWatcher(
-            tracker, self._model, batch, self._data.sample_rate, self._data.frame_rate,
+            tracker, self._last, self._model, batch, self._data.sample_rate, self._data.frame_rate,
             self._folder / 'media' / 'steps',
         )  # fmt: skip
         return [watcher]
@@ -298,7 +306,7 @@ def _is_chief() -> bool:
 def _settle(folder: pathlib.Path, data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
     """Notes the settings in a new folder; refuses a folder that was begun with others."""
     wanted = {'dataset': data.digest, 'gin_files': list(files), 'gin_params': list(bindings)}
-    place = {'dataset_path': str(data.path.resolve())}
+    place = {'dataset_address': data.address if gcs.is_gcs(data.address) else str(data.path.resolve())}
     settle(folder / _SETTINGS, wanted, 'a training', '--save-dir', _shown, notes=place)
 
 

@@ -31,6 +31,9 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development', **views.view_tag()}
 
+# MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
+_AWAY_CODES = ('TEMPORARILY_UNAVAILABLE', 'INTERNAL_ERROR', 'BAD_REQUEST')
+
 
 class TrackingError(DDSPError):
     """The tracking store cannot be used, or does not hold what was asked for."""
@@ -110,6 +113,21 @@ def refusals() -> tuple[type[Exception], ...]:
     return (LookupError, *((exceptions.MlflowException,) if exceptions else ()))
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether an error of the store may be gone when it is asked again: a server or database that is away."""
+    cause: BaseException | None = error
+    while cause is not None:
+        module, name = type(cause).__module__.split('.')[0], type(cause).__name__
+        if name == 'MlflowException':
+            return getattr(cause, 'error_code', '') in _AWAY_CODES
+        if isinstance(cause, ServerDownError | ConnectionError) or module in ('requests', 'urllib3'):
+            return True
+        if (module, name) == ('sqlalchemy', 'OperationalError'):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def _first_line(error: BaseException) -> str:
     """The sentence of an exception that is for people."""
     text = str(error).strip() or type(error).__name__
@@ -161,7 +179,7 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
             return mlflow_client.get_run(reference)
         except refusals():
             raise TrackingError(f'no run {reference} in {tracking_uri()}.') from None
-    runs = search(mlflow_client, f"attributes.run_name = '{_quoted(reference)}'", limit=1)
+    runs = search(mlflow_client, f"attributes.run_name = '{quoted(reference)}'", limit=1)
     if runs:
         return runs[0]
     everything = search(mlflow_client)
@@ -183,7 +201,7 @@ def _nearest(reference: str, runs: list[Run]) -> str:
     return f' Did you mean {close[0]!r}?' if close else ' `ddsp runs` lists them.'
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Text for a filter string of MLflow, whose grammar has no escape for a single quote."""
     return text.replace("'", '')
 

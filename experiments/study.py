@@ -10,98 +10,108 @@ copy is discarded when it is taken: a slot belongs to its lowest trial that has 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pathlib
 import platform
 import threading
+import uuid
 import warnings
-import zlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ddsp.errors import DDSPError, require
+from ddsp.errors import require
+from experiments.study_database import (
+    HEARTBEAT_SECS,
+    PATIENCE_SECS,
+    DatabaseAwayError,
+    StudyDatabase,
+    SweepError,
+)
 from experiments.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
+
+__all__ = ['ERROR', 'SLOT', 'WORKER', 'DatabaseAwayError', 'SweepError', 'TrialLost', 'TrialQueue']
+
+T = TypeVar('T')
 
 SLOT, ERROR, WORKER = 'slot', 'error', 'worker'
-HEARTBEAT_SECS = 15
 _MAX_ATTEMPTS = 3  # of a slot whose worker dies; parameters that kill every worker must not do so for ever
-_SQLITE, _POSTGRES = 'sqlite:///', 'postgresql+psycopg://'
 
 
-class SweepError(DDSPError):
-    """A sweep that cannot go on."""
+class TrialLost(Exception):
+    """Another worker has taken over this trial, as when this machine was out of reach for long."""
 
 
 class TrialQueue:
     """The trials of a sweep; opening it creates the study and queues what is missing.
+
+    A database that goes away is waited for. What is done under the lock is then done anew, for the lock is
+    gone with the database and another worker may have been at work.
 
     Args:
       spec: The sweep.
       storage: Address of a database: `sqlite:///PATH` or `postgresql://...`.
       heartbeat_secs: Seconds between signs of life; a trial without any for twice as long is taken over.
       dataset: Digest of what is trained on.
+      patience_secs: How long a database that is away is waited for.
+      patient_start: Wait for it also now. Who begins a sweep has rather mistyped the address.
 
     Raises:
       SweepError: The database cannot be used, or holds another sweep of this name.
     """
 
     def __init__(
-        self, spec: SweepSpec, storage: str, heartbeat_secs: int = HEARTBEAT_SECS, dataset: str = ''
+        self,
+        spec: SweepSpec,
+        storage: str,
+        heartbeat_secs: int = HEARTBEAT_SECS,
+        dataset: str = '',
+        *,
+        patience_secs: float = PATIENCE_SECS,
+        patient_start: bool = False,
     ):
         self.spec = spec
-        self._storage = _with_driver(storage)
-        self._heartbeat_secs = heartbeat_secs
+        self.database = StudyDatabase(storage, heartbeat_secs, patience_secs)
+        self._me = [platform.node(), os.getpid(), uuid.uuid4().hex]
         optuna = require('optuna', 'to run sweeps')
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+        def begin() -> None:
+            self.study = self._open()
+            self._same_sweep(dataset)
+            self._fill()
+
         try:
-            if storage.startswith(_SQLITE):
-                pathlib.Path(storage.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-            with self.alone():
-                self.study = self._open()
-                self._same_sweep(dataset)
-                self._fill()
-        except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
-            raise SweepError(f'the database {storage} cannot be used: {error}') from error
+            self._exclusively(begin, None if patient_start else 0.0)
+        except (OSError, ImportError, DatabaseAwayError, optuna.exceptions.StorageInternalError) as error:
+            cause = error.__cause__ or error
+            raise SweepError(f'the database {self.database.shown} cannot be used: {cause}') from error
 
     def _open(self) -> optuna.Study:
         """Opens or creates the study."""
         import optuna
 
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
-            database = optuna.storages.RDBStorage(
-                self._storage, heartbeat_interval=self._heartbeat_secs, grace_period=2 * self._heartbeat_secs
-            )
         study = optuna.create_study(
-            study_name=self.spec.name, storage=database, pruner=_pruner(self.spec),
+            study_name=self.spec.name, storage=self.database.open(), pruner=_pruner(self.spec),
             direction='minimize' if self.spec.minimize else 'maximize', load_if_exists=True,
         )  # fmt: skip
         study.sampler = _sampler(self.spec, first='signature' not in study.user_attrs)
         return study
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Lets one worker at a time make the tables, take a trial, queue one again or write the summary."""
-        if self._storage.startswith(_SQLITE):  # it does not lock what it has only read
-            with open(self._storage.removeprefix(_SQLITE) + '.lock', 'w') as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        elif self._storage.startswith(_POSTGRES):  # Optuna makes its tables without looking twice
-            psycopg = require('psycopg', 'for studies on PostgreSQL')
-            try:
-                lock = psycopg.connect(self._storage.replace(_POSTGRES, 'postgresql://'), autocommit=True)
-            except psycopg.Error as error:
-                raise SweepError(f'the database {self._storage} cannot be used: {error}') from error
-            with contextlib.closing(lock):  # which gives the lock back
-                lock.execute('SELECT pg_advisory_lock(%s)', [zlib.crc32(self.spec.name.encode())])
-                yield
-        else:
-            yield
+    def _exclusively(self, operation: Callable[[], T], patience_secs: float | None = None) -> T:
+        """Lets one worker at a time make the tables, take a trial or queue one again."""
+
+        def locked() -> T:
+            with self.alone():
+                return operation()
+
+        return self.database.patiently(locked, patience_secs)
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """The lock of the sweep, which only one process has at a time."""
+        return self.database.alone(self.spec.name)
 
     def _same_sweep(self, dataset: str) -> None:
         """A name stands for one sweep; only its budget and its pruning may change."""
@@ -114,8 +124,8 @@ class TrialQueue:
         for key, value in signature.items():
             if key in known and known[key] != value:
                 raise SweepError(
-                    f'{self._storage} holds a sweep {spec.name!r} that was begun with {key} {known[key]}, '
-                    f'not {value}. Give the changed sweep another name.'
+                    f'{self.database.shown} holds a sweep {spec.name!r} that was begun with {key} '
+                    f'{known[key]}, not {value}. Give the changed sweep another name.'
                 )
 
     def _fill(self) -> None:
@@ -134,25 +144,80 @@ class TrialQueue:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that belong to a slot."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if SLOT in trial.user_attrs]
+        found = self.database.patiently(lambda: self.study.get_trials(deepcopy=False))
+        return [trial for trial in found if SLOT in trial.user_attrs]
 
     def take(self) -> optuna.Trial | None:
         """The next trial of the queue; None when nothing waits."""
+        return self._exclusively(self._take)
+
+    def _take(self) -> optuna.Trial | None:
+        import optuna
         from optuna.trial import TrialState
 
-        with self.alone():
-            while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                with warnings.catch_warnings():
-                    warnings.simplefilter('ignore')  # Optuna expects heartbeats in optimize() only
-                    trial = self.study.ask()
-                slot = trial.user_attrs.get(SLOT)
-                if slot is not None and self._owner(slot) == trial.number:
-                    self._beat(trial)
-                    trial.set_user_attr(WORKER, [platform.node(), os.getpid()])
-                    return trial
-                # A copy, or a new one because another machine has just taken the last that waited.
-                self.study.tell(trial, state=TrialState.FAIL)
+        for found in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if found.user_attrs.get(WORKER) == self._me:  # taken when the database went away
+                return optuna.Trial(self.study, found._trial_id)
+        while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # Optuna expects heartbeats in optimize() only
+                trial = self.study.ask()
+            slot = trial.user_attrs.get(SLOT)
+            if slot is not None and self._owner(slot) == trial.number:
+                self._beat(trial)
+                trial.set_user_attr(WORKER, self._me)
+                return trial
+            # A copy, or a new one because another machine has just taken the last that waited.
+            self.study.tell(trial, state=TrialState.FAIL)
         return None
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Values of all parameters for a trial."""
+        return self.database.patiently(lambda: self.spec.suggest(trial))
+
+    def note(self, trial: optuna.Trial, name: str, value: Any) -> None:
+        """Writes something beside a trial.
+
+        Raises:
+          TrialLost: Another worker has taken it over.
+        """
+        import optuna
+
+        try:
+            self.database.patiently(lambda: trial.set_user_attr(name, value))
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TrialLost from error
+
+    def tell(self, trial: optuna.Trial, value: float | None = None, state: TrialState | None = None) -> None:
+        """Ends a trial, with its value or with a state.
+
+        Raises:
+          TrialLost: Another worker has taken it over.
+        """
+        from optuna.trial import TrialState
+
+        told = self.database.patiently(
+            lambda: self.study.tell(trial, value, state=state, skip_if_finished=True)
+        )
+        if told.state != (state or TrialState.COMPLETE):
+            raise TrialLost
+
+    def fail(self, trial: optuna.Trial, error: str) -> None:
+        """Ends a trial whose training failed; it is not tried again."""
+        from optuna.trial import TrialState
+
+        with contextlib.suppress(TrialLost):
+            self.note(trial, ERROR, error)
+            self.tell(trial, state=TrialState.FAIL)
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Queues a trial again that its worker leaves in the middle; does not wait for a database."""
+        from optuna.trial import TrialState
+
+        self.database.patience_secs = 0.0
+        with contextlib.suppress(DatabaseAwayError, TrialLost):  # others will find that this worker is gone
+            self.tell(trial, state=TrialState.FAIL)
+            self.recover()
 
     def _owner(self, slot: int) -> int | None:
         """Number of the trial that a slot belongs to: the lowest that has not failed."""
@@ -171,20 +236,24 @@ class TrialQueue:
         Returns:
           Number of trials that living workers have in hand.
         """
+        return self._exclusively(self._recover)
+
+    def _recover(self) -> int:
         from optuna.trial import TrialState
 
-        with self.alone():
-            self._fail_dead()
-            by_slot: dict[int, list[FrozenTrial]] = {}
-            for trial in self.trials():
-                by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
-            for slot, trials in by_slot.items():
-                lost = all(
-                    trial.state == TrialState.FAIL and ERROR not in trial.user_attrs for trial in trials
-                )
-                if lost and len(trials) < _MAX_ATTEMPTS:
-                    self.study.enqueue_trial(trials[-1].params, user_attrs={SLOT: slot})
-            return len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        self._fail_dead()
+        for slot, trials in self._by_slot().items():
+            lost = all(trial.state == TrialState.FAIL and ERROR not in trial.user_attrs for trial in trials)
+            if lost and len(trials) < _MAX_ATTEMPTS:
+                self.study.enqueue_trial(trials[-1].params, user_attrs={SLOT: slot})
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _by_slot(self) -> dict[int, list[FrozenTrial]]:
+        """Each slot's trials."""
+        by_slot: dict[int, list[FrozenTrial]] = {}
+        for trial in self.trials():
+            by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
+        return by_slot
 
     def _fail_dead(self) -> None:
         """Marks the trials of workers that are gone."""
@@ -195,6 +264,8 @@ class TrialQueue:
             if _worker_is_gone(trial):
                 with contextlib.suppress(RuntimeError, ValueError):  # another machine has seen it too
                     self.study.tell(trial.number, state=TrialState.FAIL)
+        if self.database.steady_secs < 2 * self.database.heartbeat_secs:
+            return  # the living, too, have only just been able to give a sign of life again
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             optuna.storages.fail_stale_trials(self.study)
@@ -203,10 +274,8 @@ class TrialQueue:
         """Number of slots that will not be tried again: their training failed, or killed every worker."""
         from optuna.trial import TrialState
 
-        by_slot: dict[int, list[FrozenTrial]] = {}
-        for trial in self.trials():
-            by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
-        failed = [trials for trials in by_slot.values() if all(t.state == TrialState.FAIL for t in trials)]
+        slots = self._by_slot().values()
+        failed = [trials for trials in slots if all(t.state == TrialState.FAIL for t in trials)]
         return sum(
             len(trials) >= _MAX_ATTEMPTS or any(ERROR in t.user_attrs for t in trials) for trials in failed
         )
@@ -217,27 +286,32 @@ class TrialQueue:
         getattr(storage, '_backend', storage).record_heartbeat(trial._trial_id)  # Optuna wraps it in a cache
 
     @contextlib.contextmanager
-    def heartbeat(self, trial: optuna.Trial) -> Iterator[None]:
-        """Tells the other workers that this one lives, from a thread, while a trial runs."""
-        stop = threading.Event()
+    def heartbeat(self, trial: optuna.Trial) -> Iterator[threading.Event]:
+        """Tells the other workers that this one lives, from a thread, while a trial runs.
+
+        Yields:
+          An event that is set when another worker has taken the trial over all the same.
+        """
+        from optuna.trial import TrialState
+
+        stop, lost = threading.Event(), threading.Event()
 
         def beat() -> None:
-            while not stop.wait(self._heartbeat_secs / 2):
-                with contextlib.suppress(Exception):  # the database is away: the next beat may reach it
+            while not stop.wait(self.database.heartbeat_secs / 2):
+                try:
                     self._beat(trial)
+                    if self.study._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+                        lost.set()
+                except Exception as error:  # the next beat may reach the database
+                    self.database.notice(error)
 
         thread = threading.Thread(target=beat, name='heartbeat', daemon=True)
         thread.start()
         try:
-            yield
+            yield lost
         finally:
             stop.set()
             thread.join(timeout=5.0)
-
-
-def _with_driver(storage: str) -> str:
-    """An address with PostgreSQL's driver named: which one is meant without a name depends on SQLAlchemy."""
-    return storage.replace('postgresql://', _POSTGRES, 1)
 
 
 def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:
@@ -268,8 +342,11 @@ def _pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
 
 
 def _worker_is_gone(trial: FrozenTrial) -> bool:
-    """Whether a trial's worker was a process of this machine that no longer exists."""
+    """Whether a trial's worker was a process of this machine that no longer exists, or died while it took the
+    trial."""
     from experiments.listing import process_exists
 
-    host, pid = trial.user_attrs.get(WORKER, (None, 0))
+    if WORKER not in trial.user_attrs:
+        return True  # it is written under the lock that the caller holds
+    host, pid = trial.user_attrs[WORKER][:2]
     return host == platform.node() and pid != os.getpid() and not process_exists(pid)

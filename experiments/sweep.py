@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -14,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddsp.dataset import open_dataset
-from experiments import store, study
-from experiments.study import ERROR, SLOT, SweepError, TrialQueue
+from experiments import store
+from experiments.patience import OutOfPatienceError, patiently, reason
+from experiments.study import ERROR, SLOT, SweepError, TrialLost, TrialQueue
+from experiments.study_database import HEARTBEAT_SECS, PATIENCE_SECS, DatabaseAwayError, is_away
 from experiments.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _POLL_SECS = 2.0
+_WORKER = 'DDSP_SWEEP_WORKER'  # tells a process that `--workers` has started it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,8 @@ class SweepPlace:
     storage: str
     experiment: str
     spec_path: pathlib.Path
-    heartbeat_secs: int = study.HEARTBEAT_SECS
+    heartbeat_secs: int = HEARTBEAT_SECS
+    patience_secs: float = PATIENCE_SECS
 
     @classmethod
     def at(
@@ -51,8 +54,9 @@ class SweepPlace:
         """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
         root = pathlib.Path(folder or pathlib.Path('sweeps') / spec.name)
         storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
-        heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', study.HEARTBEAT_SECS))
-        return cls(dataset, root, storage, experiment, pathlib.Path(spec_path), heartbeat_secs)
+        heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
+        patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))
+        return cls(dataset, root, storage, experiment, pathlib.Path(spec_path), heartbeat_secs, patience_secs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,34 +97,55 @@ def run_sweep(
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     digest = open_dataset(place.dataset).digest
-    queue = TrialQueue(spec, place.storage, place.heartbeat_secs, digest)
+    queue = TrialQueue(
+        spec, place.storage, place.heartbeat_secs, digest, patience_secs=place.patience_secs,
+        patient_start=_WORKER in os.environ,
+    )  # fmt: skip
     report = progress or (lambda done, total, text: None)
-    from experiments.sweep_report import record_summary, record_view
+    if os.environ.get(_WORKER) == str(os.getppid()):
+        _work(queue, place, report)
+        return outcome(queue, place)  # what follows is done by the process that waits for this one
+    from experiments.sweep_report import record_view
 
     record_view(spec, place.experiment)
     if workers > 1:
         _run_workers(queue, place, workers, report)
     else:
         _work(queue, place, report)
-    _deliver_the_rest(place.folder)
+    _record_the_rest(queue, place)
     result = outcome(queue, place)
-    if result.done:
-        if result.best_value is None:
-            raise SweepError(
-                f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
-            )
-        with queue.alone():  # workers that end at the same moment write one summary run
-            record_summary(queue, place, result)
+    if result.done and result.best_value is None:
+        raise SweepError(
+            f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
+        )
     return result
 
 
-def _deliver_the_rest(folder: pathlib.Path) -> None:
-    """Records what trials of this machine had to keep because the tracking server was away."""
+def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:
+    """Records what trials of this machine had to keep because the tracking server was away, and the summary
+    of a sweep that is done."""
     from experiments.delivery import sync
+    from experiments.sweep_report import record_summary
 
-    for run_file in sorted(folder.glob('trial-*/run.json')):
-        with contextlib.suppress(store.TrackingError):  # each trial has said what to do about it
+    def record() -> None:
+        for run_file in sorted(place.folder.glob('trial-*/run.json')):
             sync(run_file.parent)
+        result = outcome(queue, place)  # which knows the runs now
+        if result.done and result.best_value is not None:
+            with queue.alone():  # workers that end at the same moment write one summary run
+                record_summary(queue, place, result)
+
+    def warn(error: BaseException) -> None:
+        text = f'Warning: the sweep cannot be recorded yet ({reason(error)}); trying again for'
+        print(f'{text} {place.patience_secs:g} s.', file=sys.stderr, flush=True)
+
+    try:
+        patiently(record, lambda error: is_away(error) or store.is_away(error), place.patience_secs, warn)
+    except OutOfPatienceError as end:
+        raise SweepError(
+            f'{_ended(queue)} of {len(queue)} trials have ended, but not all could be recorded '
+            f'({reason(end)}). The same command records the rest.'
+        ) from end
 
 
 def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Progress) -> None:
@@ -128,10 +153,13 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     command = [
         sys.executable, '-m', 'experiments.cli', 'sweep', str(place.spec_path), place.dataset,
         '--sweep-dir', str(place.folder), '--storage', place.storage, '--experiment', place.experiment,
-        '--json',
+        '--trials', str(queue.spec.trials), '--json',
     ]  # fmt: skip
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
-    processes = [subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) for log in logs]
+    environment = {**os.environ, _WORKER: str(os.getpid())}
+    processes = [
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) for log in logs
+    ]
     try:
         while any(process.poll() is None for process in processes):
             _report_state(queue, report)
@@ -177,37 +205,49 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
     from experiments.watchers import PruningWatcher
 
     spec, slot = queue.spec, trial.user_attrs[SLOT]
-    values = spec.suggest(trial)
+    values = queue.suggest(trial)
     tags = {'sweep_id': spec.name, 'sweep_role': 'trial', 'sweep_trial': str(slot)}
     ended, total = _ended(queue), len(queue)
-    watcher = PruningWatcher(trial, spec, lambda text: report(ended, total, f'trial {slot}: {text}'))
+    folder = place.folder / f'trial-{slot:04d}'
+
+    def tell(text: str) -> None:
+        report(ended, total, f'trial {slot}: {text}')
+
     try:
-        with queue.heartbeat(trial):
-            result = train_run(
-                place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
-                gin_params=spec.gin_params(values), save_dir=place.folder / f'trial-{slot:04d}',
-                experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
-                batch_size=spec.batch_size, callbacks=[watcher], tags=tags, buffer=True,
-            )  # fmt: skip
-        trial.set_user_attr('run_id', result.run_id)
-        if spec.objective not in result.metrics:
-            raise SweepError(
-                f'the objective {spec.objective!r} is none of the metrics of a run: '
-                f'{", ".join(sorted(result.metrics))}'
-            )
-        queue.study.tell(trial, result.metrics[spec.objective])
-    except optuna.TrialPruned:
-        trial.set_user_attr('run_id', store.run_id_of(place.folder / f'trial-{slot:04d}'))
-        queue.study.tell(trial, state=TrialState.PRUNED)
+        with queue.heartbeat(trial) as lost:
+            watcher = PruningWatcher(trial, spec, tell, lost, queue.database.notice)
+            try:
+                result = train_run(
+                    place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
+                    gin_params=spec.gin_params(values), save_dir=folder,
+                    experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
+                    batch_size=spec.batch_size, callbacks=[watcher], tags=tags, buffer=True,
+                )  # fmt: skip
+                queue.note(trial, 'run_id', result.run_id)
+                queue.tell(trial, _objective(spec, result.metrics))
+            except optuna.TrialPruned:
+                queue.note(trial, 'run_id', store.run_id_of(folder))
+                queue.tell(trial, state=TrialState.PRUNED)
+    except TrialLost:
+        tell('another worker has taken it over')
+    except DatabaseAwayError:
+        raise  # nobody can be told; the trial is found when the database is back
     except KeyboardInterrupt:
-        queue.study.tell(trial, state=TrialState.FAIL)
-        queue.recover()  # queues the same parameters again
+        queue.give_back(trial)
         raise
     except Exception as error:
-        trial.set_user_attr(ERROR, f'{type(error).__name__}: {error}')
-        queue.study.tell(trial, state=TrialState.FAIL)
+        queue.fail(trial, f'{type(error).__name__}: {error}')
         if isinstance(error, SweepError | OSError):
             raise  # the next trial would fail for the same cause
+
+
+def _objective(spec: SweepSpec, metrics: Mapping[str, float]) -> float:
+    """The figure that a sweep goes by."""
+    if spec.objective not in metrics:
+        raise SweepError(
+            f'the objective {spec.objective!r} is none of the metrics of a run: {", ".join(sorted(metrics))}'
+        )
+    return metrics[spec.objective]
 
 
 def outcome(queue: TrialQueue, place: SweepPlace) -> SweepResult:

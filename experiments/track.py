@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How a training ends -> the status that MLflow shows.
 _STATUS = {'done': 'FINISHED', 'early_stop': 'FINISHED', 'interrupted': 'KILLED', 'failed': 'FAILED'}
+# How a sweep ends a trial early, by exceptions of Optuna and of experiments.study, which only sweeps import.
+_OUTCOMES = {'TrialPruned': 'pruned', 'TrialLost': 'taken over'}
 
 
 class MLflowTracker:
@@ -83,23 +85,24 @@ class MLflowTracker:
         self._client: MlflowClient | None = None
         try:
             self._client = store.client(self.uri)
-        except store.TrackingError:
-            # What is to be said waits in the outbox; but a new run is begun so only by whoever has asked to.
-            if not known and not buffer:
-                raise
-            if not known:
+            if self.run_id and self._run_exists():
+                self._client.update_run(self.run_id, status='RUNNING')
+                return True, False
+            lost, self.run_id = self.run_id, ''
+            if lost:
+                wanted['tags']['ddsp.continues'] = lost
+            if lost or not known:
                 self._write_run_file(wanted)
-            return bool(known), False
-        if self.run_id and self._run_exists():
-            self._client.update_run(self.run_id, status='RUNNING')
-            return True, False
-        lost, self.run_id = self.run_id, ''
-        if lost:
-            wanted['tags']['ddsp.continues'] = lost
-        if lost or not known:
+            self._create_run()
+            return not lost and bool(known), bool(lost)
+        except Exception as error:
+            # What is to be said waits in the outbox; but a new run is begun so only by whoever has asked to.
+            if not (isinstance(error, store.TrackingError) or store.is_away(error)) or not (known or buffer):
+                raise
+        self._client = None
+        if not known:
             self._write_run_file(wanted)
-        self._create_run()
-        return not lost and bool(known), bool(lost)
+        return bool(known), False
 
     def _create_run(self) -> None:
         """Creates the run that `run.json` describes."""
@@ -111,12 +114,12 @@ class MLflowTracker:
 
     def _run_exists(self) -> bool:
         """Whether the store holds the run; a deleted one is restored."""
-        from mlflow.exceptions import MlflowException
-
         assert self._client is not None
         try:
             run = self._client.get_run(self.run_id)
-        except MlflowException:
+        except store.refusals() as error:
+            if store.is_away(error):  # which says nothing about the run
+                raise
             return False
         if run.info.lifecycle_stage == 'deleted':
             self._client.restore_run(self.run_id)
@@ -242,8 +245,8 @@ class MLflowTracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             message = self.close('FINISHED' if self._reason == 'failed' else None)
-        elif kind.__name__ == 'TrialPruned':  # of Optuna, which only a sweep imports
-            self.set_tags({'sweep_outcome': 'pruned'})
+        elif kind.__name__ in _OUTCOMES:
+            self.set_tags({'sweep_outcome': _OUTCOMES[kind.__name__]})
             message = self.close('KILLED')
         else:
             message = self.close('KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')

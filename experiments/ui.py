@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 from experiments import store
 
-_START_SECS = 180.0
+_START_SECS, _STOP_SECS = 180.0, 10.0
 _ENVIRONMENT = {
     'MLFLOW_DISABLE_TELEMETRY': 'true',
     'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false',  # eight more processes, for jobs of language-model agents
@@ -82,16 +83,23 @@ class UIServer:
         return self._process.wait()
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            import signal
-
-            os.killpg(self._process.pid, signal.SIGTERM)  # the server has workers of its own
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        if self._process is not None:
+            self._end_group(self._process)
         self._log.close()
+
+    def _end_group(self, process: subprocess.Popen) -> None:
+        """Ends the server and its workers, which may go on answering after the server itself has ended."""
+        import signal
+
+        deadline = time.monotonic() + _STOP_SECS
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)  # raises when none of them is left
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def _tail(self) -> str:
         """Last lines that the server wrote."""

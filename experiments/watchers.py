@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 from ddsp.audio import write_wav
 from ddsp.training.train_util import TrainingCallback
 from experiments import report
+from experiments.outbox import read_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, float, str], None]
 
+HELD_OUT = 'held_out/'  # how the names of these metrics begin
 # Listening to held-out examples during a training takes at most this share of its time.
 _SAMPLING_SHARE = 0.02
 
@@ -51,15 +54,28 @@ class ProgressWatcher(TrainingCallback):
 
 
 class LastMetrics(TrainingCallback):
-    """Keeps the newest value of every metric, and the course of the losses."""
+    """Keeps the newest value of every metric, and the course of the losses.
 
-    def __init__(self) -> None:
+    Args:
+      folder: Training folder, whose journal has what earlier processes have measured; None begins anew.
+    """
+
+    def __init__(self, folder: pathlib.Path | None = None) -> None:
         self.metrics: dict[str, float] = {}
         self.losses: dict[str, list[tuple[int, float]]] = {}
         self.step = 0
+        self.held_out_step = -1  # of the newest held-out losses
+        self._folder = folder
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
-        """A finished training that is called again makes no step."""
+        """A finished training that is called again makes no step: its figures are those of before."""
+        for row in read_rows(self._folder / 'outbox.jsonl') if self._folder and start_step else ():
+            if row.get('kind') != 'metrics' or row['step'] > start_step:
+                continue
+            if row.get('training'):
+                self.on_summary(row['step'], row['metrics'])
+            elif any(name.startswith(HELD_OUT) for name in row['metrics']):
+                self.on_held_out(row['step'], row['metrics'])
         self.step = start_step
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -70,12 +86,19 @@ class LastMetrics(TrainingCallback):
             if name.startswith('losses/'):
                 self.losses.setdefault(name, []).append((step, float(value)))
 
+    def on_held_out(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Remembers held-out losses."""
+        self.held_out_step = step
+        self.metrics.update(metrics)
+
 
 class HeldOutWatcher(TrainingCallback):
-    """Listens to held-out examples now and then: losses, spectrograms and sound by step.
+    """Listens to held-out examples at the beginning, at the end and now and then between: losses,
+    spectrograms and sound by step.
 
     Args:
-      tracker: Where they are recorded; None records nothing.
+      tracker: Where they are recorded.
+      last: Is told the losses.
       model: The model in training.
       batch: Held-out examples with `audio` [batch, n_samples], `f0_hz` [batch, n_frames].
       sample_rate: Hz.
@@ -86,6 +109,7 @@ class HeldOutWatcher(TrainingCallback):
     def __init__(
         self,
         tracker: MLflowTracker,
+        last: LastMetrics,
         model: Any,
         batch: Mapping[str, Any],
         sample_rate: int,
@@ -93,6 +117,7 @@ class HeldOutWatcher(TrainingCallback):
         folder: pathlib.Path,
     ):
         self._tracker = tracker
+        self._last = last
         self._model = model
         self._batch = batch
         self._sample_rate = sample_rate
@@ -110,12 +135,18 @@ class HeldOutWatcher(TrainingCallback):
         if time.monotonic() >= self._next:
             self._sample(step)
 
+    def on_train_end(self, step: int, reason: str) -> None:
+        """What the training has come to, however short it was."""
+        if reason in ('done', 'early_stop') and self._last.held_out_step != step:
+            self._sample(step)
+
     def _sample(self, step: int) -> None:
         """Synthesises the examples; records losses and the first one's spectrogram."""
         start = time.monotonic()
         outputs, losses = self._model(self._batch, return_losses=True, training=True)
-        values = {f'held_out/{name}': float(value) for name, value in losses.items()}
+        values = {f'{HELD_OUT}{name}': float(value) for name, value in losses.items()}
         self._tracker.log_metrics(values, step)
+        self._last.on_held_out(step, values)
         audio = np.asarray(self._model.get_audio_from_outputs(outputs))[0]
         picture = report.spectrogram_pair(
             self._folder / f'step_{step:07d}.png',
@@ -139,25 +170,59 @@ class HeldOutWatcher(TrainingCallback):
 class PruningWatcher(TrainingCallback):
     """Reports a sweep's trial to Optuna, and ends it when it is not worth going on.
 
+    While the study's database is away the training goes on; what was to be reported follows.
+
     Args:
       trial: Optuna's trial.
       spec: The sweep.
       report: Told about the progress.
+      lost: Set when another worker has taken the trial over.
+      is_away: Whether an error means that the database is away.
     """
 
-    def __init__(self, trial: optuna.Trial, spec: SweepSpec, report: Callable[[str], None]):
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        spec: SweepSpec,
+        report: Callable[[str], None],
+        lost: threading.Event,
+        is_away: Callable[[BaseException], bool],
+    ):
         self._trial = trial
         self._spec = spec
         self._report = report
+        self._lost = lost
+        self._is_away = is_away
+        self._waiting: list[tuple[int, float]] = []
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
         """Ends the training by `optuna.TrialPruned` when the pruner says so."""
+        import optuna
+
+        from experiments.study import TrialLost
+
+        if self._lost.is_set():
+            raise TrialLost
         value = metrics.get(self._spec.prune_on)
         self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
         if value is None or self._spec.pruner == 'none':
             return
-        self._trial.report(value if self._spec.minimize else -value, step)
-        if self._trial.should_prune():
-            import optuna
-
+        self._waiting.append((step, value if self._spec.minimize else -value))
+        try:
+            pruned = self._told_to_stop()
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TrialLost from error
+        except Exception as error:
+            if not self._is_away(error):
+                raise
+            return
+        if pruned:
             raise optuna.TrialPruned(f'pruned at step {step}')
+
+    def _told_to_stop(self) -> bool:
+        """Reports what waits; returns what the pruner says."""
+        while self._waiting:
+            step, value = self._waiting[0]
+            self._trial.report(value, step)
+            del self._waiting[0]
+        return self._trial.should_prune()

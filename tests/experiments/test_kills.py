@@ -13,12 +13,13 @@ import time
 
 import pytest
 
+from benchmarks.postgres import PostgresCluster
 from experiments import listing, reading, store
 from experiments.delivery import sync
 from experiments.track import MLflowTracker
 from experiments.ui import UIServer, free_port
 
-OUTAGE_SECS = 60.0
+OUTAGE_SECS, AWAY_SECS = 60.0, 20.0
 
 
 def ddsp_command(*arguments: object) -> list[str]:
@@ -177,9 +178,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
-@pytest.mark.slow
-def test_a_killed_worker_loses_no_trial_and_doubles_none(workdir, dataset):
-    (workdir / 'rates.yaml').write_text("""
+SWEEP = """
 objective: losses/total_loss
 trials: 4
 steps: 60
@@ -190,7 +189,12 @@ parameters:
   Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}
 fixed: {RnnFcDecoder.rnn_channels: 8, RnnFcDecoder.ch: 8, RnnFcDecoder.layers_per_stack: 1,
         Reverb.reverb_length: 400, train.steps_per_summary: 5, train.steps_per_save: 10}
-""")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_trial_and_doubles_none(workdir, dataset):
+    (workdir / 'rates.yaml').write_text(SWEEP)
     command = ddsp_command('sweep', 'rates.yaml', dataset, '--json')
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     first = subprocess.Popen([*command, '--workers', '2'], env=environment(), **pipes)
@@ -215,3 +219,48 @@ fixed: {RnnFcDecoder.rnn_channels: 8, RnnFcDecoder.ch: 8, RnnFcDecoder.layers_pe
     for run in runs:
         assert steps_of(client, run.info.run_id) == list(range(5, 61, 5))
     assert len(store.search(client, "tags.sweep_role = 'summary'")) == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_outlives_its_databases(workdir, dataset):
+    """Study and tracking store lie on one server, which is away for 20 s in the middle of two trials."""
+    (workdir / 'rates.yaml').write_text(SWEEP.replace('none', 'median'))
+    folder = workdir / 'sweeps' / 'rates'
+    with PostgresCluster() as cluster:
+        tracking = cluster.create_database('mlflow')
+        surroundings = environment(MLFLOW_TRACKING_URI=tracking, DDSP_SWEEP_HEARTBEAT_SECS='4')
+        command = ddsp_command(
+            'sweep', 'rates.yaml', dataset, '--storage', cluster.create_database('sweeps'), '--workers', 2,
+            '--json',
+        )  # fmt: skip
+        sweep = subprocess.Popen(
+            command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            wait_until(
+                lambda: len({path.parent for path in folder.glob('trial-*/ckpt-*.index')}) == 2, sweep, 500
+            )
+            cluster.stop()
+            time.sleep(AWAY_SECS)
+            cluster.start()
+            out, err = sweep.communicate(timeout=600)
+        finally:
+            sweep.terminate()
+            sweep.wait(120)
+        logs = ''.join(path.read_text() for path in folder.glob('worker-*.log'))
+        assert sweep.returncode == 0, err + logs
+        assert 'Traceback' not in err + logs
+        result = json.loads(out)
+        assert (result['finished'] + result['pruned'], result['failed'], result['total']) == (4, 0, 4)
+        client = store.client(tracking)
+        runs = store.search(client, "tags.sweep_role = 'trial'")
+        assert sorted(run.data.tags['sweep_trial'] for run in runs) == ['0', '1', '2', '3']
+        for run in runs:
+            pruned = run.data.tags.get('sweep_outcome') == 'pruned'
+            assert run.info.status == ('KILLED' if pruned else 'FINISHED')
+            steps = steps_of(client, run.info.run_id)
+            assert steps == list(range(5, steps[-1] + 1, 5))
+            assert pruned or steps[-1] == 60
+            assert len(run.outputs.model_outputs) == (0 if pruned else 1)
+        assert len(store.search(client, "tags.sweep_role = 'summary'")) == 1
+    assert (folder / 'summary' / 'compare.html').is_file()

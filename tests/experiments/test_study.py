@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import optuna
@@ -111,7 +112,7 @@ def test_each_pruner_ends_a_hopeless_training_early(pruner, spec, storage):
     while (trial := opened.take()) is not None:
         chosen.suggest(trial)
         hopeless = trial.user_attrs[SLOT] % 2 == 1
-        watcher = PruningWatcher(trial, chosen, lambda text: None)
+        watcher = PruningWatcher(trial, chosen, lambda text: None, threading.Event(), opened.database.notice)
         try:
             for step in range(1, 28):
                 watcher.on_summary(step, {'losses/total_loss': 1.0 / step + 10.0 * hopeless})
