@@ -132,7 +132,7 @@ class JaxTrainer(Trainer):
             mapping = list(zip(self.model.trainable_variables, weights, strict=True))
             with keras.StatelessScope(state_mapping=mapping), self._seeds.at(step, 0, i):
                 outputs, losses = self.model(part, return_losses=True, training=True)
-                return losses['total_loss'], self._metrics(outputs, losses)
+                return losses['total_loss'], self._metrics(outputs, losses, part)
 
         def gradients_of(part: dict, i: Any) -> tuple[list, dict]:
             (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(weights, part, i)

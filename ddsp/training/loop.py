@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ddsp.training.health import HarmonicsWatch
 from ddsp.training.signals import StopRequest
 from ddsp.training.step_report import NonFiniteError
 
@@ -116,6 +117,7 @@ class Loop:
       save_dir: `''`: nothing is written.
       write_config: `write_config(step)` beside each checkpoint.
       callbacks: Told about the progress.
+      warn: Called with a sentence about what goes wrong.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Loop:
         save_dir: str,
         write_config: Callable[[int], Any],
         callbacks: Sequence[Any],
+        warn: Callable[[str], None],
     ) -> None:
         self.trainer = trainer
         self.next_batch = next_batch
@@ -135,6 +138,8 @@ class Loop:
         self.save_dir = save_dir
         self.write_config = write_config
         self.callbacks = callbacks
+        self.warn = warn
+        self.harmonics = HarmonicsWatch()
         self.saved = -1
 
     def run(
@@ -196,6 +201,8 @@ class Loop:
         self.best.update(metrics)
         for callback in self.callbacks:
             callback.on_summary(step, metrics)
+        if warning := self.harmonics.check(step, metrics):
+            self.warn(warning)
         return metrics['losses/total_loss']
 
     def _save(self, step: int) -> None:

@@ -76,16 +76,19 @@ def non_finite_error(step: int, named: Mapping[str, np.ndarray]) -> NonFiniteErr
     return error
 
 
-def energies(outputs: Any) -> dict[str, Any]:
-    """Mean power in dB of the harmonic and of the noise part, where the model has them."""
+def energies(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean power in dB (-120 at least) of the harmonic and of the noise part, where the model has them, and
+    of the recordings `batch['audio']`."""
     parts = {'energy/harmonic_db': 'harmonic', 'energy/noise_db': 'filtered_noise'}
-    found = {}
+    signals = {}
     for name, key in parts.items():
         part = outputs.get(key) if isinstance(outputs, Mapping) else None
         if isinstance(part, Mapping) and 'signal' in part:
-            power = ops.mean(ops.square(ops.stop_gradient(part['signal'])))
-            found[name] = 10.0 * ops.log10(ops.maximum(power, 1e-12))
-    return found
+            signals[name] = ops.stop_gradient(part['signal'])
+    if signals and 'audio' in batch:
+        signals['energy/target_db'] = batch['audio']
+    powers = {name: ops.mean(ops.square(signal)) for name, signal in signals.items()}
+    return {name: 10.0 * ops.log10(ops.maximum(power, 1e-12)) for name, power in powers.items()}
 
 
 def set_model_precision(model: Any, precision: str) -> None:

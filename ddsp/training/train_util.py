@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -125,6 +126,7 @@ def train(
     best_metric: str = 'losses/total_loss',
     keep_best: bool = False,
     callbacks: Sequence[TrainingCallback] = (),
+    warn: Callable[[str], None] | None = None,
 ) -> str:
     """Trains until `num_steps`, going on from the newest checkpoint.
 
@@ -149,6 +151,8 @@ def train(
       best_metric: Name of a metric of the summaries; the smaller the better.
       keep_best: The checkpoint at which `best_metric` was best stays, whatever its age.
       callbacks: Told about the progress.
+      warn: Called with a sentence about what goes wrong, such as harmonics that have died; by default it is
+        printed to the standard error output.
 
     Returns:
       Why it ended: `'done'` or `'early_stop'`.
@@ -191,6 +195,7 @@ def train(
         trainer, _Batches(batches, first, data_provider),
         Means(batch_size, getattr(data_provider, 'example_secs', None)), best, save_dir,
         lambda step: write_gin_config(None, save_dir, step), callbacks,
+        (warn or _print_warning) if trainer.is_chief else _say_nothing,
     )  # fmt: skip
     reason = 'failed'
     try:
@@ -207,6 +212,14 @@ def train(
         for callback in callbacks:
             callback.on_train_end(trainer.step, reason)
     return reason
+
+
+def _print_warning(text: str) -> None:
+    print(f'Warning: {text}', file=sys.stderr, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 class _Batches:

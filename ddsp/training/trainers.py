@@ -158,7 +158,7 @@ class Trainer:
             set_model_precision(self.model, self.precision)
             self.optimizer.build(self.model.trainable_variables)
             self._averages.build(self.model.trainable_variables)
-        self._metric_names = sorted(self._metrics(outputs, losses))
+        self._metric_names = sorted(self._metrics(outputs, losses, first))
         self._seeds.attach(self.model)
         self.built = True
 
@@ -317,12 +317,12 @@ class Trainer:
             outputs, losses = self.model(batch, return_losses=True, training=True)
         gradients = tape.gradient(losses['total_loss'], weights)
         gradients = [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
-        return gradients, self._metrics(outputs, losses)
+        return gradients, self._metrics(outputs, losses, batch)
 
-    def _metrics(self, outputs: Any, losses: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def _metrics(self, outputs: Any, losses: Mapping[str, Any], batch: Any) -> dict[str, tf.Tensor]:
         metrics = {f'{LOSS_PREFIX}{key}': value for key, value in losses.items()}
         metrics |= {f'{LOSS_PREFIX}{key}': value for key, value in self.model.loss_metrics.items()}
-        return metrics | energies(outputs)
+        return metrics | energies(outputs, batch)
 
     def _distributed_step(
         self, batch: Mapping[str, Any], step: tf.Tensor, stop: tf.Tensor

@@ -164,7 +164,8 @@ def configure_tiny(tone_dataset) -> Callable:
 
     def configure(*bindings: str) -> None:
         files = ['models/solo_instrument.gin', 'optimization/base.gin']
-        config.parse_config(files, [*TINY_MODEL, 'batch_size = 4', *bindings])
+        tiny = [*TINY_MODEL, 'batch_size = 4', 'Trainer.lr_warmup_steps = 0']  # a few steps must do something
+        config.parse_config(files, [*tiny, *bindings])
         rates.configure_for_dataset(tone_dataset)
 
     return configure

@@ -120,6 +120,7 @@ def test_metrics_have_the_names_that_are_tracked(shared, tone_dataset):
     assert set(metrics) == {
         'losses/total_loss', 'losses/spectral_loss', 'losses/spectral_loss_512', 'losses/spectral_loss_128',
         'optimizer/gradient_norm', 'optimizer/learning_rate', 'energy/harmonic_db', 'energy/noise_db',
+        'energy/target_db',
         'speed/steps_per_sec', 'speed/audio_secs_per_sec', 'speed/data_wait_share',
     }  # fmt: skip
     parts = metrics['losses/spectral_loss_512'] + metrics['losses/spectral_loss_128']
