@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddsp.errors import ConfigError
+
+
+def local_folder(path: str | os.PathLike[str], option: str) -> pathlib.Path:
+    """A folder for a training or a sweep, which must be on a disk.
+
+    Args:
+      path: What was asked for.
+      option: The command-line option that named it.
+
+    Raises:
+      ConfigError: It is an address such as `gs://bucket/run`.
+    """
+    text = os.fspath(path)
+    if '://' in text or text.startswith('gs:/'):
+        raise ConfigError(
+            f'{option} {text}: checkpoints that are replaced at once, and what waits for MLflow, need a '
+            'disk. Give a folder of this machine or one that is mounted.'
+        )
+    return pathlib.Path(path)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

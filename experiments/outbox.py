@@ -110,11 +110,13 @@ class Outbox:
         Returns:
           Rows that are left on disk.
         """
+        deadline = time.monotonic() + timeout
         self.flush(timeout)
         with self._condition:
             self._closing = True
             self._condition.notify_all()
-        self._thread.join(timeout=1.0)  # a daemon: a hanging request does not keep the process alive
+        # What is on its way may arrive. A daemon: a hanging request does not keep the process alive.
+        self._thread.join(timeout=max(1.0, deadline - time.monotonic()))
         return len(self._pending)
 
     def _work(self) -> None:
@@ -133,6 +135,8 @@ class Outbox:
             try:
                 for batch in batches(rows or list(self._pending.values())):
                     self._deliver_or_reject(batch)
+                    if self._closing:
+                        break
             except Exception as error:
                 self.problem = f'{type(error).__name__}: {error}'
                 self._sleep(pause)

@@ -34,6 +34,7 @@ _LOGGERS = (
     'matplotlib',
     'mlflow',
     'optuna',
+    'psycopg',
     'tensorflow',
     'urllib3',
 )

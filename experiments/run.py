@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp import gcs
 from ddsp.dataset import Dataset, DatasetError, open_dataset
-from ddsp.errors import ConfigError
 from experiments import mlflow_model, report, store
-from experiments.files import settle, write_json
+from experiments.files import local_folder, settle, write_json
 
 if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
@@ -105,7 +104,7 @@ def train_run(
     warnings = check_dataset(data)
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
-    folder = _local(save_dir) if save_dir else _default_folder(data, files)
+    folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
     _configure(data, files, bindings)
     _settle(
         folder, data, files, [binding for binding in bindings if not binding.startswith('train.num_steps')]
@@ -275,16 +274,6 @@ def _configure(data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> 
 def _default_folder(data: Dataset, files: Sequence[str]) -> pathlib.Path:
     """`runs/DATASET-CONFIGURATION`: the same command finds it again."""
     return pathlib.Path('runs') / re.sub(r'[^\w.-]+', '_', f'{data.name}-{pathlib.Path(files[-1]).stem}')
-
-
-def _local(save_dir: str | os.PathLike[str]) -> pathlib.Path:
-    """The training folder, when it is on a disk."""
-    if '://' in (text := os.fspath(save_dir)) or text.startswith('gs:/'):
-        raise ConfigError(
-            f'--save-dir {text}: a training folder is on a disk, where checkpoints are replaced at once and '
-            'the entries for MLflow wait. Give a folder of this machine or one that is mounted.'
-        )
-    return pathlib.Path(save_dir)
 
 
 def _devices(strategy: str) -> Any:

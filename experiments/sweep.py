@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp.dataset import open_dataset
 from experiments import store
+from experiments.files import local_folder
 from experiments.patience import OutOfPatienceError, patiently, reason
 from experiments.study import ERROR, SLOT, SweepError, TrialLost, TrialQueue
 from experiments.study_database import HEARTBEAT_SECS, PATIENCE_SECS, DatabaseAwayError, is_away
@@ -52,7 +53,7 @@ class SweepPlace:
         experiment: str = store.EXPERIMENT,
     ) -> SweepPlace:
         """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
-        root = pathlib.Path(folder or pathlib.Path('sweeps') / spec.name)
+        root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--sweep-dir')
         storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
         heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
         patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))

@@ -132,7 +132,7 @@ class HeldOutWatcher(TrainingCallback):
 
     def on_save(self, step: int, checkpoint: str) -> None:
         """Samples when enough time has passed since the last time."""
-        if time.monotonic() >= self._next:
+        if time.monotonic() >= self._next and self._last.held_out_step != step:
             self._sample(step)
 
     def on_train_end(self, step: int, reason: str) -> None:

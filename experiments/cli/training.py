@@ -43,9 +43,8 @@ def train(
     batch_size: Annotated[int | None, typer.Option('--batch-size', min=1, help='Examples in a step.')] = None,
     seed: Annotated[int, typer.Option('--seed', min=0, help='Of weights, order of examples and noise.')] = 0,
     save_dir: Annotated[
-        pathlib.Path | None,
-        typer.Option('--save-dir', help='Training folder; runs/DATASET-PRESET by default.'),
-    ] = None,
+        str, typer.Option('--save-dir', help='Training folder; runs/DATASET-PRESET by default.')
+    ] = '',
     experiment: ExperimentOption = 'ddsp',
     run_name: Annotated[str, typer.Option('--run-name', help='That of the folder by default.')] = '',
     evaluate: Annotated[
@@ -67,10 +66,11 @@ def train(
     buffer = _buffer_when_server_is_down(as_json)
     with output.progress('Training', enabled=not as_json) as progress:
         result = train_run(
-            dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [], save_dir=save_dir,
-            experiment=experiment, run_name=run_name or None, num_steps=steps, batch_size=batch_size,
-            seed=seed, evaluate=evaluate, register_as=register or None, progress=progress, buffer=buffer,
-            strategy=strategy, warn=lambda warning: output.say(f'Warning: {warning}'),
+            dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [],
+            save_dir=save_dir or None, experiment=experiment, run_name=run_name or None, num_steps=steps,
+            batch_size=batch_size, seed=seed, evaluate=evaluate, register_as=register or None,
+            progress=progress, buffer=buffer, strategy=strategy,
+            warn=lambda warning: output.say(f'Warning: {warning}'),
         )  # fmt: skip
     if as_json:
         output.print_json(dataclasses.asdict(result))
@@ -179,8 +179,8 @@ def sweep(
         int | None, typer.Option('--trials', min=1, help="Trials, in place of the file's.")
     ] = None,
     sweep_dir: Annotated[
-        pathlib.Path | None, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')
-    ] = None,
+        str, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')
+    ] = '',
     storage: Annotated[
         str, typer.Option('--storage', help='Database of the study (sqlite:///... or postgresql://...).')
     ] = '',
@@ -222,7 +222,8 @@ def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
     output.print_table('', ('', ''), rows, header=False)
     if result.command:
         print(f'Again: {result.command}')
-    print(f'Next: ddsp compare --experiment {experiment} --filter "tags.sweep_id = \'{spec.name}\'"')
+    condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'trial'"
+    print(f'Next: ddsp compare --experiment {experiment} --filter "{condition}"')
 
 
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
-from experiments import mlflow_model, quiet, registry, store
+from ddsp.dataset import open_dataset
+from experiments import mlflow_model, quiet, registry, run, store
 from experiments.run import train_run
+from experiments.track import dataset_row
+from experiments.watchers import LastMetrics
 
 
 @pytest.fixture(scope='module')
@@ -55,6 +59,9 @@ def test_run_contract(there, dataset):
     }  # fmt: skip
     assert expected <= set(run.data.metrics)
     assert [point.step for point in client.get_metric_history(result.run_id, 'losses/total_loss')] == [2, 4]
+    held_out = client.get_metric_history(result.run_id, 'held_out/spectral_loss')
+    assert [point.step for point in held_out] == [0, 4]  # however short the training was
+    assert result.metrics['held_out/spectral_loss'] == held_out[-1].value
     assert run.data.params['train.batch_size'] == '2'
     assert run.data.params['RnnFcDecoder.ch'] == '16'
     assert run.data.tags['ddsp.code_clean'] in ('true', 'false')
@@ -193,7 +200,10 @@ def test_a_finished_training_called_again_stays_one_run_with_one_model(there, da
     client = store.client()
     assert len(store.search(client, experiments=['tones'])) == 1
     assert len(client.get_run(result.run_id).outputs.model_outputs) == 1
-    assert [point.step for point in client.get_metric_history(result.run_id, 'losses/total_loss')] == [2, 4]
+    for name in ('losses/total_loss', 'held_out/spectral_loss'):
+        steps = [point.step for point in client.get_metric_history(result.run_id, name)]
+        assert steps[-1] == 4
+        assert steps == sorted(set(steps))
 
 
 def test_transfer_evaluate_and_export_commands(there, dataset, ddsp, tmp_path):
@@ -241,6 +251,44 @@ def test_messages(there, dataset, ddsp, arguments, message):
     assert err.startswith('Error: ')
     assert message in err
     assert 'Traceback' not in err
+
+
+def test_folders_are_on_a_disk(there, dataset, ddsp, tmp_path):
+    (tmp_path / 'rates.yaml').write_text('parameters: {Trainer.learning_rate: [0.001, 0.002]}')
+    commands = {'--save-dir': ('train', dataset), '--sweep-dir': ('sweep', tmp_path / 'rates.yaml', dataset)}
+    for option, command in commands.items():
+        status, out, err = ddsp(*command, option, 'gs://bucket/run')
+        assert (status, out) == (1, '')
+        assert err == (
+            f'Error: {option} gs://bucket/run: checkpoints that are replaced at once, and what waits for '
+            'MLflow, need a disk. Give a folder of this machine or one that is mounted.\n'
+        )
+
+
+def test_the_settings_name_a_dataset_by_its_address(dataset, tmp_path):
+    """Of a dataset on gs:// there is a copy on this machine, which another machine does not have."""
+    copy = shutil.copytree(dataset, tmp_path / 'copy')
+    (copy / '.origin').write_text('gs://bucket/tones/1.0.0')
+    for path, address in ((copy, 'gs://bucket/tones/1.0.0'), (dataset, str(dataset.resolve()))):
+        data = open_dataset(path)
+        run._settle(tmp_path / data.digest[:4] / path.name, data, ['presets/laptop.gin'], [])
+        settings = json.loads((tmp_path / data.digest[:4] / path.name / 'train.json').read_text())
+        assert settings['dataset_address'] == address
+        assert dataset_row(data)['path'] == (address if path == copy else str(dataset))
+
+
+def test_a_finished_training_knows_its_figures_from_its_journal(there):
+    folder, result = there
+    last = LastMetrics(folder / 'run')
+    last.on_train_begin(start_step=4, num_steps=4, save_dir='', gin_config='')
+    trained = {name for name in result.metrics if not name.startswith('eval/')}
+    assert {name: result.metrics[name] for name in trained} == last.metrics
+    assert [step for step, _ in last.losses['losses/total_loss']] == [2, 4]
+    assert (last.step, last.held_out_step) == (4, 4)
+    earlier = LastMetrics(folder / 'run')
+    earlier.on_train_begin(start_step=2, num_steps=4, save_dir='', gin_config='')
+    assert [step for step, _ in earlier.losses['losses/total_loss']] == [2]
+    assert earlier.held_out_step == 0
 
 
 def test_a_folder_that_cannot_be_written(there, dataset, ddsp):
