@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from ddsp.errors import require
+from experiments import quiet
 
 IMAGES = pathlib.Path(__file__).parent / 'images'
 _PAGES = {'mlflow-metrics.png': '/model-metrics?workflowType=machine_learning'}
@@ -37,18 +38,25 @@ def main() -> int:
     parser.add_argument('--only', choices=['plots', 'demo', 'ui', 'sweep'], help='only these')
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
-    if arguments.only in (None, 'plots'):
+    with quiet.terminal():
+        _make(arguments.only, pathlib.Path(arguments.demo))
+    return 0
+
+
+def _make(only: str | None, demo: pathlib.Path) -> None:
+    """Draws all pictures, or those of one kind."""
+    if only in (None, 'plots'):
+        quiet.load_keras()
         from docs import plots_dsp, plots_spectral
 
         plots_dsp.main(IMAGES)
         plots_spectral.main(IMAGES)
-    if arguments.only in (None, 'demo'):
-        _demo_pictures(pathlib.Path(arguments.demo))
-    if arguments.only in (None, 'ui'):
-        _ui_screenshots(pathlib.Path(arguments.demo))
-    if arguments.only in (None, 'sweep'):
-        _sweep_screenshots(pathlib.Path(arguments.demo))
-    return 0
+    if only in (None, 'demo'):
+        _demo_pictures(demo)
+    if only in (None, 'ui'):
+        _ui_screenshots(demo)
+    if only in (None, 'sweep'):
+        _sweep_screenshots(demo)
 
 
 def _demo_pictures(demo: pathlib.Path) -> None:
@@ -156,6 +164,8 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
             drawn.wait_for(timeout=1000 * _START_S)
             for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
                 close.click()
+            for section in view.get_by_text('held_out (', exact=False).all():
+                section.click()  # folds it: its card shows all parameters above the picture
             for search in view.get_by_placeholder('Search metric charts').all():
                 search.fill('losses/')
             view.wait_for_timeout(_DRAWING_MS)

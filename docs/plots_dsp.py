@@ -16,6 +16,8 @@ from ddsp.core.phase import sample_phase
 
 SAMPLE_RATE = 16000  # Hz
 npy = ops.convert_to_numpy
+# Where a legend hides no curve.
+ABOVE = {'loc': 'lower left', 'bbox_to_anchor': (0.0, 1.0), 'frameon': False}
 
 
 def _spectrogram(axis: plt.Axes, audio: np.ndarray, title: str) -> None:
@@ -36,7 +38,7 @@ def plot_scaling(path: pathlib.Path) -> None:
     axes[1].semilogy([], [], 'k', lw=0.7, label='frequencies_critical_bands, n=4')
     axes[1].set(xlabel='x', ylabel='Hz')
     for axis in axes:
-        axis.legend()
+        axis.legend(**ABOVE)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
@@ -89,7 +91,7 @@ def plot_filters(path: pathlib.Path) -> None:
         gain = np.abs(np.fft.rfft(response, 1024))
         axes[1].plot(np.linspace(0, 8, 513), 20 * np.log10(gain + 1e-4))
     axes[0].set(xlabel='tap')
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=8, **ABOVE)
     axes[1].set(xlabel='frequency (kHz)', ylabel='gain (dB)', ylim=(-80, 5))
     figure.savefig(path, dpi=90)
     plt.close(figure)

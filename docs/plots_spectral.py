@@ -46,7 +46,7 @@ def plot_features(path: pathlib.Path) -> None:
     for name in ('compute_loudness', 'compute_power'):
         level = ops.convert_to_numpy(getattr(spectral_ops, name)(audio))
         axes[1, 1].plot(np.arange(len(level)) / 250, level, label=name)
-    axes[1, 1].set(title='level, 250 frames/s', xlabel='time (s)', ylabel='dB', ylim=(-82, 20))
+    axes[1, 1].set(title='level, 250 frames/s', xlabel='time (s)', ylabel='dB', ylim=(-40, 20))
     axes[1, 1].legend()
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -83,7 +83,7 @@ def plot_detuning(path: pathlib.Path) -> None:
     for size, values in by_size.items():
         axes[0].plot(cents, values, label=str(size))
     axes[0].set(title='SpectralLoss by FFT size', xlabel='detuning (cents)', ylabel='loss')
-    axes[0].legend(title='FFT size')
+    axes[0].legend(title='FFT size', loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False)
     for name, values in (
         ('Wasserstein (semitones)', wasserstein),
         ('KDE, scaled to 1', np.array(kde) / max(kde)),
