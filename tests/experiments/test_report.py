@@ -88,3 +88,15 @@ def test_a_loss_of_one_summary_is_visible(tmp_path):
     blue = np.array([0x1F, 0x5F, 0xA8], float)
     assert (np.abs(one - blue).max(axis=2) < 20).sum() > 10
     assert (np.abs(none - blue).max(axis=2) < 20).sum() == 0
+
+
+def test_few_colours_look_the_same_in_fewer_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    sound = tone(440.0) + 0.01 * rng.standard_normal(RATE)
+    made, axis = report.figure(6, 3)
+    level, _, _ = report.spectrogram_db(sound, RATE)
+    axis.imshow(level, cmap='magma', aspect='auto')
+    few = report.save(made, tmp_path / 'few.png')
+    made.savefig(tmp_path / 'all.png')
+    assert few.stat().st_size < 0.5 * (tmp_path / 'all.png').stat().st_size
+    assert np.abs(pixels(few) - pixels(tmp_path / 'all.png')).mean() < 4
