@@ -20,85 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.f0.crepe_weights import SIZES, Weights, WeightsError, find_weights, load_weights
+from benchmarks.crepe_package import RATE, CrepePredict
+from ddsp.f0.crepe_weights import SIZES, WeightsError, find_weights, load_weights
 
-RATE, WINDOW, N_BINS = 16000, 1024, 360
 GOALS = {'full': 8.0, 'tiny': 4.0}  # how many times less CPU
-
-
-class CrepePredict:
-    """`crepe.predict` of the package crepe 0.0.16, with the network in Keras.
-
-    Args:
-      weights: The published weights.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        import keras
-
-        layers = keras.layers
-        inputs = keras.Input((WINDOW,))
-        values = layers.Reshape((WINDOW, 1, 1))(inputs)
-        for i, layer in enumerate(weights.layers):
-            width, _, channels = layer.kernel.shape
-            convolution = layers.Conv2D(
-                channels, (width, 1), strides=(1 if i else 4, 1), padding='same', activation='relu'
-            )
-            # The mean is 0 and the variance 1: `scale` and `shift` hold them already.
-            normalise = layers.BatchNormalization(epsilon=0.0)
-            values = layers.MaxPool2D((2, 1))(normalise(convolution(values)))
-            convolution.set_weights([layer.kernel[:, None], layer.bias])
-            normalise.set_weights(
-                [layer.scale, layer.shift, np.zeros_like(layer.shift), np.ones_like(layer.scale)]
-            )
-        classifier = layers.Dense(N_BINS, activation='sigmoid')
-        outputs = classifier(layers.Flatten()(layers.Permute((2, 1, 3))(values)))
-        classifier.set_weights([weights.classifier, weights.classifier_bias])
-        self._model = keras.Model(inputs, outputs)
-
-    def activations(self, audio: np.ndarray, step_ms: float = 10) -> np.ndarray:
-        """Activations [n_frames, 360] of a signal at 16 kHz, frames centred on multiples of `step_ms`."""
-        padded = np.pad(np.asarray(audio, np.float32), WINDOW // 2)
-        hop = int(RATE * step_ms / 1000)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop].copy()
-        frames -= frames.mean(axis=1, keepdims=True)
-        frames /= np.clip(frames.std(axis=1, keepdims=True), 1e-8, None)
-        return self._model.predict(frames, verbose=0)
-
-    def predict(
-        self, audio: np.ndarray, viterbi: bool = True, step_ms: float = 10
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Pitch in Hz and confidence, each [n_frames]."""
-        salience = self.activations(audio, step_ms)
-        centres = likeliest_path(salience.argmax(axis=1)) if viterbi else salience.argmax(axis=1)
-        cents = [local_average_cents(row, centre) for row, centre in zip(salience, centres, strict=True)]
-        return 10 * 2 ** (np.array(cents) / 1200), salience.max(axis=1)
-
-
-def local_average_cents(salience: np.ndarray, centre: int) -> float:
-    """Mean of the cents of up to nine bins around a centre, weighted by their salience [360]."""
-    cents = np.linspace(0, 7180, N_BINS) + 1997.3794084376191
-    near = slice(max(0, centre - 4), min(N_BINS, centre + 5))
-    return float((salience[near] * cents[near]).sum() / salience[near].sum())
-
-
-def likeliest_path(observed: np.ndarray) -> np.ndarray:
-    """Viterbi decoding of crepe's hidden Markov model with its full matrices, in float64."""
-    bins = np.arange(N_BINS)
-    move = np.maximum(12 - np.abs(bins[:, None] - bins), 0).astype(np.float64)
-    with np.errstate(divide='ignore'):
-        move = np.log(move / move.sum(axis=1, keepdims=True))
-    emission = np.log(np.eye(N_BINS) * 0.1 + np.full((N_BINS, N_BINS), 0.9 / N_BINS))
-    score = np.log(1 / N_BINS) + emission[:, observed[0]]
-    back = []
-    for symbol in observed[1:]:
-        paths = score[:, None] + move
-        back.append(paths.argmax(axis=0))
-        score = paths.max(axis=0) + emission[:, symbol]
-    path = [int(score.argmax())]
-    for origin in reversed(back):
-        path.append(int(origin[path[-1]]))
-    return np.array(path[::-1])
 
 
 def example_sound(seconds: float) -> np.ndarray:

@@ -5,6 +5,7 @@ python -m benchmarks.prepare --only formats      # seconds of audio per CPU seco
 python -m benchmarks.prepare --only workers      # one worker and two, the same bytes
 python -m benchmarks.prepare --only memory --hours 10
 python -m benchmarks.prepare --only incremental  # one recording added to many
+python -m benchmarks.prepare --only command --seconds 12 --upstream-python ENV/bin/python  # beside ddsp 3.7.0
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import crepe_package
+from ddsp.f0.crepe_weights import load_weights
 from pipelines import PrepareOptions, prepare_dataset
+from pipelines.records import read_examples
 
 # name: (suffix, rate, channels, soundfile format and subtype)
 FORMATS: dict[str, tuple[str, int, int, str, str]] = {
@@ -85,7 +89,7 @@ def measure(inputs: pathlib.Path, root: pathlib.Path, options: PrepareOptions) -
     cpu, wall = cpu_seconds(), time.monotonic()
     result = prepare_dataset(inputs, root, 'bench', options=options)
     wall, cpu = time.monotonic() - wall, cpu_seconds() - cpu
-    row = {'audio_s': sum(result.audio_seconds.values()), 'cpu_s': cpu, 'wall_s': wall}
+    row: dict[str, Any] = {'audio_s': sum(result.audio_seconds.values()), 'cpu_s': cpu, 'wall_s': wall}
     row |= {'stages': result.costs, 'made_s': result.audio_made, 'shards_made': result.shards_made}
     return row | {'path': str(result.path)}
 
@@ -113,16 +117,41 @@ def digest(path: str) -> str:
 
 
 def workers(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One worker and two, turn by turn."""
-    inputs = write_corpus(work / 'workers', args.recordings, 60, 'wav 44.1 kHz stereo')
+    """One worker, two, and what two cores can do: two processes with half of the recordings each."""
+    inputs = write_corpus(work / 'workers', args.recordings, args.each, 'wav 44.1 kHz stereo')
+    halves = [work / 'half 0', work / 'half 1']
+    for i, file in enumerate(sorted(inputs.iterdir())):
+        halves[i % 2].mkdir(exist_ok=True)
+        os.link(file, halves[i % 2] / file.name)
     rows = []
-    for count in (1, 2) * args.turns:
-        options = PrepareOptions(f0=args.f0, workers=count)
-        row = {'workers': count, **measure(inputs, work / 'workers out', options)}
-        row['records'] = digest(row['path'])[:12]
-        rows.append(row)
-        shutil.rmtree(work / 'workers out')
+    for _ in range(args.turns):
+        for count in (1, 2):
+            options = PrepareOptions(f0=args.f0, workers=count)
+            row = {'workers': str(count), **measure(inputs, work / 'workers out', options)}
+            rows.append({**row, 'records': digest(row['path'])[:12]})
+            shutil.rmtree(work / 'workers out')
+        rows.append({'workers': '1 and 1', **side_by_side(halves, args.f0), 'records': ''})
     return rows
+
+
+def side_by_side(folders: list[pathlib.Path], f0: str) -> dict[str, Any]:
+    """Processes that have nothing to do with each other, at the same time; begins when all have imported."""
+    code = 'import sys; from benchmarks.prepare import child; sys.stdin.readline(); child(*sys.argv[1:4], 1)'
+    commands = [[sys.executable, '-c', code, str(path), f'{path} out', f0] for path in folders]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    processes = [subprocess.Popen(command, **pipes) for command in commands]  # type: ignore[call-overload]
+    time.sleep(8)
+    started = time.monotonic()
+    for process in processes:
+        process.stdin.write('\n')
+        process.stdin.flush()
+    found = [json.loads(process.communicate()[0]) for process in processes]
+    wall = time.monotonic() - started
+    for path in folders:
+        shutil.rmtree(f'{path} out')
+    total = {name: sum(row[name] for row in found) for name in ('audio_s', 'cpu_s', 'made_s', 'shards_made')}
+    stages = {name: sum(row['stages'][name] for row in found) for name in found[0]['stages']}
+    return {**total, 'wall_s': wall, 'stages': stages}
 
 
 def memory_of(pids: set[int]) -> dict[int, float]:
@@ -156,7 +185,7 @@ def memory(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]
     for name, (count, each) in cases.items():
         inputs = write_corpus(work / name, count, each, 'wav 16 kHz mono')
         peaks: dict[int, float] = {}
-        code = 'import sys; from benchmarks.prepare import child; child(*sys.argv[1:])'
+        code = 'import sys; from benchmarks.prepare import child; child(*sys.argv[1:], hop_secs=4.0)'
         command = [sys.executable, '-c', code, str(inputs), str(work / f'{name} out'), args.f0]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         stop = threading.Event()
@@ -179,9 +208,9 @@ def memory(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]
     return rows
 
 
-def child(inputs: str, root: str, f0: str) -> None:
-    """Prepares with two workers in a process of its own; long hops keep the output small."""
-    options = PrepareOptions(f0=f0, workers=2, hop_secs=4.0)
+def child(inputs: str, root: str, f0: str, count: int = 2, hop_secs: float = 1.0) -> None:
+    """Prepares in a process of its own."""
+    options = PrepareOptions(f0=f0, workers=count, hop_secs=hop_secs)
     print(json.dumps(measure(pathlib.Path(inputs), pathlib.Path(root), options)))
 
 
@@ -200,7 +229,44 @@ def incremental(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, 
     return rows
 
 
-PARTS = {'formats': formats, 'workers': workers, 'memory': memory, 'incremental': incremental}
+def command(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """`ddsp_prepare_tfrecord` here and of ddsp 3.7.0, the whole command on one recording with CREPE full."""
+    if not args.upstream_python:
+        return []
+    inputs = write_corpus(work / 'command', 1, args.seconds, 'wav 44.1 kHz stereo')
+    stand_in = work / 'stand in'  # for the package crepe, where it could not be installed
+    stand_in.mkdir()
+    shutil.copy(pathlib.Path(__file__).with_name('crepe_package.py'), stand_in / 'crepe.py')
+    crepe_package.save_weights(load_weights('full'), str(stand_in / 'full.npz'))
+    theirs = {'PYTHONPATH': str(stand_in), 'CREPE_NPZ': str(stand_in / 'full.npz')}
+    sides = {'here': (sys.executable, {}), 'ddsp 3.7.0': (args.upstream_python, theirs)}
+    rows = []
+    for turn in range(args.turns):
+        for side, (python, variables) in sides.items():
+            program = pathlib.Path(python).with_name('ddsp_prepare_tfrecord')
+            flags = [f'--input_audio_filepatterns={inputs}/*.wav', '--num_shards=1']
+            flags.append(f'--output_tfrecord_path={work}/{side} {turn}/train.tfrecord')
+            cpu, wall = cpu_seconds(), time.monotonic()
+            call = [python, str(program), *flags]
+            done = subprocess.run(call, env=os.environ | variables, capture_output=True, check=False)
+            cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
+            if done.returncode:
+                raise SystemExit(done.stderr.decode())
+            (file,) = (work / f'{side} {turn}').glob('train.tfrecord*')
+            found = list(read_examples(str(file)))
+            row = {'command of': side, 'audio_s': args.seconds, 'cpu_s': cpu, 'wall_s': wall}
+            row |= {'cpu_s_per_audio_s': cpu / args.seconds, 'examples': len(found)}
+            rows.append(row | {'median_f0_hz': float(np.median(np.concatenate([e['f0_hz'] for e in found])))})
+    return rows
+
+
+PARTS = {
+    'formats': formats,
+    'workers': workers,
+    'memory': memory,
+    'incremental': incremental,
+    'command': command,
+}
 
 
 def main() -> int:
@@ -211,9 +277,11 @@ def main() -> int:
     parser.add_argument('--only', choices=list(PARTS), help='one part')
     parser.add_argument('--seconds', type=float, default=480, help='of audio for each format')
     parser.add_argument('--recordings', type=int, default=24, help='for workers and incremental')
+    parser.add_argument('--each', type=float, default=60, help='seconds of a recording for workers')
     parser.add_argument('--turns', type=int, default=2, help='times that one and two workers take turns')
     parser.add_argument('--hours', type=float, default=1.0, help='of audio for memory')
     parser.add_argument('--f0', default='swift', help='estimator for workers and memory')
+    parser.add_argument('--upstream-python', help='interpreter with ddsp 3.7.0, for command')
     parser.add_argument('--work', help='folder for the files; a temporary one by default')
     parser.add_argument('--out', help='write the rows as JSON')
     args = parser.parse_args()
@@ -221,7 +289,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         for name in [args.only] if args.only else PARTS:
             results[name] = PARTS[name](pathlib.Path(work), args)
-            show(name, results[name])
+            if results[name]:
+                show(name, results[name])
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + '\n')
     return 0

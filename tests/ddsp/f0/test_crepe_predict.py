@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.crepe import RATE, CrepePredict, example_sound, likeliest_path, local_average_cents
+from benchmarks.crepe import example_sound
+from benchmarks.crepe_package import RATE, CrepePredict, likeliest_path, local_average_cents
 from ddsp.audio import load_audio
 from ddsp.f0 import crepe, estimate_f0
 from ddsp.f0.crepe import Crepe, activations_to_f0
