@@ -164,8 +164,6 @@ def _photograph(chromium: str, pages: dict[pathlib.Path, str]) -> None:
             drawn.wait_for(timeout=1000 * _START_S)
             for close in view.locator('[aria-label="Close"], [aria-label="close"]').all():
                 close.click()
-            for section in view.get_by_text('held_out (', exact=False).all():
-                section.click()  # folds it: its card shows all parameters above the picture
             for search in view.get_by_placeholder('Search metric charts').all():
                 search.fill('losses/')
             view.wait_for_timeout(_DRAWING_MS)
