@@ -12,6 +12,7 @@ SAMPLE_RATE = 16000  # Hz
 N_SAMPLES = 4 * SAMPLE_RATE
 N_FRAMES = 1000
 N_HARMONICS = 100
+CONTROLS = {'amps': 1, 'harmonic_distribution': 60, 'noise_magnitudes': 65}  # of the solo instrument
 
 
 class Inputs:
@@ -137,34 +138,89 @@ def loudness(ddsp, inputs, use_tf=True, seconds=60):
     return lambda: ddsp.spectral_ops.compute_loudness(audio, SAMPLE_RATE, 250, use_tf=use_tf)
 
 
+def instrument_decoder():
+    """The network of upstream's models/solo_instrument.gin."""
+    training = importlib.import_module('ddsp.training')
+    return training.decoders.RnnFcDecoder(
+        rnn_channels=512, rnn_type='gru', ch=512, layers_per_stack=3,
+        input_keys=('ld_scaled', 'f0_scaled'),
+        output_splits=(('amps', 1), ('harmonic_distribution', 60), ('noise_magnitudes', 65)),
+    )  # fmt: skip
+
+
+def instrument_synthesis(ddsp):
+    """Its harmonics, noise and reverb."""
+    dag = [
+        (
+            ddsp.synths.Harmonic(n_samples=N_SAMPLES, sample_rate=SAMPLE_RATE, name='harmonic'),
+            ['amps', 'harmonic_distribution', 'f0_hz'],
+        ),
+        (
+            ddsp.synths.FilteredNoise(n_samples=N_SAMPLES, window_size=0, name='filtered_noise'),
+            ['noise_magnitudes'],
+        ),
+        (ddsp.processors.Add(name='add'), ['filtered_noise/signal', 'harmonic/signal']),
+        (ddsp.effects.Reverb(name='reverb', reverb_length=48000, trainable=True), ['add/signal']),
+    ]
+    return ddsp.processors.ProcessorGroup(dag=dag)
+
+
 def solo_instrument(ddsp):
     """The autoencoder of upstream's models/solo_instrument.gin."""
     training = importlib.import_module('ddsp.training')
-    group = ddsp.processors.ProcessorGroup(
-        dag=[
-            (
-                ddsp.synths.Harmonic(n_samples=N_SAMPLES, sample_rate=SAMPLE_RATE, name='harmonic'),
-                ['amps', 'harmonic_distribution', 'f0_hz'],
-            ),
-            (
-                ddsp.synths.FilteredNoise(n_samples=N_SAMPLES, window_size=0, name='filtered_noise'),
-                ['noise_magnitudes'],
-            ),
-            (ddsp.processors.Add(name='add'), ['filtered_noise/signal', 'harmonic/signal']),
-            (ddsp.effects.Reverb(name='reverb', reverb_length=48000, trainable=True), ['add/signal']),
-        ]
-    )
     return training.models.Autoencoder(
         preprocessor=training.preprocessing.F0LoudnessPreprocessor(time_steps=N_FRAMES),
         encoder=None,
-        decoder=training.decoders.RnnFcDecoder(
-            rnn_channels=512, rnn_type='gru', ch=512, layers_per_stack=3,
-            input_keys=('ld_scaled', 'f0_scaled'),
-            output_splits=(('amps', 1), ('harmonic_distribution', 60), ('noise_magnitudes', 65)),
-        ),
-        processor_group=group,
+        decoder=instrument_decoder(),
+        processor_group=instrument_synthesis(ddsp),
         losses=[ddsp.losses.SpectralLoss(loss_type='L1', mag_weight=1.0, logmag_weight=1.0)],
-    )  # fmt: skip
+    )
+
+
+def decoder_part(ddsp, inputs):
+    """The network of a training step alone, with the gradients of its weights."""
+    decoder, shape = instrument_decoder(), (inputs.batch, N_FRAMES, 1)
+    features = {'ld_scaled': inputs.uniform(0.0, 1.0, shape), 'f0_scaled': inputs.uniform(0.0, 1.0, shape)}
+    decoder(dict(features))  # makes the variables
+
+    def run():
+        with inputs.tf.GradientTape() as tape:
+            outputs = decoder(dict(features))
+            loss = sum(inputs.tf.reduce_mean(inputs.tf.square(outputs[key])) for key in CONTROLS)
+        return [loss, *tape.gradient(loss, decoder.trainable_variables)]
+
+    return run
+
+
+def synthesis_part(ddsp, inputs):
+    """Harmonics, noise and reverb of a training step alone, with the gradients of the controls and taps."""
+    group = instrument_synthesis(ddsp)
+    controls = [inputs.normal((inputs.batch, N_FRAMES, n)) for n in CONTROLS.values()]
+
+    def synthesize(*controls):
+        return group({'f0_hz': inputs.f0_hz, **dict(zip(CONTROLS, controls))})  # noqa: B905 (Python 3.8)
+
+    synthesize(*controls)  # makes the variable
+    variables = [v if isinstance(v, inputs.tf.Variable) else v.value for v in group.trainable_variables]
+    return with_gradients(inputs, synthesize, controls, variables)
+
+
+def update_part(ddsp, inputs):
+    """Clipping by global norm and Adam of a training step alone."""
+    tf, decoder = inputs.tf, instrument_decoder()
+    decoder({key: inputs.uniform(0.0, 1.0, (1, 2, 1)) for key in ('ld_scaled', 'f0_scaled')})
+    variables = [*decoder.trainable_variables, tf.Variable(tf.zeros([48000]))]
+    gradients = [inputs.normal(tuple(v.shape)) for v in variables]
+    optimizer = tf.keras.optimizers.Adam(3e-4)
+    if hasattr(optimizer, 'build'):
+        optimizer.build(variables)
+
+    def run():
+        clipped, norm = tf.clip_by_global_norm(gradients, 3.0)
+        optimizer.apply_gradients(list(zip(clipped, variables)))  # noqa: B905 (Python 3.8 runs this too)
+        return norm
+
+    return run
 
 
 def train_step(ddsp, inputs, precision=None):
@@ -212,6 +268,9 @@ CASES = {
     'loudness_60s_numpy': (loudness, {'use_tf': False}, 1),
     'train_step': (train_step, {}, 16),
     'train_step_bfloat16': (train_step, {'precision': 'mixed_bfloat16'}, 16),
+    'train_step_decoder': (decoder_part, {}, 16),
+    'train_step_synthesis': (synthesis_part, {}, 16),
+    'train_step_update': (update_part, {}, 16),
 }
 NOT_A_GRAPH = ('loudness_60s_numpy',)  # timed as they are
 
