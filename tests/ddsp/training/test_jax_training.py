@@ -18,13 +18,14 @@ from ddsp.dataset import open_dataset
 from ddsp.training import config, data, models, rates, train_util, trainers
 
 backend, dataset, folder = sys.argv[1], open_dataset(sys.argv[2]), sys.argv[3]
+# With a fourth argument without noise, which differs between the parts of a batch.
 def make(*bindings):
     config.parse_config(['models/solo_instrument.gin'], [
         'RnnFcDecoder.rnn_channels = 8', 'RnnFcDecoder.ch = 20', 'RnnFcDecoder.layers_per_stack = 1',
         "RnnFcDecoder.output_splits = (('amps', 1), ('harmonic_distribution', 4), ('noise_magnitudes', 5))",
         'SpectralLoss.fft_sizes = (256,)', 'Reverb.reverb_length = 800', 'train.batch_size = 4',
         'F0LoudnessPreprocessor.compute_loudness = False', 'Trainer.learning_rate = 0.003',
-        'FilteredNoise.initial_bias = -30.0', *bindings])
+        *(['FilteredNoise.initial_bias = -30.0'] if len(sys.argv) > 4 else []), *bindings])
     rates.configure_for_dataset(dataset)
     keras.utils.set_random_seed(0)
     model = models.get_model()
@@ -91,12 +92,12 @@ def _losses(backend, dataset, tmp_path, *more):
 def test_losses_are_those_of_tensorflow(tone_dataset, tmp_path):
     expected = _losses('tensorflow', tone_dataset, tmp_path)
     found = _losses('jax', tone_dataset, tmp_path)
-    # The noise, of 1e-7, is another one, and shows in logarithms of silent bins; Adam's steps magnify it.
-    np.testing.assert_allclose(found[:1], expected[:1], rtol=5e-4)
+    # The noise is the same; Adam's first steps are signs of gradients, where rounding may decide.
+    np.testing.assert_allclose(found[:1], expected[:1], rtol=1e-4)
     np.testing.assert_allclose(found, expected, rtol=3e-3)
 
 
 @pytest.mark.slow
 def test_training_resumes_accumulates_and_stops_at_what_is_not_finite(tone_dataset, tmp_path):
-    _losses('tensorflow', tone_dataset, tmp_path)
+    _losses('tensorflow', tone_dataset, tmp_path)  # the initial weights
     _losses('jax', tone_dataset, tmp_path, 'all')

@@ -56,7 +56,7 @@ def test_accumulated_and_compiled_steps_are_the_plain_step(make, batch):
         make(accumulate_steps=3).build(batch)
 
 
-def test_a_compiled_step_with_noise_is_reproducible_and_close(make, batch):
+def test_a_compiled_step_with_noise_is_reproducible_and_the_plain_one(make, batch):
     bindings = ('SpectralLoss.fft_sizes = (256,)',)
     compiled = make(*bindings, jit_compile=True)
     compiled.build(batch)
@@ -67,8 +67,7 @@ def test_a_compiled_step_with_noise_is_reproducible_and_close(make, batch):
     ):
         variable.assign(value)
     assert _run(compiled, batch, 1) == losses
-    # XLA draws other numbers from the same key.
-    np.testing.assert_allclose(losses, _run(make(*bindings), batch, 1), rtol=1e-2)
+    np.testing.assert_allclose(losses, _run(make(*bindings), batch, 1), rtol=1e-4)
 
 
 def test_bfloat16_products_have_the_same_curve_and_float32_weights(make, batch):
