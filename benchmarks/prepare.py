@@ -230,7 +230,7 @@ def incremental(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, 
 
 
 def command(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """`ddsp_prepare_tfrecord` here and of ddsp 3.7.0, the whole command on one recording with CREPE full."""
+    """`ddsp_prepare_tfrecord` here and of ddsp 3.7.0, which knows CREPE full alone: the whole command."""
     if not args.upstream_python:
         return []
     inputs = write_corpus(work / 'command', 1, args.seconds, 'wav 44.1 kHz stereo')
@@ -239,12 +239,16 @@ def command(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]
     shutil.copy(pathlib.Path(__file__).with_name('crepe_package.py'), stand_in / 'crepe.py')
     crepe_package.save_weights(load_weights('full'), str(stand_in / 'full.npz'))
     theirs = {'PYTHONPATH': str(stand_in), 'CREPE_NPZ': str(stand_in / 'full.npz')}
-    sides = {'here': (sys.executable, {}), 'ddsp 3.7.0': (args.upstream_python, theirs)}
+    sides: dict[str, tuple[str, dict[str, str], list[str]]] = {
+        'here, crepe-full': (sys.executable, {}, ['--f0=crepe-full']),
+        'here, swift': (sys.executable, {}, ['--f0=swift']),
+        'ddsp 3.7.0': (args.upstream_python, theirs, []),
+    }
     rows = []
     for turn in range(args.turns):
-        for side, (python, variables) in sides.items():
+        for side, (python, variables, more) in sides.items():
             program = pathlib.Path(python).with_name('ddsp_prepare_tfrecord')
-            flags = [f'--input_audio_filepatterns={inputs}/*.wav', '--num_shards=1']
+            flags = [f'--input_audio_filepatterns={inputs}/*.wav', '--num_shards=1', *more]
             flags.append(f'--output_tfrecord_path={work}/{side} {turn}/train.tfrecord')
             cpu, wall = cpu_seconds(), time.monotonic()
             call = [python, str(program), *flags]

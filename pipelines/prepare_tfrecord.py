@@ -39,6 +39,7 @@ def prepare_tfrecord(
     chunk_secs: float = 20.0,
     center: bool = False,
     viterbi: bool = True,
+    f0: str = 'auto',
     pipeline_options: Sequence[str] = (),
 ) -> PrepareResult:
     """Prepares bare TFRecord files.
@@ -56,6 +57,7 @@ def prepare_tfrecord(
       chunk_secs: Length of the pieces that are analysed at once, s; a multiple of 2.
       center: One frame more in each example, and frames that are centred on their time.
       viterbi: Whether f0 is joined by a likely path.
+      f0: The estimator, such as `'crepe-full'`, which upstream uses; `'auto'` is the best one here.
       pipeline_options: Of Beam; `--direct_num_workers=N` is understood.
 
     Returns:
@@ -72,7 +74,7 @@ def prepare_tfrecord(
         sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs,
         viterbi=viterbi, splits={name: share for name, share in splits.items() if share},
         chunk_secs=chunk_secs, num_shards=num_shards, workers=_workers(pipeline_options), centered=center,
-        alignment='center' if center else 'start',
+        alignment='center' if center else 'start', f0=f0,
     )  # fmt: skip
     target = pathlib.Path(output_tfrecord_path).expanduser()
     # Of a fixed name, so that the same call goes on after an interruption.
@@ -128,6 +130,7 @@ def console_entry_point(argv: Sequence[str] | None = None) -> int:
     parser.switch('center', 'centred frames, one more in each example')
     parser.switch('viterbi', 'join f0 by a likely path')
     parser.set_defaults(viterbi=True)
+    parser.add_argument('--f0', default='auto', help='estimator; upstream has crepe-full alone')
     parser.add_argument('--pipeline_options', default='--runner=DirectRunner', help='of Beam')
     flags = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     try:
@@ -146,7 +149,7 @@ def console_entry_point(argv: Sequence[str] | None = None) -> int:
 
 _SAME = (
     'output_tfrecord_path', 'num_shards', 'sample_rate', 'frame_rate', 'example_secs', 'hop_secs',
-    'eval_split_fraction', 'chunk_secs', 'center', 'viterbi',
+    'eval_split_fraction', 'chunk_secs', 'center', 'viterbi', 'f0',
 )  # fmt: skip
 
 if __name__ == '__main__':

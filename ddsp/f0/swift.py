@@ -17,7 +17,7 @@ import scipy.ndimage
 
 from ddsp.errors import require
 from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced
-from ddsp.f0.yin import Yin, refine_track
+from ddsp.f0.yin import Differences, Yin, refine_track
 
 _HOP = 256
 _MIN_SAMPLES = 2048
@@ -99,14 +99,15 @@ def _measure(audio: np.ndarray, frame_rate: float, coarse: np.ndarray, voiced: n
     """Pitch measured on the waveform near that of the network, or of YIN where the network is wrong."""
     if not voiced.any():
         return coarse.astype(np.float32)
-    fine, ratio, misfit = refine_track(audio, frame_rate, coarse, voiced)
-    other, periodicity = Yin().predict(audio, frame_rate, len(coarse))
+    differences = Differences(audio, frame_rate, len(coarse))
+    fine, ratio, misfit = refine_track(differences, coarse, voiced)
+    other, periodicity = Yin().decode(differences)
     wrong = _excursions(coarse, misfit, other, periodicity, voiced)
     if wrong.any():
         coarse = np.where(wrong, other, coarse)
-        fine, ratio, misfit = refine_track(audio, frame_rate, coarse, voiced)
+        fine, ratio, misfit = refine_track(differences, coarse, voiced)
     smooth = scipy.ndimage.median_filter(np.where(voiced, np.log(ratio), 0.0), _OCTAVE_FRAMES, mode='nearest')
     too_high = voiced & (smooth < np.log(_OCTAVE_RATIO))
     if not too_high.any():
         return fine
-    return refine_track(audio, frame_rate, np.where(too_high, coarse / 2, coarse), voiced)[0]
+    return refine_track(differences, np.where(too_high, coarse / 2, coarse), voiced)[0]

@@ -22,7 +22,8 @@ _MID_LAG = 64  # lag whose comparison is centred on the frame
 _N_CANDIDATES = 6
 _BETA = 18.0  # thresholds are distributed as Beta(2, 18): a mean of 0.1
 _LONG_LAG = 128  # several short periods up to here are measured together, for precision
-_BATCH = 512  # frames at once, so that memory stays small
+_BATCH = 128  # frames at once: what is computed of them fits the cache of a core
+_KEPT_FRAMES = 20_000  # up to so many, differences are kept for the next look: 64 MB
 _REACH, _REACH_STEPS = 0.03, 7  # how far from a guess a minimum is looked for
 _SOFTEN = 0.05  # differences below this are noise
 # Costs of the path, in nats (for steps of 4 ms).
@@ -56,8 +57,13 @@ class Yin:
         """
         if n_frames == 0:
             return np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return self.decode(Differences(audio, frame_rate, n_frames), viterbi)
+
+    def decode(self, differences: Differences, viterbi: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` for a signal whose differences are known."""
+        n_frames, frame_rate = differences.n_frames, differences.frame_rate
         parts = []
-        for _, difference, normalised in _differences(audio, frame_rate, n_frames):
+        for _, difference, normalised in differences:
             coarse, weight = _candidates(normalised)
             parts.append((*_refine(difference, normalised, coarse), weight))
         lags, offsets, values, probability = [np.concatenate(part) for part in zip(*parts, strict=True)]
@@ -69,14 +75,47 @@ class Yin:
         return f0_hz, confidence.astype(np.float32)
 
 
-def refine_track(
-    audio: np.ndarray, frame_rate: float, f0_hz: np.ndarray, voiced: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measures on the waveform what another estimator knows coarsely.
+class Differences:
+    """How unlike itself a signal is after each lag, around each frame: computed once, used several times.
 
     Args:
       audio: Mono signal [n_samples] at 16 kHz.
       frame_rate: Frames per second.
+      n_frames: Number of frames.
+
+    Iterating gives (frames, differences, normalised differences [n, lags]), some frames at a time.
+    """
+
+    def __init__(self, audio: np.ndarray, frame_rate: float, n_frames: int) -> None:
+        self.frame_rate, self.n_frames = frame_rate, n_frames
+        self._starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2 + _FFT_SIZE
+        after = max(_FFT_SIZE, int(self._starts[-1]) + _FFT_SIZE - len(audio)) if n_frames else 0
+        self._audio = np.pad(np.asarray(audio, np.float32), (_FFT_SIZE, after))
+        self._kept: list[tuple[slice, np.ndarray, np.ndarray]] = []
+
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Yields the batches in order."""
+        if self._kept:
+            yield from self._kept
+            return
+        found = []
+        for first in range(0, self.n_frames, _BATCH):
+            frames = slice(first, min(first + _BATCH, self.n_frames))
+            difference = _difference(self._audio, self._starts[frames])
+            batch = (frames, difference, _normalise(difference))
+            if self.n_frames <= _KEPT_FRAMES:
+                found.append(batch)
+            yield batch
+        self._kept = found
+
+
+def refine_track(
+    differences: Differences, f0_hz: np.ndarray, voiced: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measures on the waveform what another estimator knows coarsely.
+
+    Args:
+      differences: Of the signal, for as many frames.
       f0_hz: Pitch to within 3 % [n_frames], Hz.
       voiced: Where it counts [n_frames], bool.
 
@@ -87,7 +126,7 @@ def refine_track(
     """
     lags = SAMPLE_RATE / np.clip(f0_hz, F0_MIN, F0_MAX)
     parts = []
-    for frames, difference, normalised in _differences(audio, frame_rate, len(f0_hz)):
+    for frames, difference, normalised in differences:
         rows = np.arange(len(difference))[:, None]
         near = _nearest_minimum(difference, rows, lags[frames, None])
         twice = _nearest_minimum(normalised, rows, np.minimum(2 * lags[frames, None], _LAG_MAX))
@@ -95,20 +134,8 @@ def refine_track(
         lag, offset, value = _refine(difference, normalised, near)
         parts.append((lag, offset, np.where(2 * lags[frames, None] <= _LAG_MAX, ratio, 1.0), value))
     refined, offsets, ratios, values = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return _track(refined, offsets, np.where(voiced, 0, -1), frame_rate), ratios[:, 0], values[:, 0]
-
-
-def _differences(
-    audio: np.ndarray, frame_rate: float, n_frames: int
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Difference functions and normalised ones [n, lags], some frames at a time."""
-    starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2
-    after = max(_FFT_SIZE, int(starts[-1]) + 2 * _FFT_SIZE - len(audio))
-    padded = np.pad(np.asarray(audio, np.float32), (_FFT_SIZE, after))
-    for first in range(0, n_frames, _BATCH):
-        frames = slice(first, min(first + _BATCH, n_frames))
-        difference = _difference(padded, starts[frames] + _FFT_SIZE)
-        yield frames, difference, _normalise(difference)
+    f0_hz = _track(refined, offsets, np.where(voiced, 0, -1), differences.frame_rate)
+    return f0_hz, ratios[:, 0], values[:, 0]
 
 
 def _nearest_minimum(curve: np.ndarray, rows: np.ndarray, lags: np.ndarray) -> np.ndarray:
@@ -120,22 +147,27 @@ def _nearest_minimum(curve: np.ndarray, rows: np.ndarray, lags: np.ndarray) -> n
     return np.take_along_axis(tried, curve[rows, tried].argmin(axis=1, keepdims=True), axis=1)
 
 
-def _difference(padded: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _difference(audio: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Difference function d(lag) [n_frames, lags] for lags 0 to _LAG_MAX + 1 (YIN, equation 6)."""
     n_lags = _LAG_MAX + 2
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW + n_lags)[starts]
-    frames = frames - frames.mean(
-        axis=1, keepdims=True
-    )  # a constant would drown small differences in rounding
+    frames = np.lib.stride_tricks.sliding_window_view(audio, _WINDOW + n_lags)[starts]
+    mean = frames.mean(axis=1, keepdims=True)  # a constant would drown small differences in rounding
+    frames = frames - mean
     spectrum = scipy.fft.rfft(frames, _FFT_SIZE, axis=1)
     head = scipy.fft.rfft(frames[:, :_WINDOW], _FFT_SIZE, axis=1)
     np.conj(head, out=head)
     head *= spectrum
     products = scipy.fft.irfft(head, _FFT_SIZE, axis=1)[:, :n_lags]
-    energy = np.concatenate(
-        (np.zeros((len(frames), 1)), np.cumsum(np.square(frames, dtype=np.float64), axis=1)), axis=1
+    # Energy of the window after each lag, from sums up to each sample, the mean m taken off:
+    # sum (x - m)^2 = sum x^2 - m (2 sum x - W m).
+    near = audio[starts[0] : starts[-1] + _WINDOW + n_lags].astype(np.float64)
+    sums = (np.concatenate(([0.0], np.cumsum(values))) for values in (near, near**2))
+    rows = starts - starts[0]
+    total, squared = (
+        np.lib.stride_tricks.sliding_window_view(values[_WINDOW:] - values[:-_WINDOW], n_lags)[rows]
+        for values in sums
     )
-    energy = (energy[:, _WINDOW : _WINDOW + n_lags] - energy[:, :n_lags]).astype(np.float32)
+    energy = (squared - mean * (2 * total - _WINDOW * mean)).astype(np.float32)
     return np.maximum(energy[:, :1] + energy - 2 * products, 0.0)
 
 
