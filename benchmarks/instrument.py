@@ -7,6 +7,9 @@ python -m benchmarks.instrument one.mp3 two.mp3 --trials "laptop|batch 16:laptop
 All of the first recording and the beginning of the second are trained on, the end of the second is held out.
 All trials see the same records. At every mark (CPU seconds of training) the held-out examples are played;
 afterwards pitch and loudness are taken from the generated audio, by one measure for all.
+
+`--steps` counts marks in steps: CPU seconds of a step depend on what else the machine does. A trial trained
+on crops (`LegacyTFRecordProvider.crop_secs = 2.0`) plays the held-out examples whole.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +30,7 @@ from rich.table import Table
 
 HERE = pathlib.Path(__file__).resolve().parent
 RATE, FRAME_RATE = 16000, 250
-HELD_OUT_SECS = 40.0
+HELD_OUT_SECS, EXAMPLE_SECS = 40.0, 4.0
 # name: (gin files, bindings, batch, runs on ddsp 3.7.0)
 _SOLO = ['models/solo_instrument.gin', 'optimization/base.gin']
 _LAPTOP_SIZE = [
@@ -74,8 +78,22 @@ def make_data(recordings: list[str], work: pathlib.Path) -> None:
         prepare_dataset(str(folder), str(work / 'data'), split, options=options)
 
 
+def crop_settings(bindings: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """What a trial on crops needs beside `crop_secs`: bindings to train with, and entries of the task."""
+    found = [re.search(r'crop_secs *= *([\d.]+)', binding) for binding in bindings]
+    secs = [float(match.group(1)) for match in found if match]
+
+    def lengths(secs: float) -> list[str]:
+        samples = [f'{name}.n_samples = {round(secs * RATE)}' for name in ('Harmonic', 'FilteredNoise')]
+        return [*samples, f'F0LoudnessPreprocessor.time_steps = {round(secs * FRAME_RATE)}']
+
+    if not secs:
+        return [], {'crop_secs': None, 'play_params': []}
+    return lengths(secs[-1]), {'crop_secs': secs[-1], 'play_params': lengths(EXAMPLE_SECS)}
+
+
 def run_trial(
-    name: str, trial: Any, python: str, work: pathlib.Path, marks: list[float], seed: int
+    name: str, trial: Any, python: str, work: pathlib.Path, marks: list[int], seed: int, count_steps: bool
 ) -> list[dict]:
     """Trains in a process of its own; one row for each mark."""
     from ddsp.dataset import open_dataset
@@ -87,9 +105,11 @@ def run_trial(
         split: f'{open_dataset(work / "data" / split).path}/{split}-{split}.tfrecord*'
         for split in ('train', 'test')
     }
+    cropped, crop_task = crop_settings(bindings)
     task = {
-        **patterns, 'gin_files': files, 'gin_params': [f'batch_size = {batch}', *bindings],
-        'batch_size': batch, 'marks': marks, 'out': str(out), 'seed': seed,
+        **patterns, 'gin_files': files, 'gin_params': [f'batch_size = {batch}', *bindings, *cropped],
+        'batch_size': batch, 'marks': marks, 'out': str(out), 'seed': seed, 'count_steps': count_steps,
+        **crop_task,
     }  # fmt: skip
     command = [python, str(HERE / 'instrument_child.py'), json.dumps(task)]
     with tempfile.TemporaryDirectory() as elsewhere, open(out / 'log.txt', 'w') as log:
@@ -156,6 +176,7 @@ def main() -> None:
     parser.add_argument(
         '--marks', default='300,600,1200', help='CPU seconds of training, separated by commas'
     )
+    parser.add_argument('--steps', action='store_true', help='marks are steps')
     parser.add_argument(
         '--trials', default='laptop', help='separated by |: names, or name:TRIAL:BATCH:BINDING;BINDING'
     )
@@ -173,7 +194,7 @@ def main() -> None:
             parser.error(f'{name} needs --upstream-python')
         python = args.upstream_python if trial[3] else sys.executable
         marks = [int(mark) for mark in args.marks.split(',')]
-        rows += run_trial(name, trial, python, work, marks, args.seed)
+        rows += run_trial(name, trial, python, work, marks, args.seed, args.steps)
         if args.json:
             with open(args.json, 'a') as file:
                 for row in rows[-len(marks) :]:

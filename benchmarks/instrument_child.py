@@ -3,6 +3,7 @@
 It runs unchanged on this library and on ddsp 3.7.0, each in an environment of its own: the only difference is
 what is imported as `ddsp`. Only the CPU time of training counts (building and compiling the step included,
 imports and the playing at the marks not). Its one argument is what `benchmarks/instrument.py` writes.
+Marks may be steps instead. Held-out examples may be longer than those that are trained on (`play_params`).
 """
 
 import json
@@ -30,6 +31,18 @@ def play(model, provider, path, np):
     np.savez(path, **{key: np.stack(value) for key, value in rows.items()})
 
 
+def whole_model(model, task, batch, gin, models):
+    """The model that plays held-out examples: this one, or one for their length with its weights."""
+    if not task['play_params']:
+        return model
+    with gin.unlock_config():
+        gin.parse_config(task['play_params'])
+    other = models.get_model()
+    other(batch, training=False)
+    other.set_weights(model.get_weights())
+    return other
+
+
 def main(task):
     """Trains until the last mark."""
     import gin
@@ -44,7 +57,8 @@ def main(task):
     with gin.unlock_config():
         gin.parse_config_files_and_bindings(task['gin_files'], task['gin_params'], skip_unknown=False)
     batch_size = task['batch_size']
-    provider = data.LegacyTFRecordProvider(task['train'])
+    crop = {'crop_secs': task['crop_secs']} if task['crop_secs'] else {}
+    provider = data.LegacyTFRecordProvider(task['train'], **crop)
     held_out = data.LegacyTFRecordProvider(task['test'])
     strategy = train_util.get_strategy()
     with strategy.scope():
@@ -56,14 +70,16 @@ def main(task):
     away, step, losses = 0.0, 0, []
     wall = time.monotonic()
     for mark in task['marks']:
-        while cpu_seconds() - start - away < mark:
+        while (step if task['count_steps'] else cpu_seconds() - start - away) < mark:
             loss = trainer.train_step(batches)
             step += 1
             if step % 10 == 0:
                 losses.append([step, float(loss['total_loss'])])
         spent = cpu_seconds() - start - away
         before = cpu_seconds()
-        play(model, held_out, os.path.join(task['out'], f'{mark}.npz'), np)
+        example = next(iter(held_out.get_batch(1, shuffle=False, repeats=1)))
+        whole = whole_model(model, task, example, gin, models)
+        play(whole, held_out, os.path.join(task['out'], f'{mark}.npz'), np)
         away += cpu_seconds() - before
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print('RESULT ' + json.dumps(
