@@ -32,7 +32,7 @@ class Swift:
     """Pitch from 47 to 2094 Hz by swift-f0; needs that package (and onnxruntime with it)."""
 
     name = 'swift'
-    cost = 0.022  # CPU seconds for a second of audio, about
+    cost = 0.016  # CPU seconds for a second of audio, about
 
     def __init__(self) -> None:
         module = require('swift_f0', "for the pitch estimator 'swift'")

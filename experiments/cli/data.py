@@ -12,6 +12,7 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
+from experiments.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from pipelines.health import Finding
@@ -20,7 +21,7 @@ PANEL = 'Data'
 
 
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp doctor --json[/bold]')
-def doctor(as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False) -> int:
+def doctor(as_json: JsonOption = False) -> int:
     """Show what is installed and usable here, and what is missing."""
     from rich.markup import escape
 
@@ -51,7 +52,7 @@ def prepare(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar='SOURCE...',
+            metavar='SOURCE',
             help='Files, folders or patterns of audio, here or on gs://; tfds:NAME; synthetic:SECONDS.',
         ),
     ],
@@ -145,7 +146,7 @@ def prepare(
         bool,
         typer.Option('--keep-features', help='Recordings with their own f0 and loudness (NSynth) keep them.'),
     ] = False,
-    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
     from pipelines.options import PrepareOptions
