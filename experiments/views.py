@@ -31,7 +31,7 @@ _CHARTS = {
     'Spectral loss by FFT size': tuple(
         f'losses/spectral_loss_{size}' for size in (2048, 1024, 512, 256, 128, 64)
     ),
-    'Energy': ('energy/harmonic_db', 'energy/noise_db'),
+    'Energy': ('energy/harmonic_db', 'energy/noise_db', 'energy/target_db'),
     'Optimisation': ('optimizer/learning_rate', 'optimizer/gradient_norm'),
     'Speed': ('speed/steps_per_sec', 'speed/audio_secs_per_sec', 'speed/data_wait_share'),
 }  # fmt: skip
