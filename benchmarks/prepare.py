@@ -167,14 +167,15 @@ def memory_of(pids: set[int]) -> dict[int, float]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """A process and all below it."""
+    """A process and all below it; each of its threads has children of its own."""
     yield pid
-    try:
-        children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from descendants(int(child))
+    for file in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+        try:
+            children = file.read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from descendants(int(child))
 
 
 def memory(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -183,6 +184,8 @@ def memory(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]]
     seconds = args.hours * 3600
     cases = {'one file': (1, seconds), 'files of 1 minute': (round(seconds / 60), 60.0)}
     for name, (count, each) in cases.items():
+        if args.input not in ('', name):
+            continue
         inputs = write_corpus(work / name, count, each, 'wav 16 kHz mono')
         peaks: dict[int, float] = {}
         code = 'import sys; from benchmarks.prepare import child; child(*sys.argv[1:], hop_secs=4.0)'
@@ -284,6 +287,9 @@ def main() -> int:
     parser.add_argument('--each', type=float, default=60, help='seconds of a recording for workers')
     parser.add_argument('--turns', type=int, default=2, help='times that one and two workers take turns')
     parser.add_argument('--hours', type=float, default=1.0, help='of audio for memory')
+    parser.add_argument(
+        '--input', default='', choices=['', 'one file', 'files of 1 minute'], help='for memory'
+    )
     parser.add_argument('--f0', default='swift', help='estimator for workers and memory')
     parser.add_argument('--upstream-python', help='interpreter with ddsp 3.7.0, for command')
     parser.add_argument('--work', help='folder for the files; a temporary one by default')
