@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.crepe import example_sound
+from benchmarks.crepe_cost import example_sound
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
 from pipelines.features import Analyser

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.crepe import example_sound
+from benchmarks.crepe_cost import example_sound
 from benchmarks.crepe_package import RATE, CrepePredict, likeliest_path, local_average_cents
 from ddsp.audio import load_audio
 from ddsp.f0 import crepe, estimate_f0

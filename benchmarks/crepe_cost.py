@@ -1,4 +1,4 @@
-"""`python -m benchmarks.crepe`: CPU seconds of CREPE here and of `crepe.predict`, turn by turn.
+"""`python -m benchmarks.crepe_cost`: CPU seconds of CREPE here and of `crepe.predict`, turn by turn.
 
 The package crepe cannot be built where GitHub is out of reach, so its network is built in Keras from the same
 published weights and run as its `predict` does: framing, normalisation, batches of 32, decoding. Each side
@@ -67,7 +67,7 @@ def compare(size: str, seconds: float, viterbi: bool, turns: int) -> dict[str, A
         for _ in range(turns):
             for side, cost in costs.items():
                 output = str(pathlib.Path(folder) / f'{side}.npz')
-                command = [sys.executable, '-m', 'benchmarks.crepe', '--child', side, '--sizes', size]
+                command = [sys.executable, '-m', 'benchmarks.crepe_cost', '--child', side, '--sizes', size]
                 command += ['--seconds', str(seconds), '--output', output]
                 command += [] if viterbi else ['--no-viterbi']
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -93,7 +93,9 @@ def compare(size: str, seconds: float, viterbi: bool, turns: int) -> dict[str, A
 
 def main() -> int:
     """Prints a row for each size; 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(prog='python -m benchmarks.crepe', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.crepe_cost', description=__doc__.splitlines()[0]
+    )
     parser.add_argument('--sizes', default='tiny,full', help='comma-separated (default: %(default)s)')
     parser.add_argument('--seconds', type=float, default=10, help='of audio (default: %(default)s)')
     parser.add_argument('--turns', type=int, default=3, help='the median of so many (default: %(default)s)')
