@@ -1,10 +1,13 @@
 """How shards are shared out to workers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from pipelines.options import PrepareOptions
-from pipelines.runner import share_out
+from pipelines.runner import _WORKER, share_out
 from pipelines.shards import ShardPlan
 from pipelines.sources import Piece
 
@@ -33,3 +36,11 @@ def test_no_group_is_empty_and_the_order_of_the_plans_does_not_matter():
     assert [len(group) for group in share_out(plans, 8)] == [1, 1, 1]
     groups = [{plan.index for plan in group} for group in share_out(plans, 2)]
     assert groups == [{plan.index for plan in group} for group in share_out(plans[::-1], 2)] == [{0}, {1, 2}]
+
+
+def test_a_worker_starts_without_pandas_and_finds_it_when_it_is_needed():
+    looks = "print('pandas' in sys.modules); import pandas; print(bool(pandas.DataFrame))"
+    program = _WORKER.replace('sdk_worker_main.main(sys.argv)', looks)
+    assert program != _WORKER
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ['False', 'True']
