@@ -23,7 +23,7 @@ from pipelines.shards import FAILURE_MARK, MakeShard, ShardPlan
 Progress = Callable[[float, float, str], None]
 
 _POLL_SECS = 0.2
-# Beam's own worker. Beam imports two packages that it does not need here, 40 % of a worker's start; whoever does
+# Beam's own worker. Beam imports two packages that it does not need here, 40 % of a worker's start; who does
 # need them (an estimator of one's own) finds them afterwards.
 _WORKER = (
     "import sys; names = ('pandas', 'pymongo'); sys.modules.update(dict.fromkeys(names)); "
