@@ -90,7 +90,8 @@ def train_run(
       evaluate: Evaluate on the split `test` at the end, when the dataset has one.
       register_as: Name under which the model is registered.
       progress: `progress(done, total, text)`.
-      warn: Called with a sentence for everything about the dataset that makes training hard.
+      warn: Called with a sentence for all that makes training hard in the dataset, and for what goes
+        wrong in a training, such as harmonics that have died.
       buffer: When the tracking server is down, train all the same: the run is recorded when it is back.
       strategy: Devices: see `train_util.get_strategy`. Of several workers the first one records.
 
@@ -113,7 +114,7 @@ def train_run(
         warn(warning)
     devices = _devices(strategy)  # first of all: workers find each other before anything is computed
     if not _is_chief():  # another of the workers records the run and makes the bundle
-        training = _Training(data, folder, seed, devices)
+        training = _Training(data, folder, seed, devices, warn)
         training.run(None, callbacks, progress)
         return RunResult('', folder, folder / mlflow_model.NAME, training.metrics, training.step, None)
     from experiments.track import MLflowTracker
@@ -126,7 +127,7 @@ def train_run(
         dataset=data,
         buffer=buffer,
     ) as tracker:
-        training = _Training(data, folder, seed, devices)
+        training = _Training(data, folder, seed, devices, warn)
         training.run(tracker, callbacks, progress)
         return training.finish(tracker, evaluate, register_as, progress)
 
@@ -134,7 +135,14 @@ def train_run(
 class _Training:
     """One training with what it needs and what comes out of it."""
 
-    def __init__(self, data: Dataset, folder: pathlib.Path, seed: int, strategy: Any):
+    def __init__(
+        self,
+        data: Dataset,
+        folder: pathlib.Path,
+        seed: int,
+        strategy: Any,
+        warn: Callable[[str], None] | None,
+    ) -> None:
         import keras
 
         from ddsp.training import models, trainers
@@ -143,6 +151,7 @@ class _Training:
 
         self._data = data
         self._folder = folder
+        self._warn = warn
         self._provider = DatasetProvider(data, 'train', seed=seed)
         keras.utils.set_random_seed(seed)
         with strategy.scope():
@@ -175,7 +184,7 @@ class _Training:
         try:
             train_util.train(
                 self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
-                callbacks=[*watchers, *callbacks],
+                callbacks=[*watchers, *callbacks], warn=self._warn,
             )  # fmt: skip
         except Exception as error:
             if type(error).__name__ == 'TrialPruned':  # it is compared with the others too

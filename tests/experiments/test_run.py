@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from ddsp.dataset import open_dataset
+from ddsp.training import health
 from experiments import mlflow_model, quiet, registry, run, store
 from experiments.run import train_run
 from experiments.track import dataset_row
@@ -26,12 +27,15 @@ def trained(tmp_path_factory, dataset, empty_database, tiny):
         patch.chdir(folder)
         patch.delenv('MLFLOW_TRACKING_URI', raising=False)
         (folder / 'mlflow.db').write_bytes(empty_database.read_bytes())
+        patch.setattr(health, '_DEAD_DB', 1000.0)  # any level counts as dead
+        told: list[str] = []
         with quiet.terminal():
             quiet.load_keras()
             result = train_run(
                 dataset, gin_params=tiny, save_dir='run', experiment='tones', num_steps=4, batch_size=2,
-                register_as='tones',
+                register_as='tones', warn=told.append,
             )  # fmt: skip
+        (folder / 'told.txt').write_text('\n'.join(told))
     return folder, result
 
 
@@ -73,6 +77,11 @@ def test_run_contract(there, dataset):
     profile = json.loads(data.dataset.profile)
     assert profile['fingerprint'] == manifest['fingerprint']
     assert profile['statistics']['train']['examples'] == profile['splits']['train']
+
+
+def test_what_goes_wrong_in_a_training_is_told(there):
+    told = (there[0] / 'told.txt').read_text().splitlines()
+    assert told[-1].startswith('step 4: dead harmonics')
 
 
 def test_artefacts(there):
