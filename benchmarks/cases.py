@@ -144,7 +144,7 @@ def instrument_decoder():
     return training.decoders.RnnFcDecoder(
         rnn_channels=512, rnn_type='gru', ch=512, layers_per_stack=3,
         input_keys=('ld_scaled', 'f0_scaled'),
-        output_splits=(('amps', 1), ('harmonic_distribution', 60), ('noise_magnitudes', 65)),
+        output_splits=tuple(CONTROLS.items()),
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def frame_positions(
     check_padding(padding)
     if frame_rate <= 0 or sample_rate <= 0:
         raise ConfigError(f'sample_rate={sample_rate} and frame_rate={frame_rate} must be above 0')
-    hop = (Fraction(sample_rate) / Fraction(frame_rate)).limit_denominator(1000)
+    hop = exact_hop(sample_rate, frame_rate)
     check_hop(frame_size, float(hop))
     p, q = hop.numerator, hop.denominator
     if padding == 'same':
@@ -93,6 +93,20 @@ def frame_positions(
     if padding == 'center':
         return hop, n_samples * q // p + 1, (frame_size // 2, frame_size - frame_size // 2)
     return hop, (n_samples - frame_size) * q // p + 1, (0, 0)
+
+
+def exact_hop(sample_rate: float, frame_rate: float) -> Fraction:
+    """Samples from one frame to the next, as a fraction (44100 / 250 = 882/5)."""
+    return (Fraction(sample_rate) / Fraction(frame_rate)).limit_denominator(1000)
+
+
+def nearest_samples(n_frames: int, hop: Fraction) -> np.ndarray:
+    """Sample nearest to `i * hop` for each frame [n_frames], int64; halves go up.
+
+    In whole numbers, so that frames of two analyses of a signal fall on the same samples.
+    """
+    p, q = hop.numerator, hop.denominator
+    return (np.arange(n_frames, dtype=np.int64) * (2 * p) + q) // (2 * q)
 
 
 @functools.lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 
 from ddsp.errors import ConfigError
-from ddsp.framing import frame_positions, hann_window
+from ddsp.framing import frame_positions, hann_window, nearest_samples
 
 DB_RANGE = 80.0  # dB between full scale and the floor below which everything counts as silence
 _CHUNK_FRAMES = 256  # frames that are transformed at once: bounds memory, keeps the work in the cache
@@ -106,7 +106,7 @@ def loudness_db(
         raise ConfigError(f'audio has {len(audio)} samples, less than one frame of n_fft={n_fft}')
     padded = np.pad(audio, widths)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)
-    starts = (np.arange(n_frames) * (2 * hop.numerator) + hop.denominator) // (2 * hop.denominator)
+    starts = nearest_samples(n_frames, hop)
     weights = a_weighting_power(sample_rate, n_fft)
     window = hann_window(n_fft)
     power = np.empty(n_frames, np.float32)
@@ -147,7 +147,7 @@ def power_db(
     hop, n_frames, widths = frame_positions(len(audio), sample_rate, frame_rate, frame_size, padding)
     energy = np.cumsum(np.square(np.pad(audio, widths), dtype=np.float64))
     energy = np.concatenate(([0.0], energy))
-    starts = (np.arange(n_frames) * (2 * hop.numerator) + hop.denominator) // (2 * hop.denominator)
+    starts = nearest_samples(n_frames, hop)
     power = (energy[starts + frame_size] - energy[starts]) / frame_size
     floor = 10.0 ** (-range_db / 10.0)
     return (10.0 * np.log10(np.maximum(power, floor))).astype(np.float32)

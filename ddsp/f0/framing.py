@@ -5,11 +5,10 @@ Frame i of a track describes the signal around the time `i / frame_rate`: that i
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 
 from ddsp.errors import ConfigError
+from ddsp.framing import exact_hop, nearest_samples
 
 SAMPLE_RATE = 16000  # of the audio that estimators take, in Hz
 # Half of CREPE's window: upstream's 'same' frames describe the signal this much later than where it is used.
@@ -47,9 +46,7 @@ def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding:
 
 def frame_positions(n_frames: int, frame_rate: float) -> np.ndarray:
     """Sample at 16 kHz on which each frame is centred [n_frames], int64."""
-    hop = (Fraction(SAMPLE_RATE) / Fraction(frame_rate)).limit_denominator(1000)
-    p, q = hop.numerator, hop.denominator  # whole numbers: frames of two analyses fall on the same samples
-    return (np.arange(n_frames, dtype=np.int64) * (2 * p) + q) // (2 * q)
+    return nearest_samples(n_frames, exact_hop(SAMPLE_RATE, frame_rate))
 
 
 def window_audio(audio: np.ndarray, n_frames: int, frame_rate: float, window: int) -> np.ndarray:

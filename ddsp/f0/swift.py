@@ -99,7 +99,7 @@ def _measure(audio: np.ndarray, frame_rate: float, coarse: np.ndarray, voiced: n
     """Pitch measured on the waveform near that of the network, or of YIN where the network is wrong."""
     if not voiced.any():
         return coarse.astype(np.float32)
-    differences = Differences(audio, frame_rate, len(coarse))
+    differences = Differences(audio, frame_rate, len(coarse), keep=True)
     fine, ratio, misfit = refine_track(differences, coarse, voiced)
     other, periodicity = Yin().decode(differences)
     wrong = _excursions(coarse, misfit, other, periodicity, voiced)

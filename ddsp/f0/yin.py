@@ -23,7 +23,7 @@ _N_CANDIDATES = 6
 _BETA = 18.0  # thresholds are distributed as Beta(2, 18): a mean of 0.1
 _LONG_LAG = 128  # several short periods up to here are measured together, for precision
 _BATCH = 128  # frames at once: what is computed of them fits the cache of a core
-_KEPT_FRAMES = 20_000  # up to so many, differences are kept for the next look: 64 MB
+_KEPT_FRAMES = 20_000  # up to so many, differences can be kept for the next look: 129 MB
 _REACH, _REACH_STEPS = 0.03, 7  # how far from a guess a minimum is looked for
 _SOFTEN = 0.05  # differences below this are noise
 # Costs of the path, in nats (for steps of 4 ms).
@@ -76,18 +76,20 @@ class Yin:
 
 
 class Differences:
-    """How unlike itself a signal is after each lag, around each frame: computed once, used several times.
+    """How unlike itself a signal is after each lag, around each frame.
 
     Args:
       audio: Mono signal [n_samples] at 16 kHz.
       frame_rate: Frames per second.
       n_frames: Number of frames.
+      keep: Whether they are looked at again.
 
     Iterating gives (frames, differences, normalised differences [n, lags]), some frames at a time.
     """
 
-    def __init__(self, audio: np.ndarray, frame_rate: float, n_frames: int) -> None:
+    def __init__(self, audio: np.ndarray, frame_rate: float, n_frames: int, keep: bool = False) -> None:
         self.frame_rate, self.n_frames = frame_rate, n_frames
+        self._keep = keep and n_frames <= _KEPT_FRAMES
         self._starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2 + _FFT_SIZE
         after = max(_FFT_SIZE, int(self._starts[-1]) + _FFT_SIZE - len(audio)) if n_frames else 0
         self._audio = np.pad(np.asarray(audio, np.float32), (_FFT_SIZE, after))
@@ -103,7 +105,7 @@ class Differences:
             frames = slice(first, min(first + _BATCH, self.n_frames))
             difference = _difference(self._audio, self._starts[frames])
             batch = (frames, difference, _normalise(difference))
-            if self.n_frames <= _KEPT_FRAMES:
+            if self._keep:
                 found.append(batch)
             yield batch
         self._kept = found
