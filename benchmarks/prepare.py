@@ -5,7 +5,7 @@ python -m benchmarks.prepare --only formats      # seconds of audio per CPU seco
 python -m benchmarks.prepare --only workers      # one worker and two, the same bytes
 python -m benchmarks.prepare --only memory --hours 10
 python -m benchmarks.prepare --only incremental  # one recording added to many
-python -m benchmarks.prepare --only command --seconds 12 --upstream-python ENV/bin/python  # beside ddsp 3.7.0
+python -m benchmarks.prepare --only command --seconds 20 --upstream-python ENV/bin/python  # beside ddsp 3.7.0
 """
 
 from __future__ import annotations
@@ -136,11 +136,15 @@ def workers(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]
 
 def side_by_side(folders: list[pathlib.Path], f0: str) -> dict[str, Any]:
     """Processes that have nothing to do with each other, at the same time; begins when all have imported."""
-    code = 'import sys; from benchmarks.prepare import child; sys.stdin.readline(); child(*sys.argv[1:4], 1)'
+    code = (
+        'import sys; from benchmarks.prepare import child; print("ready", flush=True); '
+        'sys.stdin.readline(); child(*sys.argv[1:4], 1)'
+    )
     commands = [[sys.executable, '-c', code, str(path), f'{path} out', f0] for path in folders]
     pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
     processes = [subprocess.Popen(command, **pipes) for command in commands]  # type: ignore[call-overload]
-    time.sleep(8)
+    for process in processes:
+        process.stdout.readline()
     started = time.monotonic()
     for process in processes:
         process.stdin.write('\n')
