@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddsp.errors import ConfigError
+from ddsp.files import write_json
+
+__all__ = ['local_folder', 'read_json', 'settle', 'write_json']
 
 
 def local_folder(path: str | os.PathLike[str], option: str) -> pathlib.Path:
@@ -28,13 +31,6 @@ def local_folder(path: str | os.PathLike[str], option: str) -> pathlib.Path:
             'disk. Give a folder of this machine or one that is mounted.'
         )
     return pathlib.Path(path)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file at once: whoever reads it, or finds it after a crash, finds all of it."""
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(json.dumps(value, indent=2) + '\n')
-    part.replace(path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

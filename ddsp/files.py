@@ -1,0 +1,137 @@
+"""Files and folders: names that stay inside, writing whole or not at all, folders with one owner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from ddsp.errors import DDSPError
+
+LOCK = '.lock'
+
+
+class UnsafeNameError(DDSPError):
+    """Data names a file outside its own folder."""
+
+
+class FolderInUseError(DDSPError):
+    """Another process is writing into a folder."""
+
+
+def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib.Path:
+    """Path of a file that data names; the file must lie in the data's own folder.
+
+    A manifest, a journal or a bundle may come from somebody else, so nothing that it names is read, written
+    or uploaded before it has passed here.
+
+    Args:
+      folder: Folder that the name must stay in.
+      name: Relative path with forward slashes, as the data gives it.
+      source: What names it, for the message, such as `'MANIFEST.json'`.
+
+    Returns:
+      `folder/name`.
+
+    Raises:
+      UnsafeNameError: The name is empty, absolute, climbs out of the folder (`..`, a link), or holds a
+        drive letter, a backslash or a control character; look-alikes of these characters count as well.
+    """
+    folder = pathlib.Path(folder)
+    text = unicodedata.normalize('NFKC', name) if isinstance(name, str) else ''
+    parts = text.split('/')
+    if (
+        any(part in ('', '.', '..') or part.startswith('~') for part in parts)
+        or any(sign in text for sign in '\\:')
+        or any(unicodedata.category(sign) in ('Cc', 'Cf', 'Cs') for sign in text)
+    ):
+        raise UnsafeNameError(f'{source} names {name!r}, which is not a file name inside {folder}.')
+    path = folder / str(name)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UnsafeNameError(f'{source} names {name!r}, which is a link that leaves {folder}.')
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file at once: whoever reads it, or finds it after a crash, finds all of it."""
+    path = pathlib.Path(path)
+    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')  # made with the caller's umask
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a value as JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
+
+
+def replace_folder(part: pathlib.Path, target: pathlib.Path, marker: str) -> None:
+    """Puts a finished folder in the place of an older one that the same command made.
+
+    Args:
+      part: The finished folder, on the file system of `target`.
+      target: Where it belongs. It may be absent, empty, or an earlier result.
+      marker: File that every earlier result holds.
+
+    Raises:
+      DDSPError: `target` holds something else, which stays as it is.
+    """
+    check_replaceable(target, marker)
+    old = part.with_name(f'{part.name}.old')
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(target: pathlib.Path, marker: str) -> None:
+    """Refuses an output folder that holds something else than an earlier result.
+
+    Raises:
+      DDSPError: `target` is a file, a link, or a folder with content but without `marker`.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise DDSPError(f'{target} is not a folder. Give another output.')
+    if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
+        raise DDSPError(
+            f'{target} holds other files (no {marker}); nothing was changed. Give another output.'
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str], busy: str) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it; the system lets go when the process ends.
+
+    Args:
+      folder: The folder.
+      busy: The sentence to refuse with while another process holds it.
+
+    Raises:
+      FolderInUseError: Another process holds the folder.
+      DDSPError: The folder cannot be written.
+    """
+    import fcntl  # not on Windows, where the library is imported all the same
+
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, 'a')  # noqa: SIM115 (closed below; closing releases the lock)
+    except OSError as error:
+        raise DDSPError(f'{folder} cannot be written: {error.strerror}.') from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUseError(busy) from None
+        except OSError as error:
+            raise DDSPError(f'{folder} cannot be locked: {error.strerror}.') from None
+        yield
