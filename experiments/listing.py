@@ -1,17 +1,16 @@
-"""Lists of runs: filtering, ordering, export, runs that were abandoned, and significance between two."""
+"""Lists of runs: filtering, ordering, export, signs of life, and significance between two."""
 
 from __future__ import annotations
 
 import csv
+import datetime
 import json
-import os
 import pathlib
-import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError
-from experiments import store
+from experiments import alive, store
 from experiments.compare import lower_is_better
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def row(run: Run) -> dict[str, Any]:
         'status': run.info.status,
         'start_time': run.info.start_time,
         'end_time': run.info.end_time,
+        'silent_since': alive.silent_since(run.info.status, run.data.tags),
         'sweep_id': run.data.tags.get('sweep_id', ''),
         'save_dir': run.data.tags.get('ddsp.save_dir', ''),
         'params': run.data.params,
@@ -91,47 +91,44 @@ def export(runs: Sequence[Run], path: pathlib.Path) -> None:
         raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
 
 
-def close_abandoned(client: MlflowClient) -> list[str]:
-    """Marks runs of this machine as KILLED whose process is gone, as after SIGKILL or a power cut.
+def end_run(client: MlflowClient, reference: str, force: bool = False) -> str:
+    """Marks a run as KILLED whose training is gone, as after SIGKILL or a power cut.
 
-    Returns:
-      Their ids.
-    """
-    here = f"attributes.status = 'RUNNING' AND tags.`ddsp.host` = '{platform.node()}'"
-    closed = []
-    for run in store.search(client, here):
-        pid = run.data.tags.get('ddsp.pid', '')
-        if pid.isdigit() and not process_exists(int(pid)):
-            client.set_terminated(run.info.run_id, 'KILLED')
-            closed.append(run.info.run_id)
-    return closed
-
-
-def end_run(client: MlflowClient, reference: str) -> str:
-    """Marks a run as KILLED of which nobody here can tell whether its process lives.
+    Args:
+      client: Client of the store.
+      reference: The run: see `store.find_run`.
+      force: End it although it gives signs of life.
 
     Returns:
       Its id.
 
     Raises:
-      TrackingError: No such run, or it has ended.
+      TrackingError: No such run, it has ended, or it lives.
     """
     run = store.find_run(client, reference)
     if run.info.status != 'RUNNING':
         raise store.TrackingError(f'the run {run.info.run_name} has ended: it is {run.info.status}.')
+    last = alive.last_sign(run.data.tags)
+    if not force and last is not None and alive.silent_since('RUNNING', run.data.tags) is None:
+        raise store.TrackingError(
+            f'the run {run.info.run_name} lives: its last sign of life came at {clock(last)}, less than '
+            f'{alive.LEASE_SECS / 60:g} minutes ago. Stop its training, or add --force.'
+        )
     client.set_terminated(run.info.run_id, 'KILLED')
     return run.info.run_id
 
 
-def process_exists(pid: int) -> bool:
-    """Whether a process of that number exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def clock(milliseconds: int) -> str:
+    """Time of day, with the date when it is not today's."""
+    moment = datetime.datetime.fromtimestamp(milliseconds / 1000)
+    today = moment.date() == datetime.date.today()
+    return moment.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')
+
+
+def state(run: Run) -> str:
+    """A run's status for people, with the time of its last sign of life when there is none any more."""
+    since = alive.silent_since(run.info.status, run.data.tags)
+    return run.info.status if since is None else f'no sign of life since {clock(since)}'
 
 
 def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, Any]]:

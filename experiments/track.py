@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from experiments import store
+from experiments import alive, store
 from experiments.delivery import create_run, deliver
 from experiments.files import write_json
 from experiments.outbox import Outbox, Row, read_rows
@@ -74,6 +74,7 @@ class MLflowTracker:
         self._outbox = Outbox(self.save_dir, self._deliver, resend=resend)
         self._system = SystemMetrics(self._log_system, self._next_system_step(), metrics_every)
         self._metrics_every = metrics_every
+        self._heartbeat = alive.Heartbeat(self._beat)
 
     # The run
 
@@ -227,6 +228,7 @@ class MLflowTracker:
           '' or a sentence about what could not be recorded, for the user.
         """
         self._system.stop()
+        self._heartbeat.stop()
         self._outbox.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
         left = self._outbox.close(timeout)
         if left:
@@ -260,6 +262,12 @@ class MLflowTracker:
     def _log_system(self, metrics: dict[str, float], step: int) -> None:
         self._put_metrics(metrics, step, system=True)
 
+    def _beat(self, sign: dict[str, str]) -> None:
+        """Renews the sign of life, past the journal: an old one is worth nothing."""
+        if self._client is not None and self.run_id:
+            for name, value in sign.items():
+                self._client.set_tag(self.run_id, name, value)
+
     # Delivery, in the outbox's thread
 
     def _deliver(self, rows: list[Row]) -> None:
@@ -274,8 +282,8 @@ class MLflowTracker:
 
 
 def _context_tags() -> dict[str, str]:
-    """Who runs the training where: tells a dead run from a living one."""
-    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid())}
+    """Who runs the training where, for people who look for it, and its first sign of life."""
+    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid()), **alive.sign()}
 
 
 def dataset_row(dataset: Dataset) -> Row:

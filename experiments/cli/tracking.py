@@ -52,8 +52,11 @@ def runs(
         ),
     ] = None,
     end: Annotated[
-        str, typer.Option('--end', help='Run whose machine is gone for good: mark it as KILLED, and end.')
+        str, typer.Option('--end', help='Run whose training is gone: mark it as KILLED, and stop there.')
     ] = '',
+    force: Annotated[
+        bool, typer.Option('--force', help='With --end: even if the run still gives signs of life.')
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """List, filter and export runs."""
@@ -68,10 +71,9 @@ def runs(
         return 0
     client = reading.reader()
     if end:
-        closed = listing.end_run(client, end)
+        closed = listing.end_run(client, end, force)
         output.print_json({'ended': closed}) if as_json else print(f'{closed} is KILLED now.')
         return 0
-    listing.close_abandoned(client)
     found = listing.list_runs(client, experiments=experiment, condition=condition, best=best, limit=limit)
     for path in (csv, parquet):
         if path is not None:
@@ -88,6 +90,7 @@ def runs(
 
 def _print_runs(found: list[Run], best: str) -> None:
     """The runs as a table."""
+    from experiments import listing
     from experiments.page import format_number
 
     wanted = tuple(dict.fromkeys(([best] if best else []) + list(_SHOWN_METRICS)))
@@ -98,7 +101,7 @@ def _print_runs(found: list[Run], best: str) -> None:
         numbers = [
             format_number(run.data.metrics[name]) if name in run.data.metrics else '' for name in metrics
         ]
-        rows.append((run.info.run_id[:8], run.info.run_name or '', run.info.status, begun, *numbers))
+        rows.append((run.info.run_id[:8], run.info.run_name or '', listing.state(run), begun, *numbers))
     output.print_table('', ('Run', 'Name', 'Status', 'Started', *metrics), rows, numeric=metrics)
 
 

@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from benchmarks import tracking
-from experiments import listing, quiet, store
+from experiments import alive, listing, quiet, store
 from experiments.track import MLflowTracker
 
 GIN = 'Trainer.learning_rate = 0.01\ntrain.batch_size = 8\nNet.layers = \\\n    (1,\n     2)\n'
@@ -137,7 +137,8 @@ def test_the_end_of_a_run_is_what_happened(workdir, error, status):
     assert run.data.tags.get('sweep_outcome') == ('pruned' if pruned else None)
 
 
-def test_a_killed_process_leaves_no_run_running(workdir):
+def test_a_list_changes_nothing_and_says_who_gives_no_sign_of_life(workdir, ddsp, monkeypatch):
+    """The process is gone, as seen from a container that shares the host's name but not its processes."""
     code = (
         'import os, signal; from experiments.track import MLflowTracker; tracker = MLflowTracker("run"); '
         'tracker.on_summary(1, {"losses/total_loss": 1.0}); tracker._outbox.flush(20); '
@@ -147,16 +148,55 @@ def test_a_killed_process_leaves_no_run_running(workdir):
     assert done.returncode == -9
     client = store.client()
     run_id = store.run_id_of(pathlib.Path('run'))
+    last = alive.last_sign(client.get_run(run_id).data.tags)
+    (row,) = json.loads(ddsp('runs', '--json')[1])
+    assert (row['status'], row['silent_since']) == ('RUNNING', None)  # it may live
+    assert ddsp('runs', '--end', 'run')[2].endswith('Stop its training, or add --force.\n')
+
+    monkeypatch.setattr(alive, 'LEASE_SECS', 0.0)
+    (row,) = json.loads(ddsp('runs', '--json')[1])
+    assert (row['status'], row['silent_since']) == ('RUNNING', last)
+    assert f'no sign of life since {listing.clock(last)}' in ddsp('runs')[1]
     assert client.get_run(run_id).info.status == 'RUNNING'
-    assert listing.close_abandoned(client) == [run_id]
+    assert ddsp('runs', '--end', 'run') == (0, f'{run_id} is KILLED now.\n', '')
     assert client.get_run(run_id).info.status == 'KILLED'
     assert history(run_id, 'losses/total_loss') == [(1, 1.0)]
 
 
-def test_a_living_run_is_left_alone(workdir):
-    with MLflowTracker('run') as tracker:
-        assert listing.close_abandoned(store.client()) == []
-        assert store.client().get_run(tracker.run_id).info.status == 'RUNNING'
+def test_a_run_lives_while_it_renews_its_sign(workdir, ddsp, monkeypatch):
+    monkeypatch.setattr(alive.Heartbeat.__init__, '__defaults__', (0.05,))
+    client = store.client()
+
+    def sign() -> int:
+        return alive.last_sign(client.get_run(tracker.run_id).data.tags)
+
+    with MLflowTracker('run', metrics_every=0) as tracker:
+        first = sign()
+        end = time.monotonic() + 10
+        while sign() == first and time.monotonic() < end:
+            time.sleep(0.05)
+        assert sign() > first
+        assert ddsp('runs', '--end', 'run')[0] == 1
+        assert 'lives' in ddsp('runs', '--end', 'run')[2]
+    last = sign()
+    time.sleep(0.3)
+    assert sign() == last
+    assert client.get_run(tracker.run_id).info.status == 'FINISHED'
+    other = MLflowTracker('other', metrics_every=0)
+    assert ddsp('runs', '--end', 'other', '--force')[0] == 0
+    assert client.get_run(other.run_id).info.status == 'KILLED'
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ('status', 'age_secs', 'silent'),
+    [('RUNNING', 250, False), ('RUNNING', 350, True), ('RUNNING', -3600, False), ('FINISHED', 9999, False)],
+)
+def test_a_lease_outlasts_clocks_that_differ(status, age_secs, silent):
+    now = 1.8e9
+    tags = {alive.TAG: str(int((now - age_secs) * 1000))}
+    assert (alive.silent_since(status, tags, now) is not None) == silent
+    assert alive.silent_since(status, {}, now) is None
 
 
 def test_a_value_that_mlflow_refuses_costs_only_itself(workdir):
