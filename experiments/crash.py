@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import re
 import shlex
 import sys
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from ddsp.errors import DDSPError
 from ddsp.files import write_bytes
 from ddsp.version import __version__
+from experiments import masking
 
 _PACKAGES = (
     'keras', 'tensorflow', 'jax', 'numpy', 'gin-config', 'mlflow', 'optuna', 'sqlalchemy', 'apache-beam',
@@ -57,7 +57,7 @@ def write(folder: str | os.PathLike[str], error: BaseException) -> pathlib.Path 
     path = pathlib.Path(folder) / f'crash-{time.strftime("%Y%m%d-%H%M%S")}-{os.getpid()}.log'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, _without_passwords(_text(error)).encode(errors='backslashreplace'))
+        write_bytes(path, masking.clean(_text(error)).encode(errors='backslashreplace'))
         setattr(error, _LOG, path)
     except (OSError, AttributeError):  # nothing may hide the error itself
         return path if path.exists() else None
@@ -92,8 +92,3 @@ def _configuration() -> str:
         return gin.config_str() if gin is not None else ''
     except Exception as error:  # a log without a configuration is better than none
         return f'not available: {error}'
-
-
-def _without_passwords(text: str) -> str:
-    """Text whose addresses show no user's password."""
-    return re.sub(r'(\w://[^\s:/@\'"]*):[^\s\'"]*@', r'\1:***@', text)

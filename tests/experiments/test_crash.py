@@ -20,7 +20,7 @@ def test_an_unexpected_error_leaves_its_traceback_versions_and_configuration(tmp
     assert 'test_crash.py' in text
     for name in ('ddsp 4.', 'Python 3.', 'keras 3.', 'Configuration'):
         assert name in text
-    assert 'postgresql://me:***@host/db' in text
+    assert 'postgresql://***@host/db' in text
     assert 'p@ss' not in text
     assert crash.write(tmp_path / 'elsewhere', caught.value) == log  # one error, one log
     assert not (tmp_path / 'elsewhere').exists()
