@@ -30,7 +30,7 @@ EXTRAS = {
     ],
     'tracking': [
         'mlflow>=3.10,<4',
-        'optuna>=4,<6',
+        'optuna>=4.9,<6',
         'cmaes>=0.10,<1',
         'pyyaml>=6,<7',
         'matplotlib>=3.9,<4',

@@ -79,12 +79,15 @@ def study_seconds(storage: str, trials: int) -> float:
 
     spec = parse_spec({'parameters': {'x': {'low': 0.0, 'high': 1.0}}, 'trials': trials, 'name': 'benchmark'})
     queue = TrialQueue(spec, storage)
-    start = time.perf_counter()
-    while (trial := queue.take()) is not None:
+
+    def objective(trial: Any) -> float:
         value = spec.suggest(trial)['x']
         for step in range(1, SUMMARIES + 1):
             trial.report(value, step)
-        queue.study.tell(trial, value)
+        return value
+
+    start = time.perf_counter()
+    queue.work(objective)
     return (time.perf_counter() - start) / trials
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import pathlib
 import re
 import sys
@@ -11,18 +12,20 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddsp.errors import DDSPError, require
+from experiments import masking
 from experiments.patience import OutOfPatienceError, patiently, reason
 
 if TYPE_CHECKING:
-    import optuna
+    from experiments.study_storage import StudyStorage
 
 T = TypeVar('T')
 
 HEARTBEAT_SECS = 15
 PATIENCE_SECS = 300.0
+MAX_ATTEMPTS = 3  # of a trial whose worker dies; parameters that kill every worker must not do so for ever
 _SQLITE, _POSTGRES = 'sqlite:///', 'postgresql+psycopg://'
 # Without these a connection to a machine that has vanished hangs for many minutes: libpq's names and units.
 _LIMITS = {'connect_timeout': 10, 'tcp_user_timeout': 30_000}
@@ -57,31 +60,28 @@ class StudyDatabase:
         warn: Callable[[str], None] | None = None,
     ):
         self.address = _with_driver(storage)
-        self.shown = re.sub(r'(://[^:/@]*):[^@]*@', r'\1:***@', storage)
+        self.shown = masking.shown(storage)
         self.heartbeat_secs = heartbeat_secs
         self.patience_secs = patience_secs
         self._warn = warn or (lambda text: print(f'Warning: {text}', file=sys.stderr, flush=True))
-        self._steady_since = time.monotonic()
+        self._steady_since = -math.inf
 
     @property
     def steady_secs(self) -> float:
         """For how long the database has answered this process without a gap."""
         return time.monotonic() - self._steady_since
 
-    def open(self) -> optuna.storages.RDBStorage:
+    def open(self) -> StudyStorage:
         """Optuna's storage; its tables are made when they are missing."""
-        import optuna
+        from experiments.study_storage import StudyStorage
 
-        options = {}
+        options: dict[str, Any] = {}
         if self.address.startswith(_POSTGRES):
             # A connection that the server has closed meanwhile is replaced when it is taken from the pool.
             options = {'pool_pre_ping': True, 'connect_args': _LIMITS}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
-            return optuna.storages.RDBStorage(
-                self.address, engine_kwargs=options, heartbeat_interval=self.heartbeat_secs,
-                grace_period=2 * self.heartbeat_secs,
-            )  # fmt: skip
+            return StudyStorage(self, options)
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -91,11 +91,8 @@ class StudyDatabase:
           Exception: The lock was lost with the database: `is_away` knows it, and what was done under the lock
             is to be done again.
         """
-        if self.address.startswith(_SQLITE):  # it does not lock what it has only read
-            path = self.address.removeprefix(_SQLITE)
-            pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with open(path + '.lock', 'w') as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        if self.address.startswith(_SQLITE):
+            with self.one_writer():
                 yield
             return
         psycopg = require('psycopg', 'for studies on PostgreSQL')
@@ -104,6 +101,19 @@ class StudyDatabase:
             connection.execute('SELECT pg_advisory_lock(%s)', [zlib.crc32(name.encode())])
             yield
             connection.execute('SELECT 1')  # closing gives the lock back; a server that restarted has done so
+
+    @contextlib.contextmanager
+    def one_writer(self) -> Iterator[None]:
+        """Makes up for SQLite, which does not lock what it has only read: two processes that see a trial wait
+        would both take it. Other databases lock the row."""
+        if not self.address.startswith(_SQLITE):
+            yield
+            return
+        path = pathlib.Path(self.address.removeprefix(_SQLITE) + '.lock')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def patiently(self, operation: Callable[[], T], patience_secs: float | None = None) -> T:
         """Does what can be done twice, again and again while the database is away.
@@ -156,7 +166,7 @@ def _with_driver(storage: str) -> str:
     address = re.sub(r'^postgres(ql)?://', _POSTGRES, storage)
     if not address.startswith((_SQLITE, _POSTGRES)):
         raise SweepError(
-            f'the database {storage} is of a kind that a sweep cannot use: give sqlite:///PATH or '
-            'postgresql://USER@HOST/NAME.'
+            f'the database {masking.shown(storage)} is of a kind that a sweep cannot use: give '
+            'sqlite:///PATH or postgresql://USER@HOST/NAME.'
         )
     return address

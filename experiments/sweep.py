@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddsp.dataset import open_dataset
+from ddsp.files import FolderInUseError
 from experiments import store
 from experiments.files import local_folder
 from experiments.patience import OutOfPatienceError, patiently, reason
-from experiments.study import ERROR, SLOT, SweepError, TrialLost, TrialQueue
-from experiments.study_database import HEARTBEAT_SECS, PATIENCE_SECS, DatabaseAwayError, is_away
+from experiments.study import ERROR, SLOT, SweepError, TrialQueue
+from experiments.study_database import HEARTBEAT_SECS, PATIENCE_SECS, is_away
 from experiments.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _POLL_SECS = 2.0
+STORAGE = 'DDSP_SWEEP_STORAGE'  # variable for the address of the study's database
 _WORKER = 'DDSP_SWEEP_WORKER'  # tells a process that `--workers` has started it
 
 
@@ -153,11 +155,12 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     """Starts worker processes and watches them; one that dies leaves its trial to the others."""
     command = [
         sys.executable, '-m', 'experiments.cli', 'sweep', str(place.spec_path), place.dataset,
-        '--sweep-dir', str(place.folder), '--storage', place.storage, '--experiment', place.experiment,
+        '--sweep-dir', str(place.folder), '--experiment', place.experiment,
         '--trials', str(queue.spec.trials), '--json',
     ]  # fmt: skip
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
-    environment = {**os.environ, _WORKER: str(os.getpid())}
+    # Command lines are seen by everybody on the machine; the address may hold a password.
+    environment = {**os.environ, _WORKER: str(os.getpid()), STORAGE: place.storage}
     processes = [
         subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) for log in logs
     ]
@@ -184,23 +187,12 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
 
 def _work(queue: TrialQueue, place: SweepPlace, report: Progress) -> None:
     """Takes trials until none waits and none is in hand anywhere."""
-    while True:
-        in_hand = queue.recover()
-        trial = queue.take()
-        if trial is not None:
-            _run_trial(queue, trial, place, report)
-            _report_state(queue, report)
-        elif in_hand:
-            _report_state(queue, report)
-            time.sleep(_POLL_SECS)
-        else:
-            return
+    queue.work(lambda trial: _run_trial(queue, trial, place, report), lambda: _report_state(queue, report))
 
 
-def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report: Progress) -> None:
-    """Trains one trial and tells how it went."""
+def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report: Progress) -> float:
+    """Trains one trial; returns its value."""
     import optuna
-    from optuna.trial import TrialState
 
     from experiments.run import train_run
     from experiments.watchers import PruningWatcher
@@ -214,32 +206,27 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
     def tell(text: str) -> None:
         report(ended, total, f'trial {slot}: {text}')
 
-    try:
-        with queue.heartbeat(trial) as lost:
-            watcher = PruningWatcher(trial, spec, tell, lost, queue.database.notice)
-            try:
-                result = train_run(
-                    place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
-                    gin_params=spec.gin_params(values), save_dir=folder,
-                    experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
-                    batch_size=spec.batch_size, callbacks=[watcher], tags=tags, buffer=True,
-                )  # fmt: skip
-                queue.note(trial, 'run_id', result.run_id)
-                queue.tell(trial, _objective(spec, result.metrics))
-            except optuna.TrialPruned:
-                queue.note(trial, 'run_id', store.run_id_of(folder))
-                queue.tell(trial, state=TrialState.PRUNED)
-    except TrialLost:
-        tell('another worker has taken it over')
-    except DatabaseAwayError:
-        raise  # nobody can be told; the trial is found when the database is back
-    except KeyboardInterrupt:
-        queue.give_back(trial)
+    def train() -> float:
+        result = train_run(
+            place.dataset, preset=spec.preset, gin_files=list(spec.gin_files),
+            gin_params=spec.gin_params(values), save_dir=folder,
+            experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
+            batch_size=spec.batch_size, tags=tags, buffer=True,
+            callbacks=[PruningWatcher(trial, spec, tell, queue.database.notice)],
+        )  # fmt: skip
+        queue.note(trial, 'run_id', result.run_id)
+        return _objective(spec, result.metrics)
+
+    def is_in_use(error: BaseException) -> bool:
+        return isinstance(error, FolderInUseError)
+
+    try:  # a worker whose trial this was leaves the folder at its next summary
+        return patiently(train, is_in_use, place.patience_secs, lambda error: tell(str(error)))
+    except OutOfPatienceError as end:
+        raise FolderInUseError(reason(end)) from None
+    except optuna.TrialPruned:
+        queue.note(trial, 'run_id', store.run_id_of(folder))
         raise
-    except Exception as error:
-        queue.fail(trial, f'{type(error).__name__}: {error}')
-        if isinstance(error, SweepError | OSError):
-            raise  # the next trial would fail for the same cause
 
 
 def _objective(spec: SweepSpec, metrics: Mapping[str, float]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pathlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -176,7 +175,6 @@ class PruningWatcher(TrainingCallback):
       trial: Optuna's trial.
       spec: The sweep.
       report: Told about the progress.
-      lost: Set when another worker has taken the trial over.
       is_away: Whether an error means that the database is away.
     """
 
@@ -185,27 +183,24 @@ class PruningWatcher(TrainingCallback):
         trial: optuna.Trial,
         spec: SweepSpec,
         report: Callable[[str], None],
-        lost: threading.Event,
         is_away: Callable[[BaseException], bool],
     ):
         self._trial = trial
         self._spec = spec
         self._report = report
-        self._lost = lost
         self._is_away = is_away
         self._waiting: list[tuple[int, float]] = []
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Ends the training by `optuna.TrialPruned` when the pruner says so."""
+        """Ends the training by `optuna.TrialPruned` when the pruner says so, and by `TrialLost` when another
+        worker has taken the trial over."""
         import optuna
 
         from experiments.study import TrialLost
 
-        if self._lost.is_set():
-            raise TrialLost
         value = metrics.get(self._spec.prune_on)
         self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
-        if value is None or self._spec.pruner == 'none':
+        if value is None:
             return
         self._waiting.append((step, value if self._spec.minimize else -value))
         try:

@@ -182,7 +182,12 @@ def sweep(
         str, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')
     ] = '',
     storage: Annotated[
-        str, typer.Option('--storage', help='Database of the study (sqlite:///... or postgresql://...).')
+        str,
+        typer.Option(
+            '--storage',
+            envvar='DDSP_SWEEP_STORAGE',
+            help='Database of the study (sqlite:///... or postgresql://...).',
+        ),
     ] = '',
     experiment: ExperimentOption = 'ddsp',
     as_json: JsonOption = False,

@@ -10,9 +10,15 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.postgres import PostgresCluster
-from experiments.study import SLOT, WORKER, DatabaseAwayError, SweepError, TrialLost, TrialQueue
+from experiments import study
+from experiments.study import SLOT, DatabaseAwayError, SweepError, TrialLost, TrialQueue
 from experiments.sweep_spec import parse_spec
 from experiments.watchers import PruningWatcher
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch):
+    monkeypatch.setattr(study, 'POLL_SECS', 0.2)
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def storage(postgres):
 @contextlib.contextmanager
 def away(cluster: PostgresCluster, seconds: float):
     """The server is stopped, and comes back by itself."""
-    cluster.stop()
+    cluster.stop('immediate')
     back = threading.Timer(seconds, cluster.start)
     back.start()
     try:
@@ -44,141 +50,151 @@ def slot_states(queue: TrialQueue) -> dict[int, list[str]]:
     return found
 
 
+DONE_ONCE = {slot: ['COMPLETE'] for slot in range(3)}
+
+
 def test_every_part_of_a_trial_waits_for_the_database(spec, storage, postgres, capfd):
-    queue = TrialQueue(spec, storage)
-    with away(postgres, 1.5):
-        trial = queue.take()
-    slot = trial.user_attrs[SLOT]
-    with away(postgres, 1.0):
-        values = queue.suggest(trial)
-    assert queue.suggest(trial) == values
-    with away(postgres, 1.0):
-        queue.note(trial, 'run_id', 'abc')
-    with away(postgres, 1.0):
-        queue.tell(trial, 2.5)
-    with away(postgres, 1.0):
-        assert queue.recover() == 0
-    (done,) = [found for found in queue.trials() if found.state == TrialState.COMPLETE]
-    assert (done.value, done.user_attrs[SLOT], done.user_attrs['run_id']) == (2.5, slot, 'abc')
-    assert slot_states(queue) == {other: ['COMPLETE' if other == slot else 'WAITING'] for other in range(3)}
-    told = capfd.readouterr().err.splitlines()
-    assert told
-    assert all(line.startswith('Warning: the database postgresql+psycopg://ddsp@127.0.0.1') for line in told)
+    queue = TrialQueue(spec, storage, heartbeat_secs=1)
+    told = []
 
+    def objective(trial):
+        with away(postgres, 1.0):
+            values = queue.suggest(trial)
+        assert queue.suggest(trial) == values
+        with away(postgres, 1.0):
+            queue.note(trial, 'run_id', f'run {trial.user_attrs[SLOT]}')
+        postgres.stop('immediate')  # Optuna ends the trial, and takes the next
+        back = threading.Timer(1.0, postgres.start)
+        back.start()
+        told.append(back)
+        return values['x']
 
-def test_a_restart_in_the_middle_of_taking_leaves_one_owner(spec, storage, postgres, monkeypatch):
-    """The lock is lost between taking a trial and saying whose it is; another worker is quicker then."""
-    queue, other = TrialQueue(spec, storage), TrialQueue(spec, storage)
-    beat, taken = queue._beat, []
-
-    def restart(trial):
-        if not taken:
-            postgres.stop('immediate')
-            postgres.start()
-            taken.append(other.take())
-        beat(trial)
-
-    monkeypatch.setattr(queue, '_beat', restart)
-    mine, theirs = queue.take(), taken[0]
-    assert mine.user_attrs[SLOT] != theirs.user_attrs[SLOT]
-    other.recover()
-    running = [name for names in slot_states(queue).values() for name in names if name == 'RUNNING']
-    assert len(running) == 2
-    queue.tell(mine, 1.0)
-    other.tell(theirs, 2.0)
-    queue.tell(queue.take(), 3.0)
-    assert queue.take() is None
-    assert all(names.count('COMPLETE') == 1 for names in slot_states(queue).values())
+    queue.work(objective)
+    for back in told:
+        back.join()
+    assert slot_states(queue) == DONE_ONCE
+    for trial in queue.trials():
+        assert trial.value == trial.params['x']
+        assert trial.user_attrs['run_id'] == f'run {trial.user_attrs[SLOT]}'
+    lines = capfd.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith('Warning: the database postgresql+psycopg://ddsp@127.0.0.1') for line in lines)
 
 
 def test_an_answer_that_was_lost_is_no_failure(spec, storage, monkeypatch):
+    from optuna.storages import RDBStorage
     from sqlalchemy.exc import OperationalError
 
-    queue = TrialQueue(spec, storage)
-    trial = queue.take()
-    tell, lost = queue.study.tell, []
+    queue = TrialQueue(spec, storage, heartbeat_secs=1)
+    change, lost = RDBStorage.set_trial_state_values, []
 
-    def tell_and_lose(*arguments, **options):
-        told = tell(*arguments, **options)
-        if not lost:
-            lost.append(told)
+    def change_and_lose(storage, trial_id, state, values=None):
+        changed = change(storage, trial_id, state, values)
+        if state == TrialState.COMPLETE and not lost:
+            lost.append(changed)
             raise OperationalError('COMMIT', {}, Exception('server closed the connection unexpectedly'))
-        return told
+        return changed
 
-    monkeypatch.setattr(queue.study, 'tell', tell_and_lose)
-    queue.tell(trial, 1.5)
+    monkeypatch.setattr(RDBStorage, 'set_trial_state_values', change_and_lose)
+    queue.work(lambda trial: queue.suggest(trial)['x'])
     assert lost
-    assert slot_states(queue)[trial.user_attrs[SLOT]] == ['COMPLETE']
+    assert slot_states(queue) == DONE_ONCE
 
 
 def test_the_living_are_not_taken_for_dead_after_an_outage(spec, storage, postgres):
-    """The server is away for longer than a worker may be silent."""
+    """The server is away for longer than a worker may be silent, and another worker waits for the last
+    trial."""
     queue, other = TrialQueue(spec, storage, heartbeat_secs=1), TrialQueue(spec, storage, heartbeat_secs=1)
-    trial = queue.take()
-    trial.set_user_attr(WORKER, ['elsewhere', 1])
-    time.sleep(2.1)
-    with queue.heartbeat(trial) as lost:
-        with away(postgres, 4.0):
-            assert other.recover() == 1
-        for _ in range(6):
-            assert other.recover() == 1
-            time.sleep(0.5)
-        assert not lost.is_set()
-    time.sleep(3.5)
-    assert other.recover() == 0  # and the silent are
+    taken = threading.Event()
+
+    def objective(trial):
+        if trial.user_attrs[SLOT] == 0:
+            taken.set()
+            time.sleep(3.0)
+            with away(postgres, 6.0):
+                pass
+            time.sleep(4.0)
+        return queue.suggest(trial)['x']
+
+    mine = threading.Thread(target=queue.work, args=(objective,))
+    mine.start()
+    assert taken.wait(20)
+    other.work(lambda trial: other.suggest(trial)['x'])
+    mine.join()
+    assert slot_states(queue) == DONE_ONCE
 
 
-def test_whose_trial_was_taken_over_stops(spec, storage):
-    queue, other = TrialQueue(spec, storage, heartbeat_secs=1), TrialQueue(spec, storage)
-    trial = queue.take()
-    with queue.heartbeat(trial) as lost:
-        other.study.tell(trial.number, state=TrialState.FAIL)
-        assert lost.wait(5)
-        watcher = PruningWatcher(trial, spec, lambda text: None, lost, queue.database.notice)
-        with pytest.raises(TrialLost):
-            watcher.on_summary(1, {'losses/total_loss': 1.0})
-    for act in (lambda: queue.tell(trial, 1.0), lambda: queue.note(trial, 'run_id', 'x')):
-        with pytest.raises(TrialLost):
-            act()
-    queue.fail(trial, 'too late')
-    other.recover()
-    assert slot_states(other)[trial.user_attrs[SLOT]] == ['FAIL', 'WAITING']
+@pytest.mark.parametrize('reports', [True, False])
+def test_whose_trial_was_taken_over_stops_and_goes_on_with_the_next(spec, storage, reports):
+    """A machine that was suspended comes back; the other worker's result counts."""
+    queue, other = TrialQueue(spec, storage, heartbeat_secs=1), TrialQueue(spec, storage, heartbeat_secs=1)
+    lost = []
+
+    def objective(trial):
+        if not lost:
+            lost.append(trial.user_attrs[SLOT])
+            other.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            other._queue(trial.user_attrs[SLOT], {'x': 0.5})
+            other.work(lambda found: other.suggest(found)['x'])
+            watcher = PruningWatcher(trial, spec, lambda text: None, queue.database.notice)
+            if reports:
+                with pytest.raises(TrialLost):
+                    watcher.on_summary(1, {'losses/total_loss': 1.0})
+            with pytest.raises(TrialLost):
+                queue.note(trial, 'run_id', 'x')
+            if reports:
+                raise TrialLost
+        return 7.0
+
+    queue.work(objective)
+    assert slot_states(queue) == DONE_ONCE | {lost[0]: ['FAIL', 'COMPLETE']}
+    assert [t.value for t in queue.trials() if t.user_attrs[SLOT] == lost[0]] == [None, 0.5]
 
 
 def test_a_training_does_not_wait_and_its_reports_follow(spec, storage, postgres):
-    queue = TrialQueue(spec, storage)
-    trial = queue.take()
-    watcher = PruningWatcher(trial, spec, lambda text: None, threading.Event(), queue.database.notice)
-    watcher.on_summary(1, {'losses/total_loss': 3.0})
-    postgres.stop()
-    try:
-        start = time.monotonic()
-        watcher.on_summary(2, {'losses/total_loss': 2.0})
-        watcher.on_summary(3, {'losses/total_loss': 1.5})
-        assert time.monotonic() - start < 1.0
-    finally:
-        postgres.start()
-    watcher.on_summary(4, {'losses/total_loss': 1.0})
-    (found,) = [one for one in queue.trials() if one.number == trial.number]
-    assert found.intermediate_values == {1: 3.0, 2: 2.0, 3: 1.5, 4: 1.0}
+    queue = TrialQueue(spec, storage, heartbeat_secs=1)
+
+    def objective(trial):
+        watcher = PruningWatcher(trial, spec, lambda text: None, queue.database.notice)
+        watcher.on_summary(1, {'losses/total_loss': 3.0})
+        postgres.stop()
+        try:
+            start = time.monotonic()
+            watcher.on_summary(2, {'losses/total_loss': 2.0})
+            watcher.on_summary(3, {'losses/total_loss': 1.5})
+            assert time.monotonic() - start < 1.0
+        finally:
+            postgres.start()
+        watcher.on_summary(4, {'losses/total_loss': 1.0})
+        return 1.0
+
+    queue.work(objective)
+    for trial in queue.trials():
+        assert trial.intermediate_values == {1: 3.0, 2: 2.0, 3: 1.5, 4: 1.0}
 
 
 def test_patience_ends_with_one_message(spec, storage, postgres):
-    queue = TrialQueue(spec, storage.replace('ddsp@', 'ddsp:secret@'), patience_secs=1.0)
-    postgres.stop()
+    queue = TrialQueue(spec, storage.replace('ddsp@', 'ddsp:secret@'), heartbeat_secs=1, patience_secs=1.0)
+
+    def objective(trial):
+        postgres.stop()
+        return 1.0
+
     try:
         start = time.monotonic()
         with pytest.raises(
             DatabaseAwayError, match=r'ddsp:\*\*\*@.* is away \(.*\)\. Nothing is lost'
         ) as told:
-            queue.take()
-        assert 1.0 <= time.monotonic() - start < 5.0
+            queue.work(objective)
+        assert 1.0 <= time.monotonic() - start < 8.0
         assert 'secret' not in str(told.value)
     finally:
         postgres.start()
-    assert queue.take() is not None
+    other = TrialQueue(spec, storage, heartbeat_secs=1)
+    other.work(lambda trial: other.suggest(trial)['x'])
+    assert [names[-1] for names in slot_states(other).values()] == ['COMPLETE'] * 3
 
 
 def test_a_database_of_another_kind_is_refused(spec):
-    with pytest.raises(SweepError, match='mysql://x/y is of a kind that a sweep cannot use: give sqlite:///'):
-        TrialQueue(spec, 'mysql://x/y')
+    with pytest.raises(SweepError, match=r'mysql://x:\*\*\*@h/y is of a kind that a sweep cannot use'):
+        TrialQueue(spec, 'mysql://x:secret@h/y')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import os
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from experiments import study
-from experiments.study import ERROR, SLOT, WORKER, TrialQueue
+from experiments.study import ERROR, SLOT, TrialQueue
 from experiments.sweep_spec import parse_spec
 from experiments.watchers import PruningWatcher
 
@@ -39,20 +38,23 @@ both_databases = pytest.mark.parametrize('storage', ['sqlite', 'postgresql'], in
 def states(opened) -> dict[int, list[str]]:
     """Slot to the states of its trials."""
     found: dict[int, list[str]] = {}
-    for trial in opened.study.get_trials():
-        if SLOT in trial.user_attrs:
-            found.setdefault(trial.user_attrs[SLOT], []).append(trial.state.name)
+    for trial in opened.trials():
+        found.setdefault(trial.user_attrs[SLOT], []).append(trial.state.name)
     return found
 
 
-def work(spec, storage) -> list[int]:
+def work(spec, storage, value=lambda trial, values: values['x'], **options) -> list[int]:
     """One worker: takes everything that waits; returns its slots."""
-    opened = TrialQueue(spec, storage)
+    opened = TrialQueue(spec, storage, **options)
     done = []
-    while (trial := opened.take()) is not None:
+
+    def objective(trial):
+        values = opened.suggest(trial)
         time.sleep(0.01)
-        opened.study.tell(trial, spec.suggest(trial)['x'])
         done.append(trial.user_attrs[SLOT])
+        return value(trial, values)
+
+    opened.work(objective)
     return done
 
 
@@ -64,13 +66,13 @@ def test_every_slot_is_done_once(spec, storage):
 
 @both_databases
 def test_many_workers_share_the_queue(spec, storage):
+    """They join at the same moment: the first of them makes tables, study and queue."""
     spec = dataclasses.replace(spec, trials=24)
-    TrialQueue(spec, storage)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         shares = list(pool.map(lambda _: work(spec, storage), range(4)))
     assert sorted(slot for share in shares for slot in share) == list(range(24))
     opened = TrialQueue(spec, storage)
-    assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
+    assert states(opened) == {slot: ['COMPLETE'] for slot in range(24)}
 
 
 @both_databases
@@ -93,12 +95,14 @@ def test_the_seed_decides_what_is_tried(spec, tmp_path):
 def test_each_sampler_stays_in_the_space_and_learns_if_it_can(sampler, storage):
     space = {'x': {'low': 1e-3, 'high': 1.0, 'log': True}, 'n': {'low': 2, 'high': 8, 'step': 2}}
     found = parse_spec({'parameters': space, 'trials': 20, 'name': 'space', 'sampler': sampler})
-    opened = TrialQueue(found, storage)
-    while (trial := opened.take()) is not None:
-        values = found.suggest(trial)
+
+    def value(trial, values):
         assert 1e-3 <= values['x'] <= 1.0
         assert values['n'] in (2, 4, 6, 8)
-        opened.study.tell(trial, (values['x'] - 0.5) ** 2 + values['n'])
+        return (values['x'] - 0.5) ** 2 + values['n']
+
+    assert len(work(found, storage, value)) == 20
+    opened = TrialQueue(found, storage)
     assert opened.study.best_value < 2.3
     assert len({trial.params['x'] for trial in opened.trials()}) == 20
 
@@ -109,107 +113,145 @@ def test_each_pruner_ends_a_hopeless_training_early(pruner, spec, storage):
     chosen = dataclasses.replace(spec, trials=10, pruner=pruner, steps=27)
     opened = TrialQueue(chosen, storage)
     pruned = []
-    while (trial := opened.take()) is not None:
-        chosen.suggest(trial)
+
+    def objective(trial):
+        opened.suggest(trial)
         hopeless = trial.user_attrs[SLOT] % 2 == 1
-        watcher = PruningWatcher(trial, chosen, lambda text: None, threading.Event(), opened.database.notice)
+        watcher = PruningWatcher(trial, chosen, lambda text: None, opened.database.notice)
         try:
             for step in range(1, 28):
                 watcher.on_summary(step, {'losses/total_loss': 1.0 / step + 10.0 * hopeless})
-            opened.study.tell(trial, 10.0 * hopeless)
         except optuna.TrialPruned:
-            opened.study.tell(trial, state=TrialState.PRUNED)
             pruned.append(hopeless)
+            raise
+        return 10.0 * hopeless
+
+    opened.work(objective)
     assert all(pruned) or pruner != 'median'
     assert (True in pruned) == (pruner != 'none')
+    assert [trial.state for trial in opened.trials()].count(TrialState.PRUNED) == len(pruned)
     assert opened.study.best_value == 0.0
 
 
-def test_a_grid_is_tried_completely(spec, storage):
+def test_a_grid_is_tried_completely(storage):
     grid = parse_spec({'parameters': {'x': [0.1, 0.2], 'y': [1, 2]}, 'sampler': 'grid', 'name': 'grid'})
-    opened = TrialQueue(grid, storage)
     points = []
-    while (trial := opened.take()) is not None:
-        values = grid.suggest(trial)
-        points.append((values['x'], values['y']))
-        opened.study.tell(trial, 0.0)
+    work(grid, storage, lambda trial, values: points.append((values['x'], values['y'])) or 0.0)
     assert sorted(points) == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
 
 
+DIES = """
+import os, signal, sys
+from experiments import study
+from experiments.sweep_spec import parse_spec
+
+space = {"x": {"low": 0.0, "high": 1.0}}
+spec = parse_spec({"parameters": space, "trials": int(sys.argv[3]), "name": "queue"})
+queue = study.TrialQueue(spec, sys.argv[1], heartbeat_secs=1)
+def objective(trial):
+    if sys.argv[2] == "late":
+        queue.suggest(trial)
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "early":  # between taking a trial and its first sign of life
+    import optuna
+    optuna.Trial.__init__ = lambda *_: objective(None)
+queue.work(objective)
+"""
+
+
 @both_databases
-def test_a_killed_workers_trial_is_queued_again_with_its_parameters(spec, storage):
-    TrialQueue(spec, storage)
-    code = (
-        'import os, signal, sys; from experiments import study; '
-        'from experiments.sweep_spec import parse_spec; '
-        'spec = parse_spec({"parameters": {"x": {"low": 0.0, "high": 1.0}}, "trials": 6, "name": "queue"}); '
-        'trial = study.TrialQueue(spec, sys.argv[1]).take(); spec.suggest(trial); '
-        'os.kill(os.getpid(), signal.SIGKILL)'
-    )
-    done = subprocess.run([sys.executable, '-c', code, storage], capture_output=True, check=False)
+@pytest.mark.parametrize('when', ['late', 'early'])
+def test_a_killed_workers_trial_is_done_by_another_with_its_parameters(spec, storage, when):
+    """The other worker waits for it: the trial that is left over is the last one."""
+    command = [sys.executable, '-c', DIES, storage, when, '6']
+    done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()
-    opened = TrialQueue(spec, storage)
+    opened = TrialQueue(spec, storage, heartbeat_secs=1)
     (lost,) = opened.study.get_trials(states=(TrialState.RUNNING,))
-    assert opened.recover() == 0
     slot = lost.user_attrs[SLOT]
-    assert states(opened)[slot] == ['FAIL', 'WAITING']
-    assert opened.recover() == 0  # again changes nothing
-    assert states(opened)[slot] == ['FAIL', 'WAITING']
-    while (trial := opened.take()) is not None:
-        values = spec.suggest(trial)
-        if trial.user_attrs[SLOT] == slot:
-            assert values == lost.params
-        opened.study.tell(trial, 1.0)
-    assert all(found.count('COMPLETE') == 1 for found in states(opened).values())
+    tried = {}
+    work(spec, storage, lambda t, v: tried.setdefault(t.user_attrs[SLOT], v)['x'], heartbeat_secs=1)
+    assert sorted(tried) == [0, 1, 2, 3, 4, 5]
+    assert tried[slot] == (lost.params or tried[slot])
+    assert bool(lost.params) == (when == 'late')
+    assert states(opened) == {n: ['FAIL', 'COMPLETE'] if n == slot else ['COMPLETE'] for n in range(6)}
 
 
-@both_databases
-def test_a_worker_of_another_machine_is_dead_when_its_heartbeat_stops(spec, storage):
-    opened = TrialQueue(spec, storage, heartbeat_secs=1)
-    trial = opened.take()
-    trial.set_user_attr(WORKER, ['elsewhere', 1])
-    assert opened.recover() == 1  # it may live
-    time.sleep(3.5)
-    assert opened.recover() == 0
-    assert states(opened)[trial.user_attrs[SLOT]] == ['FAIL', 'WAITING']
+def test_a_sign_of_life_keeps_a_trial(spec, storage, monkeypatch):
+    """A trial longer than a worker may be silent; others look at it all the while."""
+    monkeypatch.setattr(study, 'POLL_SECS', 0.2)
+    spec = dataclasses.replace(spec, trials=1)
+    other = threading.Thread(target=work, args=(spec, storage), kwargs={'heartbeat_secs': 1})
+
+    def value(trial, values):
+        other.start()
+        time.sleep(6.0)
+        return 1.0
+
+    assert work(spec, storage, value, heartbeat_secs=1) == [0]
+    other.join()
+    assert states(TrialQueue(spec, storage)) == {0: ['COMPLETE']}
 
 
-def test_a_heartbeat_keeps_a_trial(spec, storage):
-    opened = TrialQueue(spec, storage, heartbeat_secs=1)
-    trial = opened.take()
-    trial.set_user_attr(WORKER, ['elsewhere', 1])
-    with opened.heartbeat(trial):
-        time.sleep(3.5)
-        assert opened.recover() == 1
+def test_an_interrupted_trial_is_queued_again_as_often_as_it_happens(spec, storage):
+    spec = dataclasses.replace(spec, trials=1)
+    seen = []
+
+    def interrupt(trial, values):
+        seen.append(values)
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            work(spec, storage, interrupt)
+    assert states(TrialQueue(spec, storage)) == {0: ['FAIL'] * 4 + ['WAITING']}
+    assert work(spec, storage, lambda trial, values: seen.append(values) or 1.0) == [0]
+    assert seen == [seen[0]] * 5
+    assert TrialQueue(spec, storage).given_up() == 0
 
 
-@both_databases
-def test_a_slot_that_two_workers_queued_is_done_once(spec, storage):
-    opened = TrialQueue(spec, storage)
-    opened.study.enqueue_trial({}, user_attrs={SLOT: 3})  # the copy of a race
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), PermissionError('no')])
+def test_an_error_of_the_machine_ends_the_worker_and_not_the_trial(spec, storage, error):
+    with pytest.raises(OSError, match=str(error.args[-1])):
+        work(spec, storage, lambda trial, values: (_ for _ in ()).throw(error))
     assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
-    assert states(opened)[3] == ['COMPLETE', 'FAIL']
 
 
 def test_an_error_of_the_training_is_not_tried_again(spec, storage):
+    def fail(trial, values):
+        if trial.user_attrs[SLOT] == 2:
+            raise ValueError('x')
+        return 1.0
+
+    assert len(work(spec, storage, fail)) == 6
     opened = TrialQueue(spec, storage)
-    trial = opened.take()
-    trial.set_user_attr(ERROR, 'ValueError: x')
-    opened.study.tell(trial, state=TrialState.FAIL)
-    opened.recover()
-    assert states(opened)[trial.user_attrs[SLOT]] == ['FAIL']
+    assert states(opened)[2] == ['FAIL']
+    assert opened.given_up() == 1
+    (failed,) = [trial for trial in opened.trials() if trial.user_attrs[SLOT] == 2]
+    assert failed.user_attrs[ERROR] == 'ValueError: x'
+    assert work(spec, storage) == []
 
 
+@pytest.mark.slow
 def test_parameters_that_kill_every_worker_are_given_up(spec, storage):
-    opened = TrialQueue(dataclasses.replace(spec, trials=1), storage)
-    for _ in range(10):
-        trial = opened.take()
-        if trial is None:
-            break
-        trial.set_user_attr(WORKER, [os.uname().nodename, 2**22 + 1])  # no such process
-        opened.recover()
+    spec = dataclasses.replace(spec, trials=1)
+    TrialQueue(spec, storage)
+    for _ in range(3):
+        done = subprocess.run([sys.executable, '-c', DIES, storage, 'late', '1'], check=False)
+        assert done.returncode == -9
+        time.sleep(5)
+    opened = TrialQueue(spec, storage, heartbeat_secs=1)
+    opened.work(lambda trial: 1.0)
     assert states(opened) == {0: ['FAIL'] * 3}
     assert opened.given_up() == 1
+
+
+def test_a_slot_that_was_lost_while_it_was_queued_again_is_found(spec, storage):
+    """Its worker was taken for dead by one that died before it could queue the slot again."""
+    opened = TrialQueue(spec, storage)
+    waiting = opened.trials()[3]
+    opened.study._storage.set_trial_state_values(waiting._trial_id, TrialState.FAIL)
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
 
 
 @both_databases
@@ -232,16 +274,6 @@ def test_a_name_stands_for_one_sweep(spec, storage, changes, told):
         TrialQueue(parse_spec({**same, **changes}), storage, dataset='abc')
     with pytest.raises(study.SweepError, match='begun with dataset abc, not abd'):
         TrialQueue(spec, storage, dataset='abd')
-
-
-def test_workers_that_join_at_the_same_moment_share_one_sweep(spec, postgres):
-    """PostgreSQL alone: SQLite's workers take turns at the door."""
-    storage = postgres.create_database()
-    spec = dataclasses.replace(spec, trials=16)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        shares = list(pool.map(lambda _: work(spec, storage), range(4)))
-    assert sorted(slot for share in shares for slot in share) == list(range(16))
-    assert all(found.count('COMPLETE') == 1 for found in states(TrialQueue(spec, storage)).values())
 
 
 @both_databases
