@@ -25,20 +25,26 @@ _LOG = '_ddsp_crash_log'  # attribute of an error that has its log
 
 
 @contextlib.contextmanager
-def logged(folder: str | os.PathLike[str], *expected: type[BaseException]) -> Iterator[None]:
+def logged(folder: str | os.PathLike[str], *expected: str) -> Iterator[None]:
     """Writes a crash log when the block ends with an error that nobody foresaw, which goes on its way.
 
     Args:
       folder: Where the log is written, such as a training folder.
-      expected: Errors that need no log; those for users (`DDSPError`) never do.
+      expected: Names of errors that need no log; those for users (`DDSPError`) never do.
     """
     try:
         yield
-    except (DDSPError, *expected):
+    except DDSPError:
         raise
     except Exception as error:
-        write(folder, error)
+        if type(error).__name__ not in expected:
+            write(folder, error)
         raise
+
+
+def log_of(error: BaseException) -> pathlib.Path | None:
+    """The crash log of an error; None when it has none."""
+    return getattr(error, _LOG, None)
 
 
 def write(folder: str | os.PathLike[str], error: BaseException) -> pathlib.Path | None:
@@ -51,8 +57,7 @@ def write(folder: str | os.PathLike[str], error: BaseException) -> pathlib.Path 
     Returns:
       The log; None when it cannot be written.
     """
-    known = getattr(error, _LOG, None)
-    if known is not None:
+    if (known := log_of(error)) is not None:
         return known
     path = pathlib.Path(folder) / f'crash-{time.strftime("%Y%m%d-%H%M%S")}-{os.getpid()}.log'
     try:

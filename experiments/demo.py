@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ddsp.dataset import open_dataset
+from ddsp.files import locked
+from experiments import crash
 from experiments.files import read_json, settle, write_json
 from experiments.resources import ResourceMonitor
 
@@ -142,9 +144,10 @@ def run_demo(
       DDSPError: Recordings, disk or settings cannot be used; the message says which and what to do.
     """
     home = pathlib.Path(folder or default_folder(settings.audio))
-    settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--workdir')
-    demo = _Demo(home, settings, stage or _silent)
-    return demo.run()
+    busy = f'{home} belongs to a demo that is running. Wait for its end, or give another --workdir.'
+    with locked(home, busy), crash.logged(home):
+        settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--workdir')
+        return _Demo(home, settings, stage or _silent).run()
 
 
 @contextlib.contextmanager

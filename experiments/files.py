@@ -48,6 +48,7 @@ def settle(
     option: str,
     shown: Callable[[str, Any], str] = lambda name, value: f'{name} {value}',
     notes: Mapping[str, Any] | None = None,
+    anew: str = 'remove the folder to begin anew',
 ) -> None:
     """Notes the settings in a new folder; refuses a folder that was begun with others.
 
@@ -58,6 +59,7 @@ def settle(
       option: Command-line option that names another folder.
       shown: A setting as people write it.
       notes: What is written down beside the settings and may change.
+      anew: What else can be done, for the message.
 
     Raises:
       ConfigError: The folder was begun with other settings, which the message names.
@@ -69,10 +71,10 @@ def settle(
         return
     begun = read_json(path)
     if not begun:
-        raise ConfigError(f'{path} cannot be read; remove {folder} to begin anew.')
+        raise ConfigError(f'{path} cannot be read. Give another {option}, or {anew}.')
     for name, value in wanted.items():
         if begun.get(name) != value:
             raise ConfigError(
                 f'{folder} holds {what} that was begun with {shown(name, begun.get(name))}, not '
-                f'{shown(name, value)}. Give another {option}, or remove the folder to begin anew.'
+                f'{shown(name, value)}. Give another {option}, or {anew}.'
             )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp import gcs
 from ddsp.dataset import Dataset, DatasetError, open_dataset
-from experiments import mlflow_model, report, store
-from experiments.files import local_folder, settle, write_json
+from ddsp.errors import ConfigError
+from experiments import crash, mlflow_model, report, store, training_folder
+from experiments.files import local_folder, write_json
 
 if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 DEFAULT_PRESET = 'laptop'
-_SETTINGS = 'train.json'
 _CHECKED_EXAMPLES = 50  # of each split, before a training: half a second
 _HELD_OUT_EXAMPLES = 4
+_BACKENDS = ('tensorflow', 'jax')
+_COUNTS = ('batch_size', 'num_steps', 'steps_per_summary', 'steps_per_save')
+_MAX_SEED = 2**32 - 1  # NumPy's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,7 @@ def train_run(
     warn: Callable[[str], None] | None = None,
     buffer: bool = False,
     strategy: str = 'auto',
+    restart: bool = False,
 ) -> RunResult:
     """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
     interrupted.
@@ -78,8 +82,8 @@ def train_run(
         either.
       gin_files: Gin files, later ones win.
       gin_params: Bindings, which win over all files.
-      save_dir: Training folder; None for `runs/DATASET-PRESET`. A folder stays with the settings it was begun
-        with, of which only `num_steps` may change.
+      save_dir: Training folder; None for `runs/DATASET-PRESET`. Once a step was saved, a folder stays with
+        the settings it was begun with, of which only `num_steps` may change.
       experiment: MLflow experiment.
       run_name: Of the MLflow run; None for the folder's name.
       num_steps: Steps in total; None for the configuration's.
@@ -94,6 +98,7 @@ def train_run(
         wrong in a training, such as harmonics that have died.
       buffer: When the tracking server is down, train all the same: the run is recorded when it is back.
       strategy: Devices: see `train_util.get_strategy`. Of several workers the first one records.
+      restart: Move aside what lies in the training folder, and begin anew.
 
     Returns:
       What was made.
@@ -101,35 +106,75 @@ def train_run(
     Raises:
       DDSPError: Dataset, configuration, folder or tracking store cannot be used.
     """
+    check_backend()
+    _check_arguments(gin_files, seed, strategy)
     data = open_dataset(dataset)
     warnings = check_dataset(data)
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
     folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
     _configure(data, files, bindings)
-    _settle(
-        folder, data, files, [binding for binding in bindings if not binding.startswith('train.num_steps')]
-    )
-    for warning in warnings if warn else ():
-        warn(warning)
-    devices = _devices(strategy)  # first of all: workers find each other before anything is computed
+    _check_counts()
+    wanted, notes = _settings(data, files, bindings)
+    tell = warn or (lambda text: None)
     if not _is_chief():  # another of the workers records the run and makes the bundle
-        training = _Training(data, folder, seed, devices, warn)
+        training_folder.check(folder, wanted, _shown)
+        training = _Training(data, folder, seed, _devices(strategy), warn)
         training.run(None, callbacks, progress)
         return RunResult('', folder, folder / mlflow_model.NAME, training.metrics, training.step, None)
-    from experiments.track import MLflowTracker
+    from experiments.track import OUTCOMES, MLflowTracker
 
-    with MLflowTracker(
-        folder,
-        experiment=experiment,
-        run_name=run_name or folder.name,
-        tags=tags,
-        dataset=data,
-        buffer=buffer,
-    ) as tracker:
-        training = _Training(data, folder, seed, devices, warn)
-        training.run(tracker, callbacks, progress)
-        return training.finish(tracker, evaluate, register_as, progress)
+    with (
+        training_folder.owned(folder, wanted, notes, _shown, restart=restart, warn=tell),
+        crash.logged(folder, *OUTCOMES),
+    ):
+        for warning in warnings:
+            tell(warning)
+        devices = _devices(strategy)  # workers find each other before anything is computed
+        with MLflowTracker(
+            folder, experiment=experiment, run_name=run_name or folder.name, tags=tags, dataset=data,
+            buffer=buffer,
+        ) as tracker:  # fmt: skip
+            training = _Training(data, folder, seed, devices, warn)
+            training.run(tracker, callbacks, progress)
+            return training.finish(tracker, evaluate, register_as, progress)
+
+
+def check_backend() -> None:
+    """Refuses a Keras backend that nothing can be trained with; needs no Keras.
+
+    Raises:
+      ConfigError: `KERAS_BACKEND` names one.
+    """
+    backend = os.environ.get('KERAS_BACKEND') or 'tensorflow'
+    if backend not in _BACKENDS:
+        raise ConfigError(
+            f'KERAS_BACKEND is {backend!r}; trainings run on {" or ".join(_BACKENDS)}. Set it to one of '
+            'them, or unset it.'
+        )
+
+
+def _check_arguments(gin_files: Sequence[str], seed: int, strategy: str) -> None:
+    """What can be told without the dataset."""
+    from ddsp.training.cluster import STRATEGIES
+
+    if not 0 <= seed <= _MAX_SEED:
+        raise ConfigError(f'seed is {seed}; it must be a whole number from 0 to {_MAX_SEED}')
+    if strategy not in STRATEGIES:
+        raise ConfigError(f'strategy is {strategy!r}; it must be one of {", ".join(STRATEGIES)}')
+    for path in gin_files:
+        if pathlib.Path(path).is_dir():
+            raise ConfigError(f'{path} is a folder; --gin-file needs a file')
+
+
+def _check_counts() -> None:
+    """Numbers of the training loop, as the configuration has them."""
+    import gin
+
+    for name, value in gin.get_bindings('ddsp.training.train_util.train').items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name in _COUNTS and not (whole and value >= 1):
+            raise ConfigError(f'train.{name} is {value!r}; it must be a whole number of at least 1')
 
 
 class _Training:
@@ -301,11 +346,14 @@ def _is_chief() -> bool:
     return int(task.get('index', 0)) == 0
 
 
-def _settle(folder: pathlib.Path, data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Notes the settings in a new folder; refuses a folder that was begun with others."""
-    wanted = {'dataset': data.digest, 'gin_files': list(files), 'gin_params': list(bindings)}
-    place = {'dataset_address': data.address if gcs.is_gcs(data.address) else str(data.path.resolve())}
-    settle(folder / _SETTINGS, wanted, 'a training', '--save-dir', _shown, notes=place)
+def _settings(
+    data: Dataset, files: Sequence[str], bindings: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a training folder stays with, and what is noted beside it."""
+    kept = [binding for binding in bindings if not binding.startswith('train.num_steps')]
+    address = data.address if gcs.is_gcs(data.address) else str(data.path.resolve())
+    wanted = {'dataset': data.digest, 'gin_files': list(files), 'gin_params': kept}
+    return wanted, {'dataset_address': address}
 
 
 def _shown(name: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddsp.errors import require
-from experiments import masking
+from experiments import crash, masking
 from experiments.study_database import (
     HEARTBEAT_SECS,
     MAX_ATTEMPTS,
@@ -272,7 +272,8 @@ class _Turn:
 
 
 def _told(error: BaseException) -> str:
-    return f'{type(error).__name__}: {error}'
+    log = crash.log_of(error)
+    return f'{type(error).__name__}: {error}' + (f' (details: {log})' if log else '')
 
 
 def _all_failed(trials: list[FrozenTrial]) -> bool:

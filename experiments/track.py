@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # How a training ends -> the status that MLflow shows.
 _STATUS = {'done': 'FINISHED', 'early_stop': 'FINISHED', 'interrupted': 'KILLED', 'failed': 'FAILED'}
 # How a sweep ends a trial early, by exceptions of Optuna and of experiments.study, which only sweeps import.
-_OUTCOMES = {'TrialPruned': 'pruned', 'TrialLost': 'taken over'}
+OUTCOMES = {'TrialPruned': 'pruned', 'TrialLost': 'taken over'}
 
 
 class MLflowTracker:
@@ -247,8 +247,8 @@ class MLflowTracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             message = self.close('FINISHED' if self._reason == 'failed' else None)
-        elif kind.__name__ in _OUTCOMES:
-            self.set_tags({'sweep_outcome': _OUTCOMES[kind.__name__]})
+        elif kind.__name__ in OUTCOMES:
+            self.set_tags({'sweep_outcome': OUTCOMES[kind.__name__]})
             message = self.close('KILLED')
         else:
             message = self.close('KILLED' if issubclass(kind, KeyboardInterrupt) else 'FAILED')

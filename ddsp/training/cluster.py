@@ -32,21 +32,31 @@ def get_strategy(
       TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy, or the default strategy.
 
     Raises:
-      ConfigError: An unknown strategy, a `cluster_config` that is not JSON, or no cluster for
-        `'multi_worker'`.
+      ConfigError: An unknown strategy, no TPU for `'tpu'`, a `cluster_config` that is not JSON, or no cluster
+        for `'multi_worker'`.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f'strategy is {strategy!r}; it must be one of {", ".join(STRATEGIES)}')
     if tpu or strategy == 'tpu':
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or 'local')
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
+        return _tpu(tpu or 'local')
     if cluster_config or strategy == 'multi_worker':
         return _multi_worker(_parse(cluster_config) if cluster_config else cluster_from_environment())
     if strategy == 'mirrored' or (strategy == 'auto' and len(tf.config.list_logical_devices('GPU')) > 1):
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _tpu(address: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.OpError, ValueError, OSError) as error:
+        raise ConfigError(
+            f'no TPU at {address!r} ({str(error).splitlines()[0][:100]}); take another strategy: '
+            f'{", ".join(name for name in STRATEGIES if name != "tpu")}'
+        ) from error
 
 
 def _parse(cluster_config: str | dict) -> dict[str, Any]:

@@ -55,13 +55,17 @@ def train(
         str,
         typer.Option('--strategy', help='Devices: auto, default, mirrored (GPUs), multi_worker or tpu.'),
     ] = 'auto',
+    restart: Annotated[
+        bool, typer.Option('--restart', help='Move aside what lies in the training folder, and begin anew.')
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
     from experiments import quiet
+    from experiments.run import check_backend, train_run
 
+    check_backend()
     quiet.load_keras()
-    from experiments.run import train_run
 
     buffer = _buffer_when_server_is_down(as_json)
     with output.progress('Training', enabled=not as_json) as progress:
@@ -69,7 +73,7 @@ def train(
             dataset, preset=preset, gin_files=gin_file or [], gin_params=gin_param or [],
             save_dir=save_dir or None, experiment=experiment, run_name=run_name or None, num_steps=steps,
             batch_size=batch_size, seed=seed, evaluate=evaluate, register_as=register or None,
-            progress=progress, buffer=buffer, strategy=strategy,
+            progress=progress, buffer=buffer, strategy=strategy, restart=restart,
             warn=lambda warning: output.say(f'Warning: {warning}'),
         )  # fmt: skip
     if as_json:
@@ -194,9 +198,11 @@ def sweep(
 ) -> int:
     """Train over a space of parameters. The same command joins, and goes on after an interruption."""
     from experiments import quiet
+    from experiments.run import check_backend
     from experiments.sweep import SweepPlace, run_sweep
     from experiments.sweep_spec import load_spec
 
+    check_backend()
     loaded = load_spec(spec)
     if trials is not None:
         loaded = dataclasses.replace(loaded, trials=trials)
@@ -250,7 +256,9 @@ def demo(
 ) -> int:
     """Recordings, dataset, training, evaluation and sound in one command."""
     from experiments import quiet
+    from experiments.run import check_backend
 
+    check_backend()
     quiet.load_keras()
     from experiments.demo import DemoSettings, run_demo
 

@@ -28,7 +28,7 @@ def test_an_unexpected_error_leaves_its_traceback_versions_and_configuration(tmp
 
 @pytest.mark.parametrize('error', [ConfigError('a typo'), KeyboardInterrupt(), LookupError('foreseen')])
 def test_what_is_foreseen_leaves_no_log(tmp_path, error):
-    with pytest.raises(type(error)), crash.logged(tmp_path, LookupError):
+    with pytest.raises(type(error)), crash.logged(tmp_path, 'LookupError'):
         raise error
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,8 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -246,8 +248,23 @@ def test_transfer_evaluate_and_export_commands(there, dataset, ddsp, tmp_path):
         (['train', '{dataset}', '--gin-param', 'Trainer.lerning_rate = 1'], "did you mean 'learning_rate'?"),
         (
             ['train', '{dataset}', '--save-dir', 'run', '--seed', '7'],
-            'run holds a training that was begun with',
+            'or add --restart, which moves the folder aside and begins anew.',
         ),
+        (
+            ['train', '{dataset}', '--gin-param', 'train.batch_size = 0'],
+            'train.batch_size is 0; it must be a whole number of at least 1',
+        ),
+        (
+            ['train', '{dataset}', '--gin-param', 'train.steps_per_save = 0'],
+            'train.steps_per_save is 0; it must be a whole number of at least 1',
+        ),
+        (
+            ['train', '{dataset}', '--gin-param', 'size = 0.5', '--gin-param', 'train.batch_size = %size'],
+            'train.batch_size is 0.5; it must be',
+        ),
+        (['train', '{dataset}', '--seed', str(10**30)], 'must be a whole number from 0 to 4294967295'),
+        (['train', '{dataset}', '--strategy', 'gpu'], 'must be one of auto, default, mirrored'),
+        (['train', '{dataset}', '--gin-file', '{dataset}'], 'is a folder; --gin-file needs a file'),
         (['evaluate', 'run', '{dataset}', '--split', 'tset'], "no split 'tset'; its splits are test, train."),
         (['evaluate', 'run', 'nowhere'], 'no dataset at nowhere'),
         (['transfer', 'no.wav', '--model', 'run', '--output', 'x.wav'], 'no.wav'),
@@ -260,6 +277,52 @@ def test_messages(there, dataset, ddsp, arguments, message):
     assert err.startswith('Error: ')
     assert message in err
     assert 'Traceback' not in err
+
+
+@pytest.mark.parametrize('command', ['train', 'sweep'])
+def test_a_backend_that_trains_nothing_is_refused_before_it_is_imported(dataset, ddsp, monkeypatch, command):
+    monkeypatch.setenv('KERAS_BACKEND', 'torch')
+    words = ('train', dataset) if command == 'train' else ('sweep', 'none.yaml', dataset)
+    status, out, err = ddsp(*words)
+    assert (status, out) == (1, '')
+    assert err.startswith("Error: KERAS_BACKEND is 'torch'; trainings run on tensorflow or jax.")
+
+
+def test_a_folder_in_which_another_training_runs_is_refused(there, dataset, ddsp, tiny):
+    folder, _ = there
+    before = sorted(path.name for path in (folder / 'run').iterdir())
+    holder = subprocess.Popen(
+        [sys.executable, '-c', 'import sys, fcntl; file = open(sys.argv[1], "a"); '
+         'fcntl.flock(file, fcntl.LOCK_EX); print("held", flush=True); sys.stdin.read()',
+         folder / 'run' / '.lock'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == b'held\n'
+        status, out, err = ddsp('train', dataset, '--save-dir', 'run', '--restart')
+        assert (status, out) == (1, '')
+        assert err.splitlines()[-1] == (
+            'Error: run belongs to a training that is running. Wait for its end, or give another --save-dir.'
+        )
+    finally:
+        holder.communicate(b'')
+    assert sorted(path.name for path in (folder / 'run').iterdir()) == before
+
+
+def test_a_typo_does_not_lock_a_folder_and_a_crash_leaves_a_log(there, dataset, ddsp, tiny, tmp_path):
+    parameters = [word for binding in tiny for word in ('--gin-param', binding)]
+    command = ('train', dataset, '--save-dir', tmp_path / 'typo', '--steps', 1, '--batch-size', 2, '--json')
+    status, _, err = ddsp(*command, *parameters, '--no-evaluate', '--gin-param', "RnnFcDecoder.ch = 'x'")
+    assert status == 1
+    (log,) = (tmp_path / 'typo').glob('crash-*.log')
+    assert 'Traceback (most recent call last)' in log.read_text()
+    assert "RnnFcDecoder.ch = 'x'" in log.read_text()
+    first = store.run_id_of(tmp_path / 'typo')
+    status, out, err = ddsp(*command, *parameters, '--no-evaluate')
+    assert status == 0, err
+    (aside,) = tmp_path.glob('typo.before-*')
+    assert f'Warning: what lay in {tmp_path / "typo"} is in {aside} now.' in err
+    assert (aside / log.name).exists()
+    assert store.run_id_of(aside) == first != json.loads(out)['run_id']
 
 
 def test_folders_are_on_a_disk(there, dataset, ddsp, tmp_path):
@@ -280,9 +343,7 @@ def test_the_settings_name_a_dataset_by_its_address(dataset, tmp_path):
     (copy / '.origin').write_text('gs://bucket/tones/1.0.0')
     for path, address in ((copy, 'gs://bucket/tones/1.0.0'), (dataset, str(dataset.resolve()))):
         data = open_dataset(path)
-        run._settle(tmp_path / data.digest[:4] / path.name, data, ['presets/laptop.gin'], [])
-        settings = json.loads((tmp_path / data.digest[:4] / path.name / 'train.json').read_text())
-        assert settings['dataset_address'] == address
+        assert run._settings(data, ['presets/laptop.gin'], [])[1] == {'dataset_address': address}
         assert dataset_row(data)['path'] == (address if path == copy else str(dataset))
 
 
