@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,8 +57,8 @@ class Synthesizer:
         features = {key: np.asarray(value, np.float32) for key, value in features.items()}
         controls = self.controls(features)
         n_frames = features['f0_hz'].shape[1]
-        with self._length(n_frames, seed):
-            result = self.model.processor_group(controls, return_outputs_dict=True)
+        group = self._sized(n_frames, seed).processor_group
+        result = group(controls, return_outputs_dict=True)
         outputs = result['controls']
         audio = self._audio(result, reverb)
         parts = {'audio': audio}
@@ -70,10 +69,10 @@ class Synthesizer:
 
     def graph(self, features: Mapping[str, Any], seed: int = 0, reverb: bool = True) -> Any:
         """`__call__` in one piece, on tensors, for use within a graph: audio `[batch, n_frames * hop]`."""
-        with self._length(features['f0_hz'].shape[1], seed):
-            encoded = self.model.encode(features, training=False)
-            encoded.update(self.model.decoder(encoded, training=False))
-            return self._audio(self.model.processor_group(encoded, return_outputs_dict=True), reverb)
+        model = self._sized(features['f0_hz'].shape[1], seed)
+        encoded = model.encode(features, training=False)
+        encoded.update(model.decoder(encoded, training=False))
+        return self._audio(model.processor_group(encoded, return_outputs_dict=True), reverb)
 
     def _audio(self, result: Mapping[str, Any], reverb: bool) -> Any:
         """The signal of a processor group, or what goes into its reverb."""
@@ -124,14 +123,14 @@ class Synthesizer:
             elif key == 'audio':
                 part = value[:, start * self.hop_size : stop * self.hop_size]
                 window[key] = np.pad(part, ((0, 0), (0, padded * self.hop_size - part.shape[1])))
-        with self._length(padded, 0):
-            controls = self._network({key: tf.constant(value) for key, value in window.items()})
+        controls = self._network({key: tf.constant(value) for key, value in window.items()})
         return {key: value.numpy()[:, :length] for key, value in controls.items()}
 
     def _run_network(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        encoded = self.model.encode(features, training=False)
-        encoded.update(self.model.decoder(encoded, training=False))
         n_frames = features['f0_hz'].shape[1]
+        model = self._sized(n_frames)
+        encoded = model.encode(features, training=False)
+        encoded.update(model.decoder(encoded, training=False))
         return {k: v for k, v in encoded.items() if len(v.shape) == 3 and v.shape[1] == n_frames}
 
     def _padded_length(self, length: int) -> int:
@@ -140,25 +139,32 @@ class Synthesizer:
             return length
         return next(n for n in _LENGTHS if n >= length)
 
-    @contextlib.contextmanager
-    def _length(self, n_frames: int, seed: int) -> Iterator[None]:
-        """Within, the model is made for so many frames, and its noise depends on the seed alone."""
-        changes: list[tuple[Any, str, Any]] = []
-        if hasattr(self.model.preprocessor, 'time_steps'):
-            changes.append((self.model.preprocessor, 'time_steps', n_frames))
-        if hasattr(self.model.preprocessor, 'compute_loudness'):
-            changes.append((self.model.preprocessor, 'compute_loudness', False))
-        for i, processor in enumerate(self.model.processor_group.processors):
+    def _sized(self, n_frames: int, seed: int = 0) -> Any:
+        """The model for so many frames, with noise that depends on the seed alone; it shares the weights.
+
+        The model itself stays as it is: other threads may be using it for another length.
+        """
+        model = self.model
+        sized: dict[str, Any] = {}
+        for i, processor in enumerate(model.processor_group.processors):
+            settings: dict[str, Any] = {}
             if type(processor).__module__.startswith(synths.__name__) and hasattr(processor, 'n_samples'):
-                changes.append((processor, 'n_samples', n_frames * self.hop_size))
+                settings['n_samples'] = n_frames * self.hop_size
             if isinstance(processor, synths.FilteredNoise):
-                changes.append((processor, 'seed', seed * 1000 + i))
-        previous = [(layer, name, getattr(layer, name)) for layer, name, _ in changes]
-        # Set beside Keras' bookkeeping: these are settings of a built layer, not new parts of it.
-        for layer, name, value in changes:
-            object.__setattr__(layer, name, value)
-        try:
-            yield
-        finally:
-            for layer, name, value in previous:
-                object.__setattr__(layer, name, value)
+                settings['seed'] = seed * 1000 + i
+            if settings:
+                sized[model.processor_group.processor_names[i]] = _view(processor, **settings)
+        wanted = {'time_steps': n_frames, 'compute_loudness': False}
+        settings = {key: value for key, value in wanted.items() if hasattr(model.preprocessor, key)}
+        preprocessor = _view(model.preprocessor, **settings) if settings else model.preprocessor
+        return _view(model, preprocessor=preprocessor, processor_group=_view(model.processor_group, **sized))
+
+
+def _view(layer: Any, **settings: Any) -> Any:
+    """A built layer with other settings and the same weights and sublayers.
+
+    `copy.copy` would go through Keras' serialisation and make weights of its own.
+    """
+    view = object.__new__(type(layer))
+    vars(view).update(vars(layer), **settings)
+    return view

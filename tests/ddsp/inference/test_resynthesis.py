@@ -1,5 +1,7 @@
 """Resynthesis of any length, rooms, transfer, and what MLflow calls."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -25,6 +27,20 @@ def test_noise_depends_on_the_seed_alone(tiny_bundle, tone_features):
     first, again, other = (tiny_bundle.synthesize(tone_features, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
+
+
+def test_threads_with_different_lengths_get_what_each_gets_alone(tiny_bundle, tone_features):
+    lengths = [40, 250, 90, 170, 60, 210, 130, 20]
+    jobs = [({key: value[:n] for key, value in tone_features.items() if key != 'audio'}, n) for n in lengths]
+    # Notes and noise of different seeds: a thread that gets another's settings is noticed by either.
+    alone = [tiny_bundle.synthesize(features, seed=n) for features, n in jobs]
+    before = [dict(vars(p)) for p in tiny_bundle.model.processor_group.processors]
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        for _ in range(4):
+            together = pool.map(lambda job: tiny_bundle.synthesize(job[0], seed=job[1]), jobs)
+            for expected, audio in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(audio, expected)
+    assert [dict(vars(p)) for p in tiny_bundle.model.processor_group.processors] == before
 
 
 def test_pitch_is_kept(tiny_bundle, tone_features):
