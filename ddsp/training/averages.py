@@ -36,15 +36,15 @@ class WeightAverages:
             self._weights = list(weights)
             self.variables = [tf.Variable(w.value, trainable=False) for w in weights]
 
-    def update(self, step: tf.Tensor) -> None:
-        """Takes the weights after a step, in cross-replica context."""
+    def update(self, step: tf.Tensor, done: tf.Tensor) -> None:
+        """Takes the weights after a step, in cross-replica context, if it was done."""
         if not self.variables:
             return
         n = tf.cast(step, tf.float32)
         decay = tf.minimum(tf.constant(self.decay, tf.float32), (1.0 + n) / (10.0 + n))
 
         def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
-            return average.assign(decay * average + (1.0 - decay) * value)
+            return average.assign(tf.where(done, decay * average + (1.0 - decay) * value, average))
 
         for average, weight in zip(self.variables, self._weights, strict=True):
             self.strategy.extended.update(average, update, args=(weight.value,))

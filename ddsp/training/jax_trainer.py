@@ -12,7 +12,13 @@ import tensorflow as tf
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints
 from ddsp.training.loop import STOP
-from ddsp.training.step_report import check_parts, is_finite, non_finite_error, set_model_precision
+from ddsp.training.step_report import (
+    LOSS_PREFIX,
+    check_parts,
+    is_finite,
+    non_finite_error,
+    set_model_precision,
+)
 from ddsp.training.trainers import Trainer
 
 
@@ -107,7 +113,7 @@ class JaxTrainer(Trainer):
         return {**metrics, STOP: np.float32(stop), 'optimizer/learning_rate': np.float32(learning_rate)}
 
     def _pure_step(self, weights: list, state: list, batch: dict, step: Any) -> tuple[list, list, dict]:
-        """New weights and state, and metrics; a gradient that is not finite changes nothing."""
+        """New weights and state, and metrics; a loss or gradient that is not finite changes nothing."""
         import jax.numpy as jnp
 
         gradients, metrics = self._mean_gradients(weights, batch, step)
@@ -115,8 +121,9 @@ class JaxTrainer(Trainer):
         clip = self.grad_clip_norm
         scale = 1.0 if clip is None else clip / jnp.maximum(norm, clip)
         new = self.optimizer.stateless_apply(state, [g * scale for g in gradients], weights)
+        finite = jnp.isfinite(metrics[f'{LOSS_PREFIX}total_loss']) & jnp.isfinite(norm)
         kept = [
-            [jnp.where(jnp.isfinite(norm), a, b) for a, b in zip(after, before, strict=True)]
+            [jnp.where(finite, a, b) for a, b in zip(after, before, strict=True)]
             for after, before in zip(new, (weights, state), strict=True)
         ]
         return kept[0], kept[1], {**metrics, 'optimizer/gradient_norm': norm}

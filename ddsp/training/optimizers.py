@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from ddsp.errors import ConfigError
 
@@ -13,7 +14,7 @@ SCHEDULES = ('exponential', 'cosine', 'constant')
 
 
 class ScaledAdam(keras.optimizers.Adam):
-    """Adam whose learning rate differs for parts of a model.
+    """Adam whose learning rate differs for parts of a model, and whose steps can be refused.
 
     Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves
     by the learning rate, so at a rate that suits a network the first steps turn the impulse response into
@@ -28,15 +29,40 @@ class ScaledAdam(keras.optimizers.Adam):
     def __init__(self, learning_rate: Any, scales: Mapping[str, float] | None = None, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
         self._scales = dict(scales or {})
+        self._share: Any = 1.0  # of a step: all of it, or nothing
+
+    def apply_if(self, wanted: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """`apply`, or nothing: weights, momenta and `iterations` stay as they are, bit for bit.
+
+        No branch: within a replica of `tf.distribute`, a condition cannot hold what replicas do together.
+
+        Args:
+          wanted: Boolean scalar, the same on all replicas.
+          gradients: One for each variable; they may hold anything when the step is not wanted.
+          variables: The model's.
+        """
+        self._share = ops.cast(wanted, 'float32')
+        try:
+            self.apply([ops.where(wanted, g, ops.zeros_like(g)) for g in gradients], variables)
+            self._iterations.assign_sub(1 - ops.cast(wanted, self._iterations.dtype))
+        finally:
+            self._share = 1.0
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update."""
+        """One variable's update (Kingma and Ba 2015, algorithm 1, in the order of its section 2)."""
         # What comes in may be the backend's variable, which has no path; Keras' own is at the same place.
-        parts = self._trainable_variables[self._get_variable_index(variable)].path.split('/')
+        i = self._get_variable_index(variable)
+        parts = self._trainable_variables[i].path.split('/')
         for part, scale in self._scales.items():
             if part in parts:
                 learning_rate = learning_rate * scale
-        super().update_step(gradient, variable, learning_rate)
+        step = ops.cast(self.iterations + 1, 'float32')
+        rate = learning_rate * ops.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        mean, square = self._momentums[i], self._velocities[i]
+        # A share of nothing adds zeros, which costs no pass over the weights.
+        self.assign_add(mean, (gradient - mean) * (self._share * (1.0 - self.beta_1)))
+        self.assign_add(square, (ops.square(gradient) - square) * (self._share * (1.0 - self.beta_2)))
+        self.assign_sub(variable, mean * (rate * self._share) / (ops.sqrt(square) + self.epsilon))
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):

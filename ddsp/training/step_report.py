@@ -68,9 +68,9 @@ def non_finite_error(step: int, named: Mapping[str, np.ndarray]) -> NonFiniteErr
     bad = [key for key, value in named.items() if not np.all(np.isfinite(value))]
     shown = ', '.join(bad[:6]) + (f' and {len(bad) - 6} more' if len(bad) > 6 else '')
     error = NonFiniteError(
-        f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The gradient was '
-        'not applied. A smaller learning rate (Trainer.learning_rate) or clipping (Trainer.grad_clip_norm) '
-        'usually helps'
+        f'step {step}: not finite: {shown or "a loss or a gradient of another replica"}. The step is '
+        'refused: weights and optimizer are as before it. A smaller learning rate (Trainer.learning_rate) '
+        'or clipping (Trainer.grad_clip_norm) usually helps'
     )
     error.tensors = {key: value for key, value in named.items() if key in bad or key.startswith('feature ')}
     return error

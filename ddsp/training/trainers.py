@@ -281,20 +281,20 @@ class Trainer:
         return {**metrics, 'optimizer/learning_rate': tf.constant(learning_rate)}
 
     def step_fn(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """One step on one replica: losses, gradients, update."""
+        """One step on one replica: losses, gradients, and the update unless one of them is not finite."""
         gradients, metrics = self._gradients(batch)
+        loss = metrics[f'{LOSS_PREFIX}total_loss']
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
-            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            gradients = [g / replicas for g in summed]
+            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
+            *gradients, loss = [x / replicas for x in summed]
         norm = tf.linalg.global_norm(gradients)
         clip = self.grad_clip_norm
         scale = 1.0 if clip is None else clip / tf.maximum(norm, clip)
-        finite = tf.math.is_finite(norm)
         # Keras' optimizer sums over replicas once more; each gives its share.
-        updates = [tf.where(finite, g * (scale / replicas), 0.0) for g in gradients]
-        self.optimizer.apply(updates, self.model.trainable_variables)
+        updates = [g * (scale / replicas) for g in gradients]
+        self.optimizer.apply_if(_all_finite(loss, norm), updates, self.model.trainable_variables)
         return {**metrics, 'optimizer/gradient_norm': norm}
 
     def _gradients(self, batch: Mapping[str, Any]) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
@@ -337,9 +337,11 @@ class Trainer:
             return tf.stack([metrics[name] for name in names])  # one sum over replicas for all
 
         values = self.run(replica_step, batch)
-        self._averages.update(step)
         means = self.strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-        return dict(zip(names, tf.unstack(means, len(names)), strict=True))
+        metrics = dict(zip(names, tf.unstack(means, len(names)), strict=True))
+        done = _all_finite(metrics[f'{LOSS_PREFIX}total_loss'], metrics['optimizer/gradient_norm'])
+        self._averages.update(step, done)
+        return metrics
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -366,7 +368,7 @@ class Trainer:
         with self._seeds.at(tf.constant(step, tf.int32)), tf.GradientTape() as tape:
             _, losses = self.model(batch, return_losses=True, training=True)
         named = {f'loss {key}': value for key, value in losses.items()}
-        named.update({f'feature {key}': value for key, value in batch.items() if value.dtype.is_floating})
+        named.update({f'feature {key}': value for key, value in batch.items()})
         variables = self.model.trainable_variables
         gradients = tape.gradient(losses['total_loss'], [v.value for v in variables])
         for v, g in zip(variables, gradients, strict=True):
@@ -378,6 +380,10 @@ class Trainer:
     def _needs_build(self, what: str) -> None:
         if not self.built:
             raise ConfigError(f'Trainer.{what} needs the weights: call Trainer.build(batch) before it')
+
+
+def _all_finite(*scalars: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(tf.math.is_finite(tf.stack(scalars)))
 
 
 @gin.configurable(module='ddsp.training.trainers')
