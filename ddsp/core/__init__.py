@@ -29,9 +29,10 @@ from ddsp.core.math import (
     nan_to_num,
     safe_divide,
     safe_log,
+    safe_sqrt,
     soft_limit,
 )
-from ddsp.core.noise import uniform_noise
+from ddsp.core.noise import noise_keys, uniform_noise
 from ddsp.core.oscillators import (
     angular_cumsum,
     harmonic_oscillator_bank,
@@ -135,6 +136,7 @@ __all__ = [
     'nan_to_num',
     'nested_keys',
     'nested_lookup',
+    'noise_keys',
     'normalize_harmonics',
     'oscillator_bank',
     'pad_axis',
@@ -143,6 +145,7 @@ __all__ = [
     'resample',
     'safe_divide',
     'safe_log',
+    'safe_sqrt',
     'sinc',
     'sinc_filter',
     'sinc_impulse_response',

@@ -56,6 +56,23 @@ def safe_log(x: Tensor, eps: float = 1e-5) -> Tensor:
     return ops.log(constant) + (positive - constant) / ops.maximum(constant, eps)
 
 
+def safe_sqrt(x: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero, not infinite.
+
+    An infinite slope times the zero slope of what comes before it (the square of silence, a saturated
+    sigmoid) would be NaN.
+
+    Args:
+      x: Tensor.
+
+    Returns:
+      `sqrt(x)`; 0 for zero and below.
+    """
+    x = tf_float32(x)
+    zero = x <= 0.0
+    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, x)))
+
+
 def logb(x: Tensor, base: Number = 2.0, eps: float = 1e-5) -> Tensor:
     """Logarithm to any base, finite for zero and below (`safe_log`).
 

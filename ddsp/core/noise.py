@@ -7,8 +7,10 @@ integer operations of 32 bits that mean the same everywhere, at about the cost o
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +19,24 @@ from keras import ops
 from ddsp.core.utils import Tensor
 
 _BITS = 0xFFFFFFFF
+_next_key: contextvars.ContextVar[Callable[[], Any] | None] = contextvars.ContextVar('next_key', default=None)
+
+
+@contextlib.contextmanager
+def noise_keys(next_key: Callable[[], Any]) -> Iterator[None]:
+    """Within, `uniform_noise` without a seed takes its keys from here, in the order of the draws.
+
+    The layers that make the noise are not touched, so that they can be copied and saved at any time, and
+    other threads are not concerned.
+
+    Args:
+      next_key: Gives the key `[2]` of the next draw, int32 (uint32 on JAX).
+    """
+    token = _next_key.set(next_key)
+    try:
+        yield
+    finally:
+        _next_key.reset(token)
 
 
 def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
@@ -25,13 +45,14 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
     Args:
       shape: Shape; sizes may be scalar tensors.
       seed: An int gives the same noise at every call, on every backend; None gives new noise at each
-        (reproducible by `keras.utils.set_random_seed`); a `keras.random.SeedGenerator` gives its next noise,
-        which is a function of its state.
+        (reproducible by `keras.utils.set_random_seed`), or that of `noise_keys`; a
+        `keras.random.SeedGenerator` gives its next noise, which is a function of its state.
 
     Returns:
       float32 tensor.
     """
-    if seed is None:
+    next_key = _next_key.get()
+    if seed is None and next_key is None:
         if keras.backend.backend() == 'tensorflow':
             import tensorflow as tf
 
@@ -39,7 +60,10 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
             # function.
             return tf.random.uniform(shape, -1.0, 1.0)
         return keras.random.uniform(shape, -1.0, 1.0, dtype='float32')
-    key = [seed & _BITS, seed >> 32 & _BITS] if isinstance(seed, int) else seed.next()
+    if seed is None:
+        key = next_key()
+    else:
+        key = [seed & _BITS, seed >> 32 & _BITS] if isinstance(seed, int) else seed.next()
     if any(not isinstance(n, int) for n in shape):
         return ops.reshape(_hashed(ops.prod(ops.stack(list(shape))), key), shape)
     return ops.reshape(_hashed(math.prod(shape), key), shape)

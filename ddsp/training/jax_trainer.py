@@ -64,7 +64,6 @@ class JaxTrainer(Trainer):
             self.model(first, training=True)
         set_model_precision(self.model, self.precision)
         self.optimizer.build(self.model.trainable_variables)
-        self._seeds.attach(self.model)
         self._jitted = jax.jit(self._pure_step, donate_argnums=(0, 1))
         self.built = True
 

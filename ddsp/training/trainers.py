@@ -159,7 +159,6 @@ class Trainer:
             self.optimizer.build(self.model.trainable_variables)
             self._averages.build(self.model.trainable_variables)
         self._metric_names = sorted(self._metrics(outputs, losses, first))
-        self._seeds.attach(self.model)
         self.built = True
 
     def save(self, save_dir: str | os.PathLike[str], wait: bool = True, pinned: Sequence[int] = ()) -> str:
