@@ -6,8 +6,10 @@ from ddsp.f0.registry import (
     F0Estimator,
     available_estimators,
     estimate_f0,
+    f0_range,
     get_estimator,
     register,
+    voiced_threshold,
 )
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     'available_estimators',
     'count_frames',
     'estimate_f0',
+    'f0_range',
     'get_estimator',
     'interpolate_track',
     'register',
+    'voiced_threshold',
 ]

@@ -18,6 +18,7 @@ from ddsp.f0.framing import (
     PADDINGS,
     SAMPLE_RATE,
     UPSTREAM_OFFSET,
+    VOICED,
     count_frames,
     mark_silence,
 )
@@ -31,7 +32,10 @@ class F0Error(DDSPError):
 
 @runtime_checkable
 class F0Estimator(Protocol):
-    """A name and `predict`; an attribute `weights_sha256`, where there is one, goes into datasets."""
+    """A name and `predict`; an attribute `weights_sha256`, where there is one, goes into datasets.
+
+    An attribute `voiced_from` is the confidence from which a frame counts as voiced, where it is not 0.5.
+    """
 
     name: str
 
@@ -47,7 +51,7 @@ class F0Estimator(Protocol):
           viterbi: Whether to join the frames by a likely path.
 
         Returns:
-          f0_hz [n_frames], 0 where nothing at all is pitched; confidence [n_frames], 0 to 1, from 0.5 voiced.
+          f0_hz [n_frames], 0 where nothing at all is pitched; confidence [n_frames], 0 to 1.
         """
         ...
 
@@ -75,6 +79,13 @@ _factories: dict[str, Callable[[], F0Estimator]] = {
     'yin': _yin,
     'crepe': functools.partial(_crepe, None),
     **{f'crepe-{size}': functools.partial(_crepe, size) for size in SIZES},
+}
+# Families: voiced from this confidence; lowest and highest pitch in Hz. Datasets and bundles name estimators
+# that need not be installed here.
+_FAMILIES = {
+    'crepe': (0.85, (32.7, 1975.5)),
+    'swift': (VOICED, (46.875, 2093.75)),
+    'yin': (VOICED, (40.0, 2100.0)),
 }
 _AUTO = ('swift', 'yin')  # best first, among those that cost little
 
@@ -124,6 +135,35 @@ def get_estimator(name: str = 'auto') -> F0Estimator:
     return _make(name)
 
 
+def voiced_threshold(estimator: str | F0Estimator = 'auto') -> float:
+    """Confidence from which a frame counts as voiced: each estimator means something else by its confidence.
+
+    Args:
+      estimator: An estimator or its name, which need not be installed here; 0.5 for one that says nothing.
+
+    Returns:
+      The threshold, 0 to 1.
+    """
+    if isinstance(estimator, str) and estimator != 'auto':
+        if family := _family(estimator):
+            return family[0]
+        if estimator not in _all_factories():
+            return VOICED
+    chosen = get_estimator(estimator) if isinstance(estimator, str) else estimator
+    family = _family(chosen.name)
+    return float(getattr(chosen, 'voiced_from', family[0] if family else VOICED))
+
+
+def f0_range(estimator: str) -> tuple[float, float] | None:
+    """Lowest and highest pitch that an estimator can give, Hz; None where it is not known."""
+    family = _family(estimator)
+    return family[1] if family else None
+
+
+def _family(name: str) -> tuple[float, tuple[float, float]] | None:
+    return _FAMILIES.get(name.partition('-')[0])
+
+
 def estimate_f0(
     audio: np.ndarray,
     sample_rate: int,
@@ -147,7 +187,8 @@ def estimate_f0(
         put it. `'start'`: it describes the 64 ms that begin there, as ddsp 3.7.0 has it with padding 'same'.
 
     Returns:
-      f0_hz [n_frames], 0 where nothing is pitched, and confidence [n_frames], from 0.5 voiced; float32.
+      f0_hz [n_frames], 0 where nothing is pitched, and confidence [n_frames], from `voiced_threshold` on
+      voiced; float32.
 
     Raises:
       ConfigError: An argument has no such value.

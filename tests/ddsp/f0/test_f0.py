@@ -8,7 +8,17 @@ import pytest
 
 from ddsp.audio import load_audio
 from ddsp.errors import ConfigError, MissingDependencyError
-from ddsp.f0 import VOICED, F0Error, available_estimators, count_frames, estimate_f0, get_estimator, register
+from ddsp.f0 import (
+    VOICED,
+    F0Error,
+    available_estimators,
+    count_frames,
+    estimate_f0,
+    f0_range,
+    get_estimator,
+    register,
+    voiced_threshold,
+)
 from ddsp.f0 import registry as f0_registry
 from pipelines.synthetic_instrument import BOWED, play
 
@@ -219,6 +229,19 @@ def test_registered_estimators_are_used(monkeypatch):
     assert estimate_f0(np.zeros(1600), RATE, 100, 'constant')[1].tolist() == [0.0] * 10  # silence
     with pytest.raises(ConfigError, match="named 'constant' exists already"):
         register('constant', Constant)
+
+
+def test_every_estimator_has_its_own_threshold(monkeypatch):
+    class Mine:
+        name, voiced_from = 'mine', 0.3
+
+    monkeypatch.setattr(f0_registry, '_factories', {**f0_registry._factories, 'mine': Mine})
+    assert voiced_threshold('crepe-medium') == 0.85  # known though its weights are not here
+    assert voiced_threshold('auto') == voiced_threshold('swift') == 0.5
+    assert voiced_threshold('mine') == voiced_threshold(Mine()) == 0.3
+    assert voiced_threshold('') == voiced_threshold('of another machine') == 0.5
+    assert f0_range('crepe-full')[0] < 33
+    assert f0_range('mine') is None
 
 
 def test_wrong_arguments_say_what_is_allowed():
