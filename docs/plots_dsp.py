@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core, effects, processors, synths
-from ddsp.core.phase import sample_phase
+from ddsp.core.phase import Phase
 
 SAMPLE_RATE = 16000  # Hz
 npy = ops.convert_to_numpy
@@ -63,8 +63,8 @@ def plot_phase(path: pathlib.Path) -> None:
     at = np.linspace(0, n - 1, 500).astype(int)
     exact = (at + 1) * (np.longdouble(frequency[0, 0]) / SAMPLE_RATE)
     plain = np.cumsum(frequency[0] / np.float32(SAMPLE_RATE), dtype=np.float32)[at].astype(np.longdouble)
-    coarse, fine = sample_phase(ops.convert_to_tensor(frequency), float(SAMPLE_RATE))
-    ours = npy(coarse)[0, at].astype(np.longdouble) + npy(fine)[0, at]
+    phase = Phase.per_sample(ops.convert_to_tensor(frequency), float(SAMPLE_RATE)).cumsum()
+    ours = (npy(phase.steps)[0, at].astype(np.longdouble) + npy(phase.rest)[0, at]) / 2**32
     figure, axis = plt.subplots(figsize=(8, 3), constrained_layout=True)
     for label, turns in (('float32 cumulative sum', plain), ('ddsp.core', ours)):
         error = np.float64(turns - exact - np.round(turns - exact))

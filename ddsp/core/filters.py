@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.fft
 from keras import ops
 
-from ddsp.core.blocks import custom_gradient, map_blocks
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
-
-_BLOCK_VALUES = 1 << 18  # samples in one array of a block (1 MB)
 
 
 def get_fft_size(frame_size: int, ir_size: int, power_of_2: bool = True) -> int:
@@ -91,6 +86,8 @@ def fft_convolve(
     _check_shapes(audio, ir)
     n_samples, ir_size = dim(audio, 1), ir.shape[2]
     frames, ir = _frames(audio, ir)
+    if frames.shape[2] is None:
+        raise ConfigError('the number of samples must be known when the function is traced')
     n_frames, hop = frames.shape[1:]
     convolved = _convolve_rows(ops.reshape(frames, [-1, hop]), ops.reshape(ir, [-1, ir_size]))
     convolved = ops.reshape(convolved, [-1, n_frames, hop + ir_size - 1])
@@ -134,39 +131,11 @@ def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _convolve_rows(x: Tensor, h: Tensor) -> Tensor:
-    """Convolution of each row of `x` [rows, n] with that of `h` [rows, m]: [rows, n + m - 1].
-
-    In blocks of rows; spectra are not kept for the gradient but computed anew.
-    """
-    n, m = dim(x, 1), h.shape[1]
-    if not isinstance(n, int):
-        raise ConfigError('the number of samples must be known when the function is traced')
-    fft_size = get_fft_size(n, m, power_of_2=False)
-    block_rows = max(1, _BLOCK_VALUES // fft_size)
-
-    def rfft(y: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.rfft(y, fft_length=fft_size)
-
-    def product(a: tuple, b: tuple, size: int) -> Tensor:
-        """First samples of the inverse transform of the product of two spectra."""
-        product = (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
-        return ops.irfft(product, fft_length=fft_size)[:, :size]
-
-    def convolve(x: Tensor, h: Tensor) -> list:
-        return [product(rfft(x), rfft(h), n + m - 1)]
-
-    def correlate(x: Tensor, h: Tensor, upstream: Tensor) -> list:
-        (x_real, x_imag), (h_real, h_imag), spectrum = rfft(x), rfft(h), rfft(upstream)
-        return [product(spectrum, (h_real, -h_imag), n), product(spectrum, (x_real, -x_imag), m)]
-
-    @custom_gradient
-    def synthesize(x: Tensor, h: Tensor) -> Any:
-        def backward(upstream: Tensor) -> list:
-            return map_blocks(correlate, [x, h, upstream], block_rows, [[n], [m]])
-
-        return map_blocks(convolve, [x, h], block_rows, [[n + m - 1]])[0], backward
-
-    return synthesize(x, h)
+    """Convolution of each row of `x` [rows, n] with that of `h` [rows, m]: [rows, n + m - 1]."""
+    size = x.shape[1] + h.shape[1] - 1
+    fft_size = get_fft_size(x.shape[1], h.shape[1], power_of_2=False)
+    (a, b), (c, d) = ops.rfft(x, fft_length=fft_size), ops.rfft(h, fft_length=fft_size)
+    return ops.irfft((a * c - b * d, a * d + b * c), fft_length=fft_size)[:, :size]
 
 
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:

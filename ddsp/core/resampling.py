@@ -123,6 +123,19 @@ def center_crop(audio: Tensor, frame_size: int) -> Tensor:
     return audio[:, pad : dim(audio, 1) - pad]
 
 
+def whole_hop(frames: Tensor, n_timesteps: Any) -> int | None:
+    """Time steps in a frame, if that is a whole number and known.
+
+    Args:
+      frames: [batch, n_frames, ...].
+      n_timesteps: Time steps.
+    """
+    n_frames = frames.shape[1]
+    if n_frames is None or not isinstance(n_timesteps, int) or n_timesteps % n_frames:
+        return None
+    return n_timesteps // n_frames
+
+
 def frame_mixing(method: str, hop: int) -> tuple[tuple[int, ...], np.ndarray]:
     """How `resample` with end-point mixes frames, when a frame is a whole number of samples.
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from keras import ops
 
-from ddsp.core.phase import multiple, phase_carrier, sample_phase
+from ddsp.core.phase import Phase
 from ddsp.core.resampling import frame_positions, resample
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
-
-TWO_PI = 2.0 * np.pi
 
 
 def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
@@ -107,7 +104,7 @@ def wavetable_synthesis(
       amplitudes: [batch, n_frames, 1]; cross-faded between frames.
       wavetables: One table [batch, n_wavetable], or one a frame [batch, n_table_frames, n_wavetable].
       n_samples: Samples of the result.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
       scale_fn: Element-wise function of the tables. It is applied to the values that are read, which is much
         cheaper than to whole tables.
 
@@ -119,9 +116,8 @@ def wavetable_synthesis(
     amplitude = resample(amplitudes, n_samples, method='window')[:, :, 0]
     frequency = resample(frequencies, n_samples)[:, :, 0]
     turns = frequency / float(sample_rate)
-    coarse, fine = sample_phase(frequency, float(sample_rate))
-    phase = ops.stop_gradient(multiple(coarse, fine, 1.0)) + phase_carrier(turns)
-    phase = phase / TWO_PI - turns  # the phase before each sample's own increment
+    phase = Phase.per_sample(frequency, float(sample_rate)).cumsum().turns()
+    phase = phase - turns  # before each sample's own increment
     n_frames = dim(wavetables, 1)
     if wavetables.shape[1] == 1:
         rows: list = [(0, 1.0)]

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ddsp.core.blocks import custom_gradient
+from ddsp.core.kernels.blocks import custom_gradient
 from ddsp.training.nn import fc_block, gru_block
 from ddsp.training.nn.loops import scan
 

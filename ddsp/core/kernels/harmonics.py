@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from ddsp.core.blocks import custom_gradient, map_blocks
-from ddsp.core.phase import multiple
-from ddsp.core.utils import Tensor, constant
+from ddsp.core.kernels.blocks import custom_gradient, map_blocks
+from ddsp.core.phase import TWO_PI, Phase
+from ddsp.core.resampling import block_mixing, frame_mixing, shift_frames, whole_hop
+from ddsp.core.utils import Tensor, constant, dim
 
 _BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB
+_BANK_SAMPLES = 8192
+_ROW = 64  # samples in a row where frames are not a whole number of samples
 
 
 @dataclass(frozen=True)
@@ -66,34 +69,88 @@ class _Split:
         padded = ops.reshape(padded, [-1, even.shape[1] // self.rows, self.rows * self.stride])
         return padded[:, :, self.low + 1 : self.low + 1 + self.n]
 
-    def waves(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def waves(self, phase: Phase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """cos(b p) [g, high + 1, n], sin(b p) [g, high, n], and cos(stride a p), sin(stride a p)
         [g, 1, rows, n]."""
         numbers = np.concatenate([np.arange(self.high + 1), self.stride * np.arange(self.rows)]).astype(
             np.float32
         )
-        angle = multiple(coarse[:, None, :], fine[:, None, :], constant(numbers[None, :, None]))
+        angle = _radians(phase, constant(numbers[None, :, None]))
         cos, sin = ops.cos(angle), ops.sin(angle)
         m = self.high + 1
         return cos[:, :m], sin[:, 1:m], cos[:, None, m:], sin[:, None, m:]
 
 
+def _radians(phase: Phase, numbers: Any) -> Tensor:
+    """Angles [rows, numbers, n] of multiples of a phase [rows, n]."""
+    return Phase(phase.steps[:, None], phase.rest[:, None], 0.0).radians(numbers)
+
+
+def bank(phase: Phase, amplitudes: Tensor) -> Tensor:
+    """Harmonics with sample-wise amplitudes, some samples at a time: no second array of that size is made."""
+    n_samples, n_harmonics = dim(amplitudes, 1), amplitudes.shape[-1]
+    numbers = constant(np.arange(1, n_harmonics + 1, dtype=np.float32))
+    steps, rest, carrier = (ops.reshape(part, [-1, 1]) for part in phase)
+
+    def audio(steps: Tensor, rest: Tensor, amplitudes: Tensor) -> list:
+        waves = ops.sin(Phase(steps, rest, 0.0).radians(numbers))
+        return [ops.sum(amplitudes * waves, axis=-1, keepdims=True)]
+
+    def gradients(steps: Tensor, rest: Tensor, amplitudes: Tensor, upstream: Tensor) -> list:
+        angle = Phase(steps, rest, 0.0).radians(numbers)
+        to_phase = upstream * ops.sum(amplitudes * numbers * ops.cos(angle), axis=-1, keepdims=True)
+        return [TWO_PI * to_phase, upstream * ops.sin(angle)]
+
+    @custom_gradient
+    def synthesize(carrier: Tensor, amplitudes: Tensor) -> Any:
+        arrays = [steps, rest, amplitudes]
+
+        def backward(upstream: Tensor) -> list:
+            return map_blocks(gradients, [*arrays, upstream], _BANK_SAMPLES, [[1], [n_harmonics]])
+
+        return map_blocks(audio, arrays, _BANK_SAMPLES, [[1]])[0], backward
+
+    return ops.reshape(synthesize(carrier, ops.reshape(amplitudes, [-1, n_harmonics])), [-1, n_samples])
+
+
 def harmonic_sum(
-    coarse: Tensor,
-    fine: Tensor,
-    carrier: Tensor,
-    frequency: Tensor,
-    amplitudes: Tensor,
-    mixing: Any,
-    nyquist: float,
+    phase: Phase, frequency: Tensor, amplitudes: Tensor, n_samples: int, sample_rate: int, method: str
 ) -> Tensor:
-    """Sum of the harmonics of one fundamental, from frames.
+    """Harmonics with frame-wise amplitudes; see the definition in `ddsp.core.oscillators`."""
+    n_frames, n_harmonics = amplitudes.shape[1:]
+    if n_frames is None or not isinstance(n_samples, int):
+        return NotImplemented
+    hop = whole_hop(amplitudes, n_samples)
+    if hop is not None:
+        offsets, mixing = frame_mixing(method, hop)
+        sets = ops.stack([shift_frames(amplitudes, offset) for offset in offsets], axis=2)
+        size = hop
+    else:
+        frames, mixing = block_mixing(method, n_frames, n_samples, _ROW)
+        sets = ops.take(amplitudes, frames.reshape(-1), axis=1)
+        sets = ops.reshape(sets, [-1, *frames.shape, n_harmonics])
+        mixing = ops.broadcast_to(mixing[None], [dim(sets, 0), *mixing.shape])
+        mixing = ops.reshape(mixing, [-1, *mixing.shape[2:]])
+        size = _ROW
+    missing = -n_samples % size
+
+    def rows(x: Tensor) -> Tensor:
+        x = x[:, :, 0]
+        if missing:
+            x = ops.concatenate([x, *[x[:, -1:]] * missing], axis=1)
+        return ops.reshape(x, [-1, size])
+
+    sets = ops.reshape(sets, [-1, *sets.shape[2:]])
+    audio = _sum_of_rows(phase.map(rows), rows(ops.stop_gradient(frequency)), sets, mixing, sample_rate / 2.0)
+    return ops.reshape(audio, [-1, n_samples + missing])[:, :n_samples]
+
+
+def _sum_of_rows(phase: Phase, frequency: Tensor, amplitudes: Tensor, mixing: Any, nyquist: float) -> Tensor:
+    """Sum of the harmonics in rows; a row is a stretch of time, such as a frame.
 
     Args:
-      coarse: Coarse phase of the fundamental [rows, n], turns; a row is a stretch of time, such as a frame.
-      fine: Fine phase [rows, n], turns.
-      carrier: Zeros [rows, n] that take the gradient with respect to the fundamental's phase, radians.
-      frequency: Fundamental [rows, n], Hz; it must rise or fall steadily within a row.
+      phase: Of the fundamental, [rows, n].
+      frequency: Fundamental [rows, n], Hz.
       amplitudes: [rows, n_sets, n_harmonics].
       mixing: Weights of the sets, [n_sets, n] or [rows, n_sets, n].
       nyquist: Harmonics of this frequency (Hz) and above are silent, sample by sample.
@@ -102,14 +159,15 @@ def harmonic_sum(
       Audio [rows, n].
     """
     n_sets, n_harmonics = amplitudes.shape[1:]
-    n = coarse.shape[1]
+    n = frequency.shape[1]
     split = _Split.of(n_harmonics)
     block_rows = max(1, _BLOCK_SAMPLES // n)
-    fixed = [coarse, fine, frequency] + ([mixing] if len(mixing.shape) == 3 else [])
+    fixed = [phase.steps, phase.rest, frequency] + ([mixing] if len(mixing.shape) == 3 else [])
 
     def with_mixing(arrays: list, function: Any) -> Any:
         mix = arrays[3] if len(fixed) == 4 else ops.convert_to_tensor(mixing)[None]
-        return function(_Block(split, nyquist, arrays[0], arrays[1], arrays[2], mix), *arrays[len(fixed) :])
+        block = _Block(split, nyquist, Phase(arrays[0], arrays[1], 0.0), arrays[2], mix)
+        return function(block, *arrays[len(fixed) :])
 
     def run(function: Any, arrays: list, out_shape: list) -> Tensor:
         return map_blocks(
@@ -120,13 +178,13 @@ def harmonic_sum(
     def synthesize(carrier: Tensor, amplitudes: Tensor) -> tuple[Tensor, Any]:
         def backward(upstream: Tensor) -> tuple[Tensor, Tensor]:
             # Two passes, so that a graph drops the one whose result nobody uses.
-            to_carrier = run(_Block.phase_gradient, [amplitudes, upstream], [n])
+            to_carrier = TWO_PI * run(_Block.phase_gradient, [amplitudes, upstream], [n])
             to_amplitudes = run(_Block.amplitude_gradient, [upstream], [n_sets, n_harmonics])
             return to_carrier, to_amplitudes
 
         return run(_Block.audio, [amplitudes], [n]), backward
 
-    return synthesize(carrier, amplitudes)
+    return synthesize(phase.carrier, amplitudes)
 
 
 @dataclass(frozen=True)
@@ -135,13 +193,12 @@ class _Block:
 
     split: _Split
     nyquist: float
-    coarse: Tensor
-    fine: Tensor
+    phase: Phase
     frequency: Tensor
     mixing: Tensor
 
     def audio(self, amplitudes: Tensor) -> Tensor:
-        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.phase)
         even, odd = self.split.fold(self._full(amplitudes))
         sums = sin_a * self._per_set(ops.matmul(even, cos_b)) + cos_a * self._per_set(ops.matmul(odd, sin_b))
         return self._mix(sums) + self._partial_audio(amplitudes, ops.sin)
@@ -149,13 +206,13 @@ class _Block:
     def phase_gradient(self, amplitudes: Tensor, upstream: Tensor) -> Tensor:
         """d sin(h p) / dp = h cos(h p), and cos(A + B) = cos A cos B - sin A sin B."""
         amplitudes = amplitudes * self._numbers
-        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.phase)
         even, odd = self.split.fold(self._full(amplitudes))
         sums = cos_a * self._per_set(ops.matmul(even, cos_b)) - sin_a * self._per_set(ops.matmul(odd, sin_b))
         return upstream * (self._mix(sums) + self._partial_audio(amplitudes, ops.cos))
 
     def amplitude_gradient(self, upstream: Tensor) -> Tensor:
-        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.coarse, self.fine)
+        cos_b, sin_b, cos_a, sin_a = self.split.waves(self.phase)
         mixed = (upstream[:, None, :] * self.mixing)[:, :, None]
         even = ops.matmul(self._all_sets(sin_a * mixed), ops.transpose(cos_b, [0, 2, 1]))
         odd = ops.matmul(self._all_sets(cos_a * mixed), ops.transpose(sin_b, [0, 2, 1]))
@@ -186,7 +243,7 @@ class _Block:
 
     @property
     def _n_full(self) -> Tensor:
-        return self._count(ops.maximum(self.frequency[:, :1], self.frequency[:, -1:]))
+        return self._count(ops.max(self.frequency, axis=1, keepdims=True))
 
     def _full(self, weights: Tensor) -> Tensor:
         """Weights [g, s, n_harmonics] without those of harmonics that are silent in some of the row."""
@@ -196,7 +253,7 @@ class _Block:
     def _partial(self, step: Any, initial: Tensor) -> Tensor:
         """Folds `step(state, number [g, 1], audible [g, n])` over harmonics silent in a part of the row."""
         n_full = self._n_full
-        some = self._count(ops.minimum(self.frequency[:, :1], self.frequency[:, -1:]))
+        some = self._count(ops.min(self.frequency, axis=1, keepdims=True))
         most = ops.max(some - n_full)
 
         def body(i: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,15 +275,13 @@ class _Block:
         def step(audio: Tensor, number: Tensor, audible: Tensor) -> Tensor:
             weight = ops.sum(amplitudes * self._one_hot(number), axis=2, keepdims=True)
             envelope = ops.sum(weight * self.mixing, axis=1)
-            return audio + audible * envelope * wave(
-                multiple(self.coarse, self.fine, ops.cast(number, 'float32'))
-            )
+            return audio + audible * envelope * wave(self.phase.radians(ops.cast(number, 'float32')))
 
-        return self._partial(step, ops.zeros_like(self.coarse))
+        return self._partial(step, ops.zeros_like(self.frequency))
 
     def _partial_gradient(self, gradient: Tensor, upstream: Tensor) -> Tensor:
         def step(gradient: Tensor, number: Tensor, audible: Tensor) -> Tensor:
-            wave = ops.sin(multiple(self.coarse, self.fine, ops.cast(number, 'float32')))
+            wave = ops.sin(self.phase.radians(ops.cast(number, 'float32')))
             weight = ops.sum((audible * upstream * wave)[:, None, :] * self.mixing, axis=2, keepdims=True)
             return gradient + weight * self._one_hot(number)
 
