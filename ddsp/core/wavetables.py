@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from ddsp.core.phase import Phase
-from ddsp.core.resampling import frame_positions, resample
+from ddsp.core.resampling import positions, resample
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
@@ -122,8 +122,9 @@ def wavetable_synthesis(
     if wavetables.shape[1] == 1:
         rows: list = [(0, 1.0)]
     else:
-        low, high, fraction = frame_positions(n_frames, n_samples)
-        rows = [(low, 1.0 - fraction), (high, fraction)]
+        low, fraction = positions(n_frames, n_samples, True, 'linear')
+        fraction = tf_float32(fraction)
+        rows = [(low, 1.0 - fraction), (ops.minimum(low + 1, n_frames - 1), fraction)]
     return amplitude * _read(wavetables, rows, phase - ops.floor(phase), scale_fn)
 
 

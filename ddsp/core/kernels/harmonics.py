@@ -21,8 +21,9 @@ import numpy as np
 from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
+from ddsp.core.kernels.frames import block_mixing, frame_mixing, shift_frames
 from ddsp.core.phase import TWO_PI, Phase
-from ddsp.core.resampling import block_mixing, frame_mixing, shift_frames, whole_hop
+from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant, dim
 
 _BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB

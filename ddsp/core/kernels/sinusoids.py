@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
+from ddsp.core.kernels.frames import frame_mixing, shift_frames
 from ddsp.core.phase import TWO_PI, Phase, following, frame_starts, within_frame
-from ddsp.core.resampling import frame_mixing, shift_frames, whole_hop
+from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant
 
 _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)

@@ -36,6 +36,14 @@ def harmonic_sum(n_samples, method):
     return run
 
 
+def interpolate(method):
+    def run(function, x):
+        y = function(x, 12 * 8, method, True)
+        return ops.reshape(y, [2, -1])
+
+    return run
+
+
 def sinusoids(n_samples, method):
     def run(function, frequencies, amplitudes):
         half = per_sample(frequencies / 2.0)
@@ -47,6 +55,11 @@ def sinusoids(n_samples, method):
 fundamental = controls(12, 1)[0]
 crossing = np.exp(RNG.uniform(5.0, 8.9, [2, 12, 1]))  # many harmonics cross Nyquist within a frame
 CASES = {
+    'frames:interpolate': [
+        (interpolate(method), RNG.normal(size=shape))
+        for method in ('nearest', 'linear', 'cubic', 'window')
+        for shape in ((2, 12, 3), (2, 12, 3, 2), (2, 1, 3))
+    ],
     'harmonics:bank': [(bank, fundamental, controls(12, 9)[1])],
     'harmonics:harmonic_sum': [
         (harmonic_sum(n_samples, method), frequency, controls(12, n_harmonics)[1])
