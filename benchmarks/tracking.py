@@ -212,7 +212,7 @@ class _Clock:
 
             def on_step(_, step: int) -> None:
                 if step >= self._first:
-                    threads = (self._tracker._outbox._thread, self._tracker._system._thread)
+                    threads = (self._tracker._journal._thread, self._tracker._system._thread)
                     spent = sum(
                         time.clock_gettime(time.pthread_getcpuclockid(thread.ident)) for thread in threads
                     )

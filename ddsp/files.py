@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from ddsp.errors import DDSPError
 
 LOCK = '.lock'
+_POLL_SECS = 0.05
 
 
 class UnsafeNameError(DDSPError):
@@ -108,12 +110,16 @@ def check_replaceable(target: pathlib.Path, marker: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str], busy: str) -> Iterator[None]:
+def locked(
+    folder: str | os.PathLike[str], busy: str, *, name: str = LOCK, wait_secs: float = 0.0
+) -> Iterator[None]:
     """Makes a folder and keeps other processes out of it; the system lets go when the process ends.
 
     Args:
       folder: The folder.
       busy: The sentence to refuse with while another process holds it.
+      name: File in the folder that is locked; processes exclude each other by the same name.
+      wait_secs: How long to wait for the other process before refusing.
 
     Raises:
       FolderInUseError: Another process holds the folder.
@@ -124,14 +130,19 @@ def locked(folder: str | os.PathLike[str], busy: str) -> Iterator[None]:
     folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, 'a')  # noqa: SIM115 (closed below; closing releases the lock)
+        lock = open(folder / name, 'a')  # noqa: SIM115 (closed below; closing releases the lock)
     except OSError as error:
         raise DDSPError(f'{folder} cannot be written: {error.strerror}.') from None
+    deadline = time.monotonic() + wait_secs
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUseError(busy) from None
-        except OSError as error:
-            raise DDSPError(f'{folder} cannot be locked: {error.strerror}.') from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise FolderInUseError(busy) from None
+            except OSError as error:
+                raise DDSPError(f'{folder} cannot be locked: {error.strerror}.') from None
+            time.sleep(_POLL_SECS)
         yield

@@ -37,18 +37,19 @@ def shown(address: str) -> str:
         url = make_url(address)
     except Exception:  # not an address as SQLAlchemy knows them, or no SQLAlchemy
         return hidden
-    if url.username is None:
-        login = {}
-    elif '@' in f'{url.host}{url.database}':  # a password in which @ was not written as %40
+    if (
+        url.username is not None and '@' in f'{url.host}{url.database}'
+    ):  # a password in which @ was not written as %40
         tail = shown(f'{scheme}://{rest.rpartition("@")[2]}')
         return f'{hidden}@{tail.partition("://")[2]}'
-    else:  # before a server's name stands a token, unless it is a user with a password
-        token = scheme.startswith('http') and url.password is None
-        login = {'username': _MASK} if token else {}
+    # What stands alone before the name of a web server is a token.
+    token = scheme.startswith('http') and url.username is not None and url.password is None
     secret = {name: _MASK for name in url.query if _SECRET.search(name)}
-    if url.password is None and not login and not secret:
+    if url.password is None and not token and not secret:
         return address
-    text = url.set(query={**url.query, **secret}, **login).render_as_string(hide_password=True)
+    url = url.set(query={**url.query, **secret})
+    url = url.set(username=_MASK) if token else url
+    text = url.render_as_string(hide_password=True)
     return text.replace(urllib.parse.quote(_MASK, safe=''), _MASK)
 
 

@@ -36,6 +36,7 @@ def log_bundle(
     *,
     step: int = 0,
     register_as: str | None = None,
+    name: str = NAME,
 ) -> str:
     """Logs a bundle to a run; that of a step is logged once, however often a finished training is called.
 
@@ -45,6 +46,7 @@ def log_bundle(
       bundle: Directory of the bundle.
       step: Training step of its weights; the run's metrics of that step belong to the model.
       register_as: Name in the model registry, or None.
+      name: Name of the logged model.
 
     Returns:
       `models:/...` address of the logged model.
@@ -54,10 +56,10 @@ def log_bundle(
     model_id = _logged_before(client, run_id, step)
     if model_id is None:
         experiment_id = client.get_run(run_id).info.experiment_id
-        created = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
+        created = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
         model_id = created.model_id
         Model.log(
-            artifact_path=None, name=NAME, flavor=sys.modules[__name__], run_id=run_id, model_id=model_id,
+            artifact_path=None, name=name, flavor=sys.modules[__name__], run_id=run_id, model_id=model_id,
             bundle=bundle, step=step, validate_serving_input=False,
         )  # fmt: skip
         client.finalize_logged_model(model_id, 'READY')

@@ -6,16 +6,20 @@ server is used when `MLFLOW_TRACKING_URI` names one.
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from ddsp.errors import DDSPError, require
-from experiments import views
+from ddsp.errors import ConfigError, require
+from ddsp.files import inside
+from experiments import database, masking, views
+from experiments.database import ServerDownError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,18 +35,32 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development', **views.view_tag()}
 
+_LONGEST_NAME = 500  # of an experiment, MLflow's limit
 # MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
 _AWAY_CODES = ('TEMPORARILY_UNAVAILABLE', 'INTERNAL_ERROR', 'BAD_REQUEST')
 
 
-class TrackingError(DDSPError):
-    """The tracking store cannot be used, or does not hold what was asked for."""
-
-
 def tracking_uri() -> str:
-    """Address of the store: `MLFLOW_TRACKING_URI`, or the SQLite file in the working directory (absolute)."""
+    """Address of the store: `MLFLOW_TRACKING_URI`, or the SQLite file in the working directory (absolute).
+
+    The login in an address such as `http://ann:secret@host` moves to where MLflow keeps logins, the variables
+    `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.
+    """
     given = os.environ.get('MLFLOW_TRACKING_URI', '').strip()
+    if given.startswith(('http://', 'https://')):
+        parts = urllib.parse.urlsplit(given)
+        login, _, place = parts.netloc.rpartition('@')
+        if login:
+            user, _, password = map(urllib.parse.unquote, login.partition(':'))
+            os.environ['MLFLOW_TRACKING_USERNAME'], os.environ['MLFLOW_TRACKING_PASSWORD'] = user, password
+            given = parts._replace(netloc=place).geturl()
+            os.environ['MLFLOW_TRACKING_URI'] = given
     return given or f'sqlite:///{pathlib.Path.cwd() / "mlflow.db"}'
+
+
+def shown_uri() -> str:
+    """Address of the store as it may be shown and written down."""
+    return masking.shown(tracking_uri())
 
 
 def server_problem(uri: str, timeout: float = 5.0) -> str:
@@ -71,7 +89,8 @@ def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
 
     Raises:
       MissingDependencyError: MLflow is not installed.
-      TrackingError: The server does not answer, or the database cannot be opened.
+      ServerDownError: The server does not answer.
+      TrackingError: The database cannot be opened.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -83,27 +102,28 @@ def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
 
     quiet.calm_loggers()
     try:
+        database.prepare(uri)
         if use:
             mlflow.set_tracking_uri(uri)  # which sets MLFLOW_TRACKING_URI too
         made = mlflow.MlflowClient(uri)
-        made.search_experiments(
-            max_results=1
-        )  # creates or migrates the database now, not in the middle of a run
+        made.search_experiments(max_results=1)  # says now what is wrong, not in the middle of a run
+    except TrackingError:
+        raise
     except Exception as error:
-        raise TrackingError(f'the tracking store {uri} cannot be used: {_first_line(error)}') from error
+        reason = masking.clean(_first_line(error))
+        advice = '. Another process holds it: try again, or end that process' if 'is locked' in reason else ''
+        raise TrackingError(
+            f'the tracking store {masking.shown(uri)} cannot be used: {reason}{advice}'
+        ) from error
     quiet.calm_loggers()  # migrations set loggers up anew
     return made
-
-
-class ServerDownError(TrackingError):
-    """The tracking server does not answer."""
 
 
 def server_error(uri: str, problem: str) -> ServerDownError:
     """The error for a server that does not answer, with what can be done."""
     return ServerDownError(
-        f'the tracking server {uri} {problem}. Start it, or unset MLFLOW_TRACKING_URI to record '
-        'runs in mlflow.db in the working directory.'
+        f'the tracking server {masking.shown(uri)} {problem}. Start it, or unset MLFLOW_TRACKING_URI to '
+        'record runs in mlflow.db in the working directory.'
     )
 
 
@@ -138,6 +158,7 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
     """Id of an experiment by name; it is created, or brought back from deletion, when need be."""
     from mlflow.exceptions import MlflowException
 
+    check_experiment(name)
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -156,13 +177,26 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
     return found.experiment_id
 
 
+def check_experiment(name: str) -> None:
+    """Refuses what is not a name of an experiment.
+
+    Raises:
+      ConfigError: It is empty, too long, or holds control characters.
+    """
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ConfigError(
+            f'--experiment {name!r}: give a name of 1 to {_LONGEST_NAME} printable characters, such as '
+            f'{EXPERIMENT!r}.'
+        )
+
+
 def _artifact_location(name: str) -> str | None:
     """Folder for an embedded store's artefacts, beside its database; a server chooses its own."""
-    uri = tracking_uri()
-    if not uri.startswith('sqlite:///'):
+    path = database.sqlite_path(tracking_uri())
+    if path is None:
         return None
-    folder = pathlib.Path(uri.removeprefix('sqlite:///')).resolve().parent / 'mlartifacts'
-    return (folder / re.sub(r'[^\w.-]+', '_', name)).as_uri()
+    folder = re.sub(r'[^\w.-]+', '_', name)[:100].strip('.') or '_'
+    return inside(path.resolve().parent / 'mlartifacts', folder, '--experiment').as_uri()
 
 
 def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
@@ -178,10 +212,10 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
         try:
             return mlflow_client.get_run(reference)
         except refusals():
-            raise TrackingError(f'no run {reference} in {tracking_uri()}.') from None
-    runs = search(mlflow_client, f"attributes.run_name = '{quoted(reference)}'", limit=1)
-    if runs:
-        return runs[0]
+            raise TrackingError(f'no run {reference} in {shown_uri()}.') from None
+    for run in search(mlflow_client, equals('attributes.run_name', reference)):
+        if run.info.run_name == reference:
+            return run
     everything = search(mlflow_client)
     starting = [run for run in everything if len(reference) >= 4 and run.info.run_id.startswith(reference)]
     if len(starting) == 1:
@@ -190,7 +224,7 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
         raise TrackingError(
             f'{len(starting)} runs have an id that begins with {reference!r}; give more of it.'
         )
-    raise TrackingError(f'no run {reference!r} in {tracking_uri()}.{_nearest(reference, everything)}')
+    raise TrackingError(f'no run {reference!r} in {shown_uri()}.{_nearest(reference, everything)}')
 
 
 def _nearest(reference: str, runs: list[Run]) -> str:
@@ -201,9 +235,15 @@ def _nearest(reference: str, runs: list[Run]) -> str:
     return f' Did you mean {close[0]!r}?' if close else ' `ddsp runs` lists them.'
 
 
-def quoted(text: str) -> str:
-    """Text for a filter string of MLflow, whose grammar has no escape for a single quote."""
-    return text.replace("'", '')
+def equals(field: str, text: str) -> str:
+    """Condition in MLflow's grammar, which has no escape, that a field holds a text.
+
+    A text with both kinds of quotes finds a little more than itself: the caller compares again.
+    """
+    for quote in '\'"':
+        if quote not in text:
+            return f'{field} = {quote}{text}{quote}'
+    return f"{field} LIKE '{text.replace(chr(39), '_')}'"
 
 
 def search(
@@ -253,14 +293,35 @@ def search(
 
 def run_id_of(save_dir: pathlib.Path) -> str:
     """The MLflow run of a training folder, from its `run.json`; '' when it has none."""
-    return str(read_run_file(save_dir).get('run_id', ''))
+    return read_run_file(save_dir).get('run_id', '')
+
+
+_RUN_FILE = {
+    'run_id': str, 'experiment_id': str, 'experiment': str, 'run_name': str | None, 'tags': dict,
+    'tracking_uri': str, 'start_time': int,
+}  # fmt: skip
+_RUN_ID = re.compile(r'([A-Za-z0-9][\w-]{0,255})?', re.ASCII)  # what MLflow takes
 
 
 def read_run_file(save_dir: pathlib.Path) -> dict[str, Any]:
-    """The contents of `save_dir/run.json`; empty when there is none or it is not readable as JSON."""
-    import json
+    """The contents of `save_dir/run.json`; empty when there is none or it is not readable as JSON.
 
+    Raises:
+      TrackingError: It is not what a training has written.
+    """
+    path = save_dir / 'run.json'
     try:
-        return json.loads((save_dir / 'run.json').read_text())
-    except (OSError, ValueError):
+        content = json.loads(inside(save_dir, 'run.json', str(save_dir)).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError):
         return {}
+    if not isinstance(content, dict):
+        raise TrackingError(f'{path} is damaged: it does not hold an object.')
+    for name, kind in _RUN_FILE.items():
+        if name in content and not isinstance(content[name], kind):
+            raise TrackingError(f'{path} is damaged: {name} is {content[name]!r:.60}.')
+    tags = content.get('tags', {})
+    if not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise TrackingError(f'{path} is damaged: a tag is not a text.')
+    if not _RUN_ID.fullmatch(content.get('run_id', '')):
+        raise TrackingError(f'{path} is damaged: run_id is {content["run_id"]!r:.60}.')
+    return content

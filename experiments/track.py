@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import platform
+import re
+import shutil
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from experiments import alive, store
-from experiments.delivery import create_run, deliver
+from ddsp.files import UnsafeNameError, inside
+from experiments import alive, masking, store
+from experiments.delivery import create_run, deliver, metric_rows
 from experiments.files import write_json
-from experiments.outbox import Outbox, Row, read_rows
+from experiments.journal import JOURNAL, Journal, Row
 from experiments.params import config_to_params
 from experiments.revision import code_revision
 from experiments.system_metrics import SystemMetrics
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
     from ddsp.dataset import Dataset
 
+_COPIES = 'logged'  # folder of what was logged from elsewhere
 # How a training ends -> the status that MLflow shows.
 _STATUS = {'done': 'FINISHED', 'early_stop': 'FINISHED', 'interrupted': 'KILLED', 'failed': 'FAILED'}
 # How a sweep ends a trial early, by exceptions of Optuna and of experiments.study, which only sweeps import.
@@ -33,7 +39,7 @@ class MLflowTracker:
     """Records a training as an MLflow run; a `ddsp.training.train_util.TrainingCallback`.
 
     The run is the one that `save_dir/run.json` names, so a resumed training goes on in it; otherwise a new
-    one. Everything is handed to an `Outbox`, so a slow or absent server neither slows nor stops the training.
+    one. Everything is handed to a `Journal`, so a slow or absent server neither slows nor stops the training.
 
     Args:
       save_dir: Training folder.
@@ -67,11 +73,17 @@ class MLflowTracker:
         self.save_dir.mkdir(parents=True, exist_ok=True)
         self.uri = store.tracking_uri()
         self._dataset = dataset
+        self._run_name = run_name or self.save_dir.resolve().name
         self._reason = 'failed'  # until a training, or close(), says otherwise
         wanted = {'experiment': experiment, 'run_name': run_name, 'tags': dict(tags or {})}
-        self.resumed, resend = self._open_run(wanted, buffer)
+        self._journal = Journal(self.save_dir)  # first of all: from here on the run is this process's
+        try:
+            self.resumed, resend = self._open_run(wanted, buffer)
+        except BaseException:
+            self._journal.close(0)
+            raise
         self._last_step = -1 if resend else self._last_recorded_step()
-        self._outbox = Outbox(self.save_dir, self._deliver, resend=resend)
+        self._journal.start(self._deliver, resend=resend)
         self._system = SystemMetrics(self._log_system, self._next_system_step(), metrics_every)
         self._metrics_every = metrics_every
         self._heartbeat = alive.Heartbeat(self._beat)
@@ -97,7 +109,7 @@ class MLflowTracker:
             self._create_run()
             return not lost and bool(known), bool(lost)
         except Exception as error:
-            # What is to be said waits in the outbox; but a new run is begun so only by whoever has asked to.
+            # What is to be said waits in the journal; but a new run is begun so only by whoever has asked to.
             if not (isinstance(error, store.TrackingError) or store.is_away(error)) or not (known or buffer):
                 raise
         self._client = None
@@ -137,19 +149,19 @@ class MLflowTracker:
             'experiment_id': '',
             **wanted,
             'tags': {**code_revision(), **_context_tags(), **wanted['tags'], **folder},
-            'tracking_uri': self.uri,
+            'tracking_uri': masking.shown(self.uri),
             'start_time': _now(),
         }
         write_json(self.save_dir / 'run.json', content)
 
     def _last_recorded_step(self) -> int:
         """Last step with recorded metrics; a resumed training repeats those after its checkpoint."""
-        rows = read_rows(self.save_dir / 'outbox.jsonl')
+        rows = metric_rows(self.save_dir)
         return max((row['step'] for row in rows if row.get('training')), default=-1)
 
     def _next_system_step(self) -> int:
         """Where the count of machine samples goes on."""
-        rows = read_rows(self.save_dir / 'outbox.jsonl')
+        rows = metric_rows(self.save_dir)
         return max((row['step'] for row in rows if row.get('system')), default=-1) + 1
 
     # What a training tells (ddsp.training.train_util.TrainingCallback)
@@ -161,9 +173,9 @@ class MLflowTracker:
         (folder / 'operative_config.gin').write_text(gin_config)
         self.log_artifact(folder / 'operative_config.gin', 'config')
         params = {**config_to_params(gin_config), 'num_steps': str(num_steps)}
-        self._outbox.put({'kind': 'params', 'params': params, 'step': start_step})
+        self._journal.put({'kind': 'params', 'params': params, 'step': start_step})
         if self._dataset is not None:
-            self._outbox.put({'kind': 'input', **dataset_row(self._dataset)})
+            self._journal.put({'kind': 'input', **dataset_row(self._dataset)})
         if self._metrics_every > 0:
             self._system.start()
 
@@ -178,7 +190,7 @@ class MLflowTracker:
 
     def on_save(self, step: int, checkpoint: str) -> None:
         """Notes which checkpoint is the newest."""
-        self._outbox.put({'kind': 'tags', 'tags': {'ddsp.checkpoint': str(checkpoint)}})
+        self._journal.put({'kind': 'tags', 'tags': {'ddsp.checkpoint': str(checkpoint)}})
 
     def on_train_end(self, step: int, reason: str) -> None:
         """Remembers how the training ended; the run stays open for its evaluation until `close`."""
@@ -192,14 +204,15 @@ class MLflowTracker:
         self._put_metrics(metrics, step)
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str = '') -> None:
-        """Records one file under `folder` of the run's artefacts. The file must stay where it is."""
-        self._outbox.put({'kind': 'artifact', 'path': str(pathlib.Path(path).resolve()), 'folder': folder})
+        """Records one file under `folder` of the run's artefacts.
+
+        A file of the training folder must stay as it is; any other is copied into it.
+        """
+        self._journal.put({'kind': 'artifact', 'path': self._own(path), 'folder': folder})
 
     def log_image(self, path: str | os.PathLike[str], key: str, step: int) -> None:
         """Records a picture by step; MLflow shows it with a slider among the run's metrics."""
-        self._outbox.put(
-            {'kind': 'image', 'path': str(pathlib.Path(path).resolve()), 'key': key, 'step': step}
-        )
+        self._journal.put({'kind': 'image', 'path': self._own(path), 'key': key, 'step': step})
 
     def log_artifacts(self, directory: str | os.PathLike[str], folder: str = '') -> None:
         """Records all files below a directory."""
@@ -209,13 +222,13 @@ class MLflowTracker:
             self.log_artifact(path, '/'.join(part for part in (folder, below) if part not in ('', '.')))
 
     def log_model(self, bundle: str | os.PathLike[str], step: int, register_as: str | None = None) -> None:
-        """Records a model bundle of a step as an MLflow model named `bundle`, and registers it on request."""
-        path = str(pathlib.Path(bundle).resolve())
-        self._outbox.put({'kind': 'model', 'path': path, 'step': step, 'register_as': register_as})
+        """Records a model bundle of a step as an MLflow model named as the run, and registers it if asked."""
+        row = {'kind': 'model', 'path': self._own(bundle), 'step': step, 'register_as': register_as}
+        self._journal.put({**row, 'name': re.sub(r'[^\w-]+', '-', self._run_name).strip('-')})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""
-        self._outbox.put({'kind': 'tags', 'tags': dict(tags)})
+        self._journal.put({'kind': 'tags', 'tags': dict(tags)})
 
     def close(self, status: str | None = None, timeout: float = 60.0) -> str:
         """Ends the run.
@@ -229,16 +242,17 @@ class MLflowTracker:
         """
         self._system.stop()
         self._heartbeat.stop()
-        self._outbox.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
-        left = self._outbox.close(timeout)
+        self._journal.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
+        left = self._journal.close(timeout)
         if left:
             count, them = (f'{left} entries', 'them') if left > 1 else ('1 entry', 'it')
             return (
-                f'{count} for MLflow in {self.save_dir}/outbox.jsonl could not be recorded yet '
-                f'({self._outbox.problem}). `ddsp runs --sync {self.save_dir}` records {them}.'
+                f'{count} for MLflow in {self.save_dir}/{JOURNAL} could not be recorded yet '
+                f'({masking.clean(self._journal.problem)}). '
+                f'`ddsp runs --sync {self.save_dir}` records {them}.'
             )
-        if self._outbox.rejected:
-            return f'MLflow refused: {"; ".join(self._outbox.rejected[:3])}'
+        if self._journal.rejected:
+            return f'MLflow refused: {"; ".join(self._journal.rejected[:3])}'
         return ''
 
     def __enter__(self) -> MLflowTracker:
@@ -255,9 +269,22 @@ class MLflowTracker:
         if message:
             print(f'Warning: {message}', file=sys.stderr)
 
+    def _own(self, path: str | os.PathLike[str]) -> str:
+        """Name of a file or folder in the training folder; what lies elsewhere is copied there."""
+        path, root = pathlib.Path(path).resolve(), self.save_dir.resolve()
+        if path.is_relative_to(root):
+            with contextlib.suppress(UnsafeNameError):
+                return inside(root, path.relative_to(root).as_posix(), '').relative_to(root).as_posix()
+        name = re.sub(r'[^\w .-]+', '_', path.name).strip(' .') or '_'
+        copy = root / _COPIES / uuid.uuid4().hex[:8] / name
+        with contextlib.suppress(OSError):  # which is told when it is delivered, not to a training
+            copy.parent.mkdir(parents=True)
+            shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
+        return copy.relative_to(root).as_posix()
+
     def _put_metrics(self, metrics: Mapping[str, float], step: int, **marks: bool) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        self._outbox.put({'kind': 'metrics', 'metrics': values, 'step': int(step), 'time': _now(), **marks})
+        self._journal.put({'kind': 'metrics', 'metrics': values, 'step': int(step), 'time': _now(), **marks})
 
     def _log_system(self, metrics: dict[str, float], step: int) -> None:
         self._put_metrics(metrics, step, system=True)
@@ -268,7 +295,7 @@ class MLflowTracker:
             for name, value in sign.items():
                 self._client.set_tag(self.run_id, name, value)
 
-    # Delivery, in the outbox's thread
+    # Delivery, in the journal's thread
 
     def _deliver(self, rows: list[Row]) -> None:
         """Sends rows to MLflow in order, neighbouring metrics together."""
@@ -278,7 +305,7 @@ class MLflowTracker:
                 self._client.update_run(self.run_id, status='RUNNING')
         if not self.run_id:
             self._create_run()
-        deliver(self._client, self.run_id, rows)
+        deliver(self._client, self.run_id, rows, self.save_dir)
 
 
 def _context_tags() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def log_preparation(result: PrepareResult, experiment: str = store.EXPERIMENT) -
         )  # fmt: skip
         run_id = run.info.run_id
     with tempfile.TemporaryDirectory() as folder:
-        deliver(client, run_id, _rows(dataset, result, pathlib.Path(folder)))
+        deliver(client, run_id, _rows(dataset, result, pathlib.Path(folder)), pathlib.Path(folder))
     if own:
         client.set_terminated(run_id, 'FINISHED')
     return run_id
@@ -80,24 +81,24 @@ def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list
         metrics[f'dataset/{split}_audio_seconds'] = float(statistics['audio_seconds'])
         metrics[f'dataset/{split}_voiced_share'] = float(statistics['voiced_share'])
     metrics['prepare/wall_seconds'] = result.wall_seconds
-    files = [dataset.path / name for name in ('pipeline.json', 'statistics.json', 'rejected.jsonl')]
+    _page(dataset, folder)
+    for name in ('pipeline.json', 'statistics.json', 'rejected.jsonl'):
+        shutil.copyfile(dataset.path / name, folder / name)
     rows: list[dict[str, Any]] = [
         {'kind': 'params', 'params': params, 'step': 0},
         {'kind': 'metrics', 'metrics': metrics, 'step': 0, 'time': int(time.time() * 1000)},
         {'kind': 'input', **dataset_row(dataset), 'context': 'preparation'},
     ]
-    for path in [*files, _page(dataset, folder)]:
-        rows.append({'kind': 'artifact', 'path': str(path), 'folder': 'dataset'})
+    for path in sorted(folder.iterdir()):
+        rows.append({'kind': 'artifact', 'path': path.name, 'folder': 'dataset'})
     return rows
 
 
-def _page(dataset: Dataset, folder: pathlib.Path) -> pathlib.Path:
-    """The page of `ddsp inspect`."""
+def _page(dataset: Dataset, folder: pathlib.Path) -> None:
+    """Writes the page of `ddsp inspect`."""
     from experiments.inspect_page import inspect_page
     from pipelines.health import check
     from pipelines.inspection import inspect_dataset
 
     inspection = inspect_dataset(dataset)
-    path = folder / 'inspect.html'
-    path.write_text(inspect_page(inspection, check(inspection)), encoding='utf-8')
-    return path
+    (folder / 'inspect.html').write_text(inspect_page(inspection, check(inspection)), encoding='utf-8')

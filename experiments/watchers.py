@@ -13,7 +13,7 @@ import numpy as np
 from ddsp.audio import write_wav
 from ddsp.training.train_util import TrainingCallback
 from experiments import report
-from experiments.outbox import read_rows
+from experiments.delivery import metric_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -68,8 +68,8 @@ class LastMetrics(TrainingCallback):
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
         """A finished training that is called again makes no step: its figures are those of before."""
-        for row in read_rows(self._folder / 'outbox.jsonl') if self._folder and start_step else ():
-            if row.get('kind') != 'metrics' or row['step'] > start_step:
+        for row in metric_rows(self._folder) if self._folder and start_step else ():
+            if row['step'] > start_step:
                 continue
             if row.get('training'):
                 self.on_summary(row['step'], row['metrics'])

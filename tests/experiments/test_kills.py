@@ -95,7 +95,7 @@ def outage(workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seconds: floa
         tracker = MLflowTracker('run', experiment='served', metrics_every=0)
         tracker.on_train_begin(start_step=0, num_steps=9, save_dir='run', gin_config='a.b = 1\n')
         tracker.on_summary(1, {'losses/total_loss': 1.0})
-        assert tracker._outbox.flush(60)
+        assert tracker._journal.flush(60)
         kill(server)
     start = time.perf_counter()
     for step in range(2, 50):
@@ -103,7 +103,7 @@ def outage(workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seconds: floa
     tracker.log_artifact(workdir / 'sound.txt', 'media')
     assert time.perf_counter() - start < 1.0  # the trainer notices nothing
     time.sleep(max(0.0, seconds - 1.0))
-    assert (tracker._outbox.waiting, tracker._outbox.rejected) == (49, [])
+    assert (tracker._journal.waiting, tracker._journal.rejected) == (49, [])
     with served(workdir, port):
         tracker.on_train_end(49, 'done')
         assert tracker.close(timeout=120) == ''

@@ -141,7 +141,7 @@ def test_a_list_changes_nothing_and_says_who_gives_no_sign_of_life(workdir, ddsp
     """The process is gone, as seen from a container that shares the host's name but not its processes."""
     code = (
         'import os, signal; from experiments.track import MLflowTracker; tracker = MLflowTracker("run"); '
-        'tracker.on_summary(1, {"losses/total_loss": 1.0}); tracker._outbox.flush(20); '
+        'tracker.on_summary(1, {"losses/total_loss": 1.0}); tracker._journal.flush(20); '
         'os.kill(os.getpid(), signal.SIGKILL)'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=workdir, capture_output=True, check=False)
