@@ -31,7 +31,7 @@ _SYNC_SECS = 120.0
 _NO_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _STATUSES = ('RUNNING', 'SCHEDULED', 'FINISHED', 'FAILED', 'KILLED')
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError)
-_FIELDS: dict[str, dict[str, type]] = {  # what a row of each kind must hold
+_FIELDS: dict[str, dict[str, Any]] = {  # what a row of each kind must hold
     'metrics': {'metrics': dict, 'step': int, 'time': int},
     'params': {'params': dict, 'step': int},
     'tags': {'tags': dict},
@@ -96,7 +96,7 @@ def _malformed(row: Row) -> str:
     if fields is None:
         return f'unknown kind {row.get("kind")!r:.40}'
     for name, kind in fields.items():
-        value: Any = row.get(name)
+        value = row.get(name)
         if not isinstance(value, kind) or (kind is int and not abs(value) < 2**63):
             return f'{name} is {value!r:.40}'
     for name in ('context', 'name', 'register_as'):

@@ -256,15 +256,20 @@ def _f0_estimators() -> list[Check]:
 
 
 def _tracking() -> list[Check]:
-    """Where runs are recorded, and whether a server there answers."""
-    from experiments import store
+    """Where runs are recorded, and whether it can be used."""
+    from experiments import database, store
 
-    uri = store.tracking_uri()
-    if not uri.startswith('http'):
-        return [Check('tracking', OK, uri)]
-    problem = store.server_problem(uri)
-    if problem:
+    uri, shown = store.tracking_uri(), store.shown_uri()
+    if uri.startswith('http'):
+        problem, advice = store.server_problem(uri), 'start the server, or unset MLFLOW_TRACKING_URI'
         return [
-            Check('tracking', WARNING, f'{uri}: {problem}', 'start the server, or unset MLFLOW_TRACKING_URI')
+            Check('tracking', WARNING, f'{shown}: {problem}', advice)
+            if problem
+            else Check('tracking', OK, f'{shown} answers')
         ]
-    return [Check('tracking', OK, f'{uri} answers')]
+    problem = database.problem(uri)
+    return [
+        Check('tracking', WARNING, f'{shown}: {problem}', 'docs/experiments.md')
+        if problem
+        else Check('tracking', OK, shown)
+    ]

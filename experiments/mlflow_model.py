@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from ddsp.errors import DDSPError
 from ddsp.version import __version__
+from experiments import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +29,7 @@ NAME = 'bundle'
 _LOADER = 'ddsp.inference.pyfunc'
 _NEEDED = ('tensorflow', 'keras', 'numpy', 'scipy', 'gin-config', 'soundfile', 'soxr')
 _EXAMPLE_SECS = 1.0
+_DESCRIBED = ('eval/', 'held_out/', 'losses/total_loss', 'losses/spectral_loss')
 
 
 def log_bundle(
@@ -69,13 +72,33 @@ def log_bundle(
 
 
 def register(client: MlflowClient, model_id: str, name: str) -> ModelVersion:
-    """Registers a logged model under a name; a model that is registered there already keeps its version."""
+    """Registers a logged model under a name; a model that is registered there already keeps its version.
+
+    The version's description has the figures of its run and leads to it.
+    """
     from mlflow import register_model
 
-    for version in client.search_model_versions(f"name='{name}'"):
-        if model_id == version.model_id or model_id in (version.source or ''):
+    for version in client.search_model_versions(store.equals('name', name)):
+        if version.name == name and (model_id == version.model_id or model_id in (version.source or '')):
             return version
-    return register_model(f'models:/{model_id}', name)
+    version = register_model(f'models:/{model_id}', name)
+    run_id = client.get_logged_model(model_id).source_run_id
+    return client.update_model_version(name, version.version, _description(client, run_id))
+
+
+def _description(client: MlflowClient, run_id: str) -> str:
+    """What the registry shows of a version, in Markdown: a link to its run and the figures that count."""
+    run = client.get_run(run_id)
+    link = f'#/experiments/{run.info.experiment_id}/runs/{run_id}'
+    title = re.sub(r'([\[\]\\<>*_`])', r'\\\1', run.info.run_name or run_id[:8])
+    lines = [
+        f'Run [{title}]({link}), [sound]({link}/artifacts/listen.html)',
+        '',
+        '| Metric | Value |',
+        '|---|---|',
+    ]
+    shown = {name: value for name, value in sorted(run.data.metrics.items()) if name.startswith(_DESCRIBED)}
+    return '\n'.join([*lines, *(f'| {name} | {value:.4g} |' for name, value in shown.items())])
 
 
 def _logged_before(client: MlflowClient, run_id: str, step: int) -> str | None:

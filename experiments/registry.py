@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddsp.errors import DDSPError
+from ddsp.errors import ConfigError, DDSPError
 from experiments import store
 from experiments.compare import best_of, lower_is_better
 from experiments.mlflow_model import NAME, register
@@ -21,6 +22,37 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = 'champion'
+
+
+_LONGEST_NAME = 255  # of models and aliases, MLflow's limit
+
+
+def check_model_name(name: str, option: str = '--name') -> None:
+    """Refuses what is not a name of a registered model.
+
+    Raises:
+      ConfigError: It is empty, too long, or holds a slash, a colon or a control character.
+    """
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or set(name) & set('/:'):
+        better = re.sub(r'[/:]+', '-', name).strip(' -')
+        nearest = f', such as {better!r}' if better.isprintable() and 0 < len(better) <= _LONGEST_NAME else ''
+        raise ConfigError(
+            f"{option} {name!r}: a model's name is 1 to {_LONGEST_NAME} characters without / and :{nearest}."
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuses what is not an alias of a model's version.
+
+    Raises:
+      ConfigError: It is a word that MLflow keeps for itself, or holds other signs than letters and digits.
+    """
+    reserved = alias.lower() == 'latest' or re.fullmatch(r'[vV]\d+', alias)
+    if reserved or len(alias) > _LONGEST_NAME or not re.fullmatch(r'[\w-]+', alias):
+        raise ConfigError(
+            f"--alias {alias!r}: an alias is letters, digits, _ and -, and neither 'latest' nor a "
+            f'version such as v1, such as {CHAMPION!r}.'
+        )
 
 
 class Promotion(NamedTuple):
@@ -150,10 +182,14 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str 
     Raises:
       ModelNotFoundError: The run has no model.
       TrackingError: No such run, or it has no such metric.
+      ConfigError: The name or the alias is none.
     """
+    check_model_name(name)
+    check_alias(alias)
     client = store.client()
     run = store.find_run(client, reference)
     model_id = model_of_run(client, run.info.run_id)
+    _check_files(client, run, model_id)
     if better_by:
         holder = _holder(client, name, alias)
         if holder is not None and not _better(client, run, holder, better_by):
@@ -162,6 +198,26 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str 
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run.info.run_id, 'ddsp.registered', f'{name}/{version.version}')
     return Promotion(client.get_model_version(name, version.version), moved=True)
+
+
+def _check_files(client: MlflowClient, run: Run, model_id: str) -> None:
+    """Refuses a model whose files are gone, before anything is changed in the registry."""
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        files = {
+            entry.path.rpartition('/')[2] for entry in list_artifacts(artifact_uri=f'models:/{model_id}')
+        }
+    except (MlflowException, OSError) as error:
+        if store.is_away(error):
+            raise
+        files = set()
+    if 'metadata.json' not in files:
+        raise ModelNotFoundError(
+            f'the files of the model of {run.info.run_name} ({run.info.run_id[:8]}) are gone from '
+            f'{client.get_logged_model(model_id).artifact_location}; nothing was changed.'
+        )
 
 
 def _holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

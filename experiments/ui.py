@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from experiments import store
+from experiments import database, masking, store
 
 _START_SECS, _STOP_SECS = 180.0, 10.0
 _ENVIRONMENT = {
@@ -45,12 +44,18 @@ class UIServer:
 
     def __enter__(self) -> UIServer:
         store.client(self._uri, use=False)  # creates or migrates the database, or says what is wrong with it
+        if not _is_free(self.host, self.port):
+            raise store.TrackingError(
+                f'port {self.port} of {self.host} is in use by another program. Give another --port; 0 takes '
+                'a free one.'
+            )
         command = [
-            sys.executable, '-m', 'mlflow', 'server', '--backend-store-uri', self._uri, '--host', self.host,
-            '--port', str(self.port), '--workers', '1', *_artifact_options(self._uri),
-            *_host_options(self.host),
+            sys.executable, '-m', 'mlflow', 'server', '--host', self.host, '--port', str(self.port),
+            '--workers', '1', *_artifact_options(self._uri), *_host_options(self.host),
         ]  # fmt: skip
-        environment = {**os.environ, **_ENVIRONMENT, 'MLFLOW_TRACKING_URI': self._uri}
+        # The address by the environment: command lines are for everyone to read, and it may hold a password.
+        addresses = {'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_BACKEND_STORE_URI': self._uri}
+        environment = {**os.environ, **_ENVIRONMENT, **addresses}
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -67,7 +72,9 @@ class UIServer:
         """
         assert self._process is not None
         start = time.monotonic()
-        while store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0):
+        answered = False
+        while not answered:
+            answered = not store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0)
             waited = time.monotonic() - start
             if self._process.poll() is not None or waited > _START_SECS:
                 raise store.TrackingError(
@@ -75,7 +82,7 @@ class UIServer:
                 )
             if progress is not None:
                 progress(waited)
-            time.sleep(0.3)
+            time.sleep(0 if answered else 0.3)
 
     def wait(self) -> int:
         """Waits until the server ends by itself; returns its exit status."""
@@ -104,14 +111,15 @@ class UIServer:
     def _tail(self) -> str:
         """Last lines that the server wrote."""
         self._log.seek(0)
-        return '\n'.join(self._log.read().decode(errors='replace').splitlines()[-8:])
+        return masking.clean('\n'.join(self._log.read().decode(errors='replace').splitlines()[-8:]))
 
 
 def _artifact_options(uri: str) -> list[str]:
     """New runs made through this server keep their artefacts beside the embedded database."""
-    if not uri.startswith('sqlite:///'):
+    path = database.sqlite_path(uri)
+    if path is None:
         return []
-    folder = pathlib.Path(uri.removeprefix('sqlite:///')).resolve().parent / 'mlartifacts'
+    folder = path.resolve().parent / 'mlartifacts'
     return ['--artifacts-destination', str(folder)]
 
 
@@ -131,11 +139,17 @@ def _reachable(host: str) -> str:
 def free_port(host: str = '127.0.0.1', preferred: int = 5000) -> int:
     """A port that nobody listens on; 5000 when it is free, as MLflow's users expect."""
     for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                return probe.getsockname()[1]
-            except OSError:
-                continue
-    raise store.TrackingError(f'no free port on {host}.')
+        if found := _is_free(host, port):
+            return found
+    raise store.TrackingError(f'no free port on {host}: is it an address of this machine?')
+
+
+def _is_free(host: str, port: int) -> int:
+    """The port when nobody listens on it (for 0 one that is free), else 0."""
+    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return 0
+        return probe.getsockname()[1]

@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = '--debug' in arguments
     arguments = [word for word in arguments if word != '--debug']
     previous = _terminate_like_interrupt()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # a file name that is not UTF-8 is still shown
+            stream.reconfigure(errors='backslashreplace')
     try:
         with quiet.terminal(debug):
             return _run(arguments, debug)
@@ -126,7 +129,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 1
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
         return _report(error)
 
 
@@ -149,8 +152,17 @@ def _report(error: Exception) -> int:
     elif isinstance(error, MemoryError):
         _say('Error: not enough memory. A smaller --batch-size or fewer --workers needs less.')
     else:
-        _say(f'Error: {type(error).__name__}: {error}\nThis is a defect of ddsp; --debug shows where.')
+        _say(f'Error: {type(error).__name__}: {error}\nThis is a defect of ddsp; {_crash_log(error)}.')
     return 1
+
+
+def _crash_log(error: Exception) -> str:
+    """Where the traceback is: beside the run, which has written it, or else in the user's state folder."""
+    from experiments import crash
+
+    state = os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state')
+    log = crash.write(os.path.join(state, 'ddsp'), error) or crash.write('.ddsp', error)
+    return f'what happened where is in {log}' if log else '--debug shows where'
 
 
 def _explain_os_error(error: OSError) -> str:
@@ -169,9 +181,11 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _say(message: str) -> None:
-    """Writes to stderr, whatever state it is in."""
+    """Writes to stderr, whatever state it is in, without passwords."""
+    from experiments import masking
+
     with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(masking.clean(message), file=sys.stderr, flush=True)
 
 
 def _discard_stdout() -> None:

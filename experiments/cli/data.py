@@ -23,8 +23,6 @@ PANEL = 'Data'
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp doctor --json[/bold]')
 def doctor(as_json: JsonOption = False) -> int:
     """Show what is installed and usable here, and what is missing."""
-    from rich.markup import escape
-
     from experiments import doctor as checks
 
     report = checks.run_checks()
@@ -33,11 +31,11 @@ def doctor(as_json: JsonOption = False) -> int:
         output.print_json({'ok': not missing, 'checks': [vars(check) for check in report]})
         return int(bool(missing))
     marks = {
-        checks.OK: '[green]ok[/green]',
-        checks.WARNING: '[yellow]--[/yellow]',
-        checks.MISSING: '[red]missing[/red]',
+        checks.OK: output.text('ok', 'green'),
+        checks.WARNING: output.text('--', 'yellow'),
+        checks.MISSING: output.text('missing', 'red'),
     }
-    rows = [(marks[check.state], check.name, escape(check.found), escape(check.advice)) for check in report]
+    rows = [(marks[check.state], check.name, check.found, check.advice) for check in report]
     output.print_table('', ('', 'What', 'Found', 'Advice'), rows)
     if missing:
         output.say(f'{len(missing)} required {"thing is" if len(missing) == 1 else "things are"} missing.')
@@ -248,11 +246,10 @@ def _write_pickle(dataset: str, path: pathlib.Path, quiet: bool) -> None:
 
 def _print_findings(findings: Sequence[Finding]) -> None:
     """What is wrong with a dataset, and what to do."""
-    from rich.markup import escape
-
-    marks = {'error': '[red]error[/red]', 'warning': '[yellow]warning[/yellow]', 'note': '[blue]note[/blue]'}
-    rows = [(marks[found.level], escape(found.message), escape(found.advice)) for found in findings]
-    output.print_table('', ('', 'Found', 'Advice'), rows or [('[green]ok[/green]', 'nothing is wrong', '')])
+    colours = {'error': 'red', 'warning': 'yellow', 'note': 'blue'}
+    rows = [(output.text(it.level, colours[it.level]), it.message, it.advice) for it in findings]
+    well = [(output.text('ok', 'green'), 'nothing is wrong', '')]
+    output.print_table('', ('', 'Found', 'Advice'), rows or well)
 
 
 def _name_of(source: str) -> str:

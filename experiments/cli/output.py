@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from experiments import masking
 
 Progress = Callable[[float, float, str], None]
 
@@ -23,12 +27,27 @@ def console(stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     """A message beside the results: stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(masking.clean(message), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """One JSON document on stdout; what JSON has no number for, such as nan, is null."""
+    print(json.dumps(_as_json(value), indent=2, ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _as_json(value: Any) -> Any:
+    """A value without numbers that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def text(value: Any, style: str = '') -> Text:
+    """A text as it is: brackets are no markup, and control characters do nothing to the terminal."""
+    shown = ''.join(sign if sign.isprintable() or sign == '\n' else '\ufffd' for sign in str(value))
+    return Text(shown, style=style)
 
 
 def print_table(
@@ -39,26 +58,29 @@ def print_table(
     *,
     header: bool = True,
 ) -> None:
-    """A table on stdout; columns named in `numeric` are aligned to the right, cells may hold rich markup."""
+    """A table on stdout; columns named in `numeric` are aligned to the right.
+
+    Cells are shown as they are; those that `text` has made keep their style.
+    """
     made = Table(
-        title=title or None, title_justify='left', header_style='bold', box=None, pad_edge=False,
-        show_header=header,
+        title=text(title) if title else None, title_justify='left', header_style='bold', box=None,
+        pad_edge=False, show_header=header,
     )  # fmt: skip
     for column in columns:
-        made.add_column(column, justify='right' if column in numeric else 'left', overflow='fold')
+        made.add_column(text(column), justify='right' if column in numeric else 'left', overflow='fold')
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
     console().print(made)
 
 
 @contextlib.contextmanager
-def waiting(text: str) -> Iterator[None]:
+def waiting(message: str) -> Iterator[None]:
     """A sign of life on a terminal."""
     shown = console(stderr=True)
     if not shown.is_terminal:
         yield
         return
-    with shown.status(text):
+    with shown.status(text(masking.clean(message))):
         yield
 
 
@@ -94,7 +116,7 @@ def _bar(description: str) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn('[bold]{task.description}'),
+        TextColumn('{task.description}', style='bold', markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import pathlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from experiments.compare import Comparison
 
 PANEL = 'Tracking'
+_METRIC = 'eval/spectral_loss'
 _SIDE_BY_SIDE = 6  # so many runs are columns of a comparison; more are its lines
 _SHOWN_PARAMS = 5
 _LINKED_RUNS, _LINKS = 100, 12  # `ddsp ui` looks at so many runs, and prints so many links
@@ -75,6 +77,7 @@ def runs(
         output.print_json({'ended': closed}) if as_json else print(f'{closed} is KILLED now.')
         return 0
     found = listing.list_runs(client, experiments=experiment, condition=condition, best=best, limit=limit)
+    _check_metric('--best', best, found)
     for path in (csv, parquet):
         if path is not None:
             listing.export(found, path)
@@ -82,10 +85,26 @@ def runs(
     if as_json:
         output.print_json(rows)
     elif not rows:
-        print(f'No runs in {store.tracking_uri()}.')
+        print(f'No runs in {store.shown_uri()}.')
     else:
         _print_runs(found, best)
     return 0
+
+
+def _check_metric(option: str, metric: str, found: Sequence[Run]) -> None:
+    """Refuses a metric to order by that none of the runs has; those that have it come first.
+
+    Raises:
+      ConfigError: The message names the nearest metric.
+    """
+    from ddsp.errors import ConfigError
+
+    known = {name for run in found for name in run.data.metrics}
+    if not metric or not found or metric in known:
+        return
+    close = difflib.get_close_matches(metric, sorted(known), n=1)
+    advice = f'Did you mean {close[0]!r}?' if close else f'They have: {", ".join(sorted(known)) or "none"}.'
+    raise ConfigError(f'{option} {metric!r}: none of the runs has this metric. {advice}')
 
 
 def _print_runs(found: list[Run], best: str) -> None:
@@ -117,7 +136,7 @@ def compare(
     condition: Annotated[
         str, typer.Option('--filter', help="Of them those that match, in MLflow's grammar.")
     ] = '',
-    metric: Annotated[str, typer.Option('--metric', help='What --best goes by.')] = 'eval/spectral_loss',
+    metric: Annotated[str, typer.Option('--metric', help='What --best goes by.')] = _METRIC,
     best: Annotated[int, typer.Option('--best', min=1, help='Of them the best so many by --metric.')] = 10,
     html: Annotated[
         pathlib.Path | None, typer.Option('--html', help='Write a page with players and pictures here.')
@@ -140,6 +159,8 @@ def compare(
         found = listing.list_runs(
             client, experiments=[experiment], condition=condition, best=metric, limit=best
         )
+    if references or len(found) > 1:
+        _check_metric('--metric', metric if not references or metric != _METRIC else '', found)
     if len(found) < 2:
         raise store.TrackingError(f'{len(found)} run found; a comparison needs two.')
     result = comparing.compare(found, all_params=all_params)
@@ -175,45 +196,37 @@ def _print_charts_link(found: Sequence[Run]) -> None:
 
 def _print_comparison(result: Comparison) -> None:
     """Parameters and metrics as two tables, runs as columns; the best value of a row in bold green."""
-    from rich.markup import escape
-
-    from experiments.page import format_number
-
     headings = tuple(
-        escape(f'{name} ({run_id[:8]})') for name, run_id in zip(result.names, result.run_ids, strict=True)
+        f'{name} ({run_id[:8]})' for name, run_id in zip(result.names, result.run_ids, strict=True)
     )
     if result.params:
-        rows = [(escape(name), *map(escape, values)) for name, values in result.params.items()]
+        rows = [(name, *values) for name, values in result.params.items()]
         output.print_table('Parameters that differ', ('', *headings), rows)
         print()
-    rows = []
-    for row in result.metrics:
-        cells = ['' if value is None else format_number(value) for value in row.values]
-        cells = [
-            f'[bold green]{cell} *[/]' if index in row.best else f'{cell}  '
-            for index, cell in enumerate(cells)
-        ]
-        rows.append((escape(row.name), *cells))
+    rows = [
+        (row.name, *(_number(value, index in row.best) for index, value in enumerate(row.values)))
+        for row in result.metrics
+    ]
     output.print_table('Metrics (* the best)', ('', *headings), rows, numeric=headings)
+
+
+def _number(value: float | None, best: bool) -> Any:
+    """A figure of a comparison; the best one stands out."""
+    from experiments.page import format_number
+
+    shown = '' if value is None else format_number(value)
+    return output.text(f'{shown} *', 'bold green') if best else f'{shown}  '
 
 
 def _print_ranking(result: Comparison, metric: str) -> None:
     """One line a run: the metrics that people look at first, and some of the parameters that differ."""
-    from rich.markup import escape
-
-    from experiments.page import format_number
-
     rows_of = {row.name: row for row in result.metrics}
     metrics = [name for name in dict.fromkeys([metric, *_SHOWN_METRICS]) if name in rows_of]
     params = list(result.params)[:_SHOWN_PARAMS]
     rows = []
     for index, (name, run_id) in enumerate(zip(result.names, result.run_ids, strict=True)):
-        cells = [escape(name), run_id[:8]]
-        for shown in metrics:
-            value = rows_of[shown].values[index]
-            number = '' if value is None else format_number(value)
-            cells.append(f'[bold green]{number} *[/]' if index in rows_of[shown].best else f'{number}  ')
-        rows.append((*cells, *(escape(result.params[shown][index]) for shown in params)))
+        figures = [_number(rows_of[shown].values[index], index in rows_of[shown].best) for shown in metrics]
+        rows.append((name, run_id[:8], *figures, *(result.params[shown][index] for shown in params)))
     columns = ('Run', 'Id', *metrics, *params)
     output.print_table('Runs (* the best)', columns, rows, numeric=metrics)
     print(f'{len(result.params)} parameters differ, {len(result.metrics)} metrics: --json has them all.')

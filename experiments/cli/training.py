@@ -61,10 +61,13 @@ def train(
     as_json: JsonOption = False,
 ) -> int:
     """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
-    from experiments import quiet
+    from experiments import quiet, registry, store
     from experiments.run import check_backend, train_run
 
     check_backend()
+    store.check_experiment(experiment)
+    if register:
+        registry.check_model_name(register, '--register')
     quiet.load_keras()
 
     buffer = _buffer_when_server_is_down(as_json)
