@@ -83,6 +83,8 @@ def register(client: MlflowClient, model_id: str, name: str) -> ModelVersion:
             return version
     version = register_model(f'models:/{model_id}', name)
     run_id = client.get_logged_model(model_id).source_run_id
+    if run_id is None:
+        return version
     return client.update_model_version(name, version.version, _description(client, run_id))
 
 
