@@ -10,7 +10,7 @@ import shutil
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ddsp.errors import DDSPError
@@ -76,37 +76,73 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
 
 
-def replace_folder(part: pathlib.Path, target: pathlib.Path, marker: str) -> None:
+def replace_folder(
+    part: pathlib.Path, target: pathlib.Path, marker: str, made: Collection[str] | None = None
+) -> None:
     """Puts a finished folder in the place of an older one that the same command made.
 
     Args:
       part: The finished folder, on the file system of `target`.
       target: Where it belongs. It may be absent, empty, or an earlier result.
       marker: File that every earlier result holds.
+      made: All names that an earlier result may hold; by default any.
 
     Raises:
       DDSPError: `target` holds something else, which stays as it is.
     """
-    check_replaceable(target, marker)
+    check_replaceable(target, marker, made)
     old = part.with_name(f'{part.name}.old')
     if target.exists():
         target.rename(old)
-    part.rename(target)
+    try:
+        part.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def check_replaceable(target: pathlib.Path, marker: str) -> None:
+def check_replaceable(target: pathlib.Path, marker: str, made: Collection[str] | None = None) -> None:
     """Refuses an output folder that holds something else than an earlier result.
 
     Raises:
-      DDSPError: `target` is a file, a link, or a folder with content but without `marker`.
+      DDSPError: `target` is a file, a link, or a folder with content but without `marker`, or with names that
+        are not among `made`.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise DDSPError(f'{target} is not a folder. Give another output.')
-    if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if names and not (target / marker).is_file():
         raise DDSPError(
             f'{target} holds other files (no {marker}); nothing was changed. Give another output.'
         )
+    others = sorted(names - {*made, '.DS_Store'}) if made is not None else []
+    if others:
+        raise DDSPError(
+            f'{target} holds other files ({others[0]}); nothing was changed. Give another output.'
+        )
+
+
+def check_output(output: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Refuses an output that is an input or lies in one, before any work is done.
+
+    Args:
+      output: File or folder to be written.
+      *inputs: Files and folders that are read.
+
+    Raises:
+      DDSPError: Writing the output would change an input: the same file, also by a link or in another
+        spelling.
+    """
+    path = pathlib.Path(output)
+    for given in map(pathlib.Path, inputs):
+        target, source = path.resolve(), given.resolve()
+        same = path.exists() and given.exists() and path.samefile(given)  # also a hard link
+        if same or target == source:
+            raise DDSPError(f'the output {output} is the input {given}. Give another output.')
+        if target.is_relative_to(source):
+            raise DDSPError(f'the output {output} lies in the input {given}. Give another output.')
 
 
 @contextlib.contextmanager

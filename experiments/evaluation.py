@@ -75,10 +75,14 @@ def evaluate_model(
     """
     from ddsp import inference
     from ddsp.dataset import open_dataset
+    from ddsp.files import check_output
     from experiments.registry import resolve_bundle
 
     data = open_dataset(dataset)
-    bundle = inference.load_bundle(resolve_bundle(model))
+    address = resolve_bundle(model)
+    if folder is not None:
+        check_output(folder, address, data.path)
+    bundle = inference.load_bundle(address)
     result = inference.evaluate(bundle, data, split, estimator=estimator, limit=limit, progress=progress)
     metrics = {f'{PREFIX}{name}': float(value) for name, value in result.totals.items()}
     if folder is None:

@@ -7,7 +7,6 @@ MLflow.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import pathlib
 import re
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddsp.errors import DDSPError
+from ddsp import bundle_files
 from ddsp.version import __version__
 from experiments import store
 
@@ -116,16 +115,16 @@ def save_model(path: str, mlflow_model: Any, bundle: str | os.PathLike[str], **_
     """Writes bundle and MLflow files into `path`; called by `mlflow.models.Model.log`."""
     import mlflow.pyfunc
 
-    bundle = pathlib.Path(bundle)
-    try:
-        metadata = json.loads((bundle / 'metadata.json').read_text())
-    except FileNotFoundError:
-        raise DDSPError(f'{bundle} is no model bundle: metadata.json is missing.') from None
-    shutil.copytree(bundle, path, dirs_exist_ok=True)
+    bundle, folder = pathlib.Path(bundle), pathlib.Path(path)
+    bundle_files.check_files(bundle)
+    metadata = bundle_files.read_metadata(bundle)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in bundle_files.FILES:  # nothing else that may lie in the folder
+        shutil.copyfile(bundle / name, folder / name)
     mlflow_model.signature = signature(metadata)
     _save_example(mlflow_model, path, metadata)
-    (pathlib.Path(path) / 'requirements.txt').write_text('\n'.join(requirements()) + '\n')
-    (pathlib.Path(path) / 'python_env.yaml').write_text(
+    (folder / 'requirements.txt').write_text('\n'.join(requirements()) + '\n')
+    (folder / 'python_env.yaml').write_text(
         f'python: {".".join(map(str, sys.version_info[:3]))}\nbuild_dependencies: [pip]\n'
         'dependencies: ["-r requirements.txt"]\n'
     )

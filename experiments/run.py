@@ -14,7 +14,7 @@ from ddsp import gcs
 from ddsp.dataset import Dataset, DatasetError, open_dataset
 from ddsp.errors import ConfigError
 from experiments import crash, mlflow_model, report, store, training_folder
-from experiments.files import local_folder, write_json
+from experiments.files import local_folder
 
 if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
@@ -269,7 +269,7 @@ class _Training:
             tracker.log_artifact(picture, 'media')
         if evaluate and self._data.splits.get('test'):
             metrics, page = self._evaluate(tracker, bundle, metrics, progress)
-            _add_metrics(bundle, metrics)
+            inference.add_metrics(bundle, metrics)
         tracker.log_model(bundle, self._trainer.step, register_as)
         return RunResult(tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
 
@@ -297,14 +297,6 @@ class _Training:
         if result.rows_file:
             tracker.log_artifact(result.rows_file, 'evaluation')
         return {**metrics, **result.metrics}, result.listen_page
-
-
-def _add_metrics(bundle: pathlib.Path, metrics: Mapping[str, float]) -> None:
-    """Completes the metrics in a bundle's metadata by those of the evaluation."""
-    path = bundle / 'metadata.json'
-    metadata = json.loads(path.read_text())
-    metadata['metrics'] |= metrics
-    write_json(path, metadata)
 
 
 def _bindings(

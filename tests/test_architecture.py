@@ -15,7 +15,20 @@ ALLOWED = {'ddsp': {'ddsp'}, 'pipelines': {'ddsp', 'pipelines'}, 'experiments': 
 # Inside ddsp: a part imports what is on its own floor or below; `core` only what is in the basement.
 _BASEMENT = {'errors', 'version', 'configurable'}
 _FLOORS = [
-    _BASEMENT | {'audio', 'decoding', 'dataset', 'flags', 'framing', 'loudness', 'f0', 'gcs', 'notes'},
+    _BASEMENT
+    | {
+        'audio',
+        'bundle_files',
+        'decoding',
+        'dataset',
+        'files',
+        'flags',
+        'framing',
+        'loudness',
+        'f0',
+        'gcs',
+        'notes',
+    },
     {'core'},
     {'processors', 'dags', 'synths', 'effects', 'losses', 'spectral_ops'},
     {'training'},

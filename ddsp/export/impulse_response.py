@@ -9,6 +9,7 @@ import soxr
 
 from ddsp.audio import write_wav
 from ddsp.errors import DDSPError
+from ddsp.files import check_output
 from ddsp.inference import Bundle
 
 
@@ -27,7 +28,7 @@ def export_impulse_response(
       The file.
 
     Raises:
-      DDSPError: The model has no reverb, or the file cannot be written.
+      DDSPError: The model has no reverb, or the file cannot be written or lies in the bundle.
     """
     response = bundle.impulse_response()
     if response is None:
@@ -41,5 +42,6 @@ def export_impulse_response(
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / f'impulse_response_{rate}_hz.wav'
+    check_output(path, bundle.path)
     write_wav(path, response, rate, subtype='FLOAT')
     return path

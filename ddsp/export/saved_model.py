@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
@@ -12,9 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ddsp import files
 from ddsp.errors import DDSPError
 from ddsp.inference import Bundle
 
+_MARKER = 'export.json'
+_MADE = (_MARKER, 'saved_model.pb', 'fingerprint.pb', 'variables', 'assets')
 _TOLERANCE = 1e-4  # of full scale, between the exported model and this one
 
 
@@ -37,7 +39,7 @@ def export_saved_model(
 
     Args:
       bundle: A model without an encoder.
-      path: Directory to write; one that is there is replaced.
+      path: Directory to write. An earlier export is replaced; other content is not.
       n_frames: Frames of an input; by default those of a training example.
       reverb: With the learned room.
       seed: Of the noise, which is the same at every call.
@@ -47,6 +49,7 @@ def export_saved_model(
 
     Raises:
       ExportError: The model has an encoder, or the exported model's output differs.
+      DDSPError: The directory holds other files, or is the bundle.
     """
     if bundle.model.encoder is not None:
         raise ExportError(
@@ -54,6 +57,8 @@ def export_saved_model(
         )
     n_frames = n_frames or round(bundle.metadata['example_secs'] * bundle.frame_rate)
     path = pathlib.Path(path)
+    files.check_output(path, bundle.path)
+    files.check_replaceable(path, _MARKER, _MADE)
     part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
     try:
         module = _Module(bundle, n_frames, reverb, seed)
@@ -67,10 +72,8 @@ def export_saved_model(
             'reverb': reverb,
             'max_difference_from_model': difference,
         }
-        (part / 'export.json').write_text(json.dumps(description, indent=2) + '\n')
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
+        files.write_json(part / _MARKER, description)
+        files.replace_folder(part, path, _MARKER, _MADE)
     except (OSError, tf.errors.OpError) as error:
         raise ExportError(f'{path} cannot be written: {error}') from error
     finally:

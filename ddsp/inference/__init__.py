@@ -1,6 +1,6 @@
 """What a trained model is for: resynthesis, timbre transfer, evaluation. Everything takes a model bundle."""
 
-from ddsp.inference.bundle import Bundle, BundleError, load_bundle, save_bundle, untrained
+from ddsp.inference.bundle import Bundle, BundleError, add_metrics, load_bundle, save_bundle, untrained
 from ddsp.inference.evaluation import EvaluationReport, evaluate
 from ddsp.inference.features import compute_features
 from ddsp.inference.room import dereverberate, transfer_room
@@ -11,6 +11,7 @@ __all__ = [
     'BundleError',
     'EvaluationReport',
     'TransferResult',
+    'add_metrics',
     'compute_features',
     'dereverberate',
     'evaluate',

@@ -1,4 +1,8 @@
-"""Model bundles: a directory with everything that it takes to use a trained model."""
+"""Model bundles: a directory with everything that it takes to use a trained model.
+
+A bundle may come from anybody. It is data: its configuration is read by `ddsp.training.safe_config`, its
+weights are numbers, and none of its files leads outside.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
-import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import uuid
@@ -19,23 +23,14 @@ import keras
 import numpy as np
 import soxr
 
+from ddsp import bundle_files, files
+from ddsp.bundle_files import CONFIG, FILES, METADATA, SCHEMA_VERSION, STATISTICS, WEIGHTS, BundleError
 from ddsp.dataset import Dataset
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.inference.features import compute_features
 from ddsp.inference.synthesis import Synthesizer
-from ddsp.training import config, models
+from ddsp.training import config, models, safe_config
 from ddsp.version import __version__
-
-SCHEMA_VERSION = 1
-CONFIG = 'config.gin'
-WEIGHTS = 'weights.weights.h5'
-STATISTICS = 'statistics.json'
-METADATA = 'metadata.json'
-_REQUIRED = ('sample_rate', 'frame_rate', 'hop_size', 'example_secs', 'f0_estimator', 'centered')
-
-
-class BundleError(DDSPError):
-    """A model bundle that is missing, incomplete or damaged."""
 
 
 @dataclasses.dataclass
@@ -179,17 +174,21 @@ def save_bundle(
       BundleError: It cannot be written, or the configuration does not make the model.
     """
     path = pathlib.Path(path)
+    files.check_replaceable(path, METADATA, FILES)
     part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
-    text = config.model_config_str() if gin_config is None else gin_config
+    text = safe_config.model_config_str() if gin_config is None else gin_config
     try:
         part.mkdir(parents=True)
         (part / CONFIG).write_text(text, encoding='utf-8')
         model.save_weights(part / WEIGHTS)
         shutil.copyfile(dataset.path / STATISTICS, part / STATISTICS)
         metadata = _metadata(model, dataset, metrics or {})
-        (part / METADATA).write_text(json.dumps(metadata, indent=2) + '\n', encoding='utf-8')
+        metadata['sha256'] = {
+            name: bundle_files.sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)
+        }
+        bundle_files.write_metadata(part, metadata)
         _check_same_weights(load_bundle(part).model, model)
-        _replace(part, path)
+        files.replace_folder(part, path, METADATA, FILES)
     except OSError as error:
         if isinstance(error, DDSPError):
             raise
@@ -197,6 +196,14 @@ def save_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
+
+
+def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
+    """Completes the metrics in the metadata of a bundle."""
+    path = pathlib.Path(path)
+    metadata = bundle_files.read_metadata(path)
+    metadata['metrics'] = {**metadata.get('metrics', {}), **metrics}
+    bundle_files.write_metadata(path, metadata)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -212,31 +219,27 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
       BundleError: There is none, or a file is missing or damaged; the message names it.
     """
     path = pathlib.Path(path)
-    if not path.is_dir():
-        raise BundleError(f'no model bundle at {path}: there is no such directory')
-    missing = [name for name in (METADATA, CONFIG, WEIGHTS, STATISTICS) if not (path / name).is_file()]
-    if missing:
-        raise BundleError(f'{path} is no complete model bundle: {", ".join(missing)} is missing')
-    metadata = _read_json(path / METADATA)
-    if metadata.get('schema_version') != SCHEMA_VERSION:
-        raise BundleError(
-            f'{path / METADATA} has schema_version {metadata.get("schema_version")!r}; this version of ddsp '
-            'reads '
-            f'{SCHEMA_VERSION}'
-        )
-    absent = [key for key in _REQUIRED if key not in metadata]
-    if absent:
-        raise BundleError(f'{path / METADATA} is damaged: {", ".join(absent)} is missing')
-    text = (path / CONFIG).read_text(encoding='utf-8', errors='replace')
+    bundle_files.check_files(path)
+    metadata = bundle_files.read_metadata(path)
+    for name, digest in metadata.get('sha256', {}).items():
+        if bundle_files.sha256(path / name) != digest:
+            raise BundleError(f'{path / name} is damaged: it is not the file that was saved')
+    try:
+        text = (path / CONFIG).read_bytes().decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise BundleError(f'{path / CONFIG} is damaged: it is not UTF-8 text ({error})') from None
     model = _make_model(path / CONFIG, text, metadata)
     try:
+        bundle_files.check_weights(path / WEIGHTS)
         model.load_weights(path / WEIGHTS)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
+    except DDSPError:
+        raise
+    except Exception as error:  # whatever HDF5 and Keras make of it
         raise BundleError(
-            f'{path / WEIGHTS} cannot be read: it is damaged or belongs to another {CONFIG} ({first})'
+            f'{path / WEIGHTS} cannot be read: it is damaged or belongs to another {CONFIG} '
+            f'({_reason(error)})'
         ) from error
-    return Bundle(path, model, metadata, _read_json(path / STATISTICS), text)
+    return Bundle(path, model, metadata, bundle_files.read_json(path / STATISTICS), text)
 
 
 def untrained(bundle: Bundle, seed: int = 0) -> Bundle:
@@ -250,13 +253,23 @@ def _make_model(source: pathlib.Path, text: str, metadata: Mapping[str, Any]) ->
     """Makes the model of a configuration and creates its weights."""
     with config.isolated():
         try:
-            config.parse_config(bindings=text)
+            safe_config.parse_model(text, source)
+        except ConfigError as error:
+            raise BundleError(str(error)) from error
+        try:
             named = config.is_bound('get_model.model')
             model = models.get_model() if named else models.Autoencoder()
             model(_silence(metadata), training=False)
-        except (ConfigError, ValueError, TypeError, KeyError) as error:
-            raise BundleError(f'{source} does not make a model: {error}') from error
+        except Exception as error:  # plain values of any kind meet any constructor
+            raise BundleError(f'{source} does not make a model: {_reason(error)}') from error
     return model
+
+
+def _reason(error: Exception) -> str:
+    """The line of a message that says what was wrong; Keras puts the layer first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    keras_line = lines[0].startswith('Exception encountered') and len(lines) > 1
+    return re.sub('\x1b\\[\\d*m', '', lines[1 if keras_line else 0])[:300]
 
 
 def _silence(metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -297,21 +310,3 @@ def _check_same_weights(loaded: Any, model: Any) -> None:
     for kept, ours in zip(loaded.weights, model.weights, strict=True):
         if not np.array_equal(keras.ops.convert_to_numpy(kept), keras.ops.convert_to_numpy(ours)):
             raise BundleError(f'the weight {ours.path} is not what was saved')
-
-
-def _replace(part: pathlib.Path, path: pathlib.Path) -> None:
-    old = path.with_name(part.name + '.old')
-    if path.exists():
-        path.rename(old)
-    part.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise BundleError(f'{path} is damaged: {error}') from error
-    if not isinstance(content, dict):
-        raise BundleError(f'{path} is damaged: it does not hold an object')
-    return content

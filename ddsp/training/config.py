@@ -9,7 +9,7 @@ import inspect
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -84,12 +84,22 @@ def parse_config(
         gin.clear_config()
     with _search_paths([*map(os.fspath, search_paths), str(GIN_DIR)]), gin.unlock_config():
         for file in files:
-            _guarded(gin.parse_config_file, _find_file(file))
+            guarded(gin.parse_config_file, _find_file(file))
         if bindings:
             lines = [bindings] if isinstance(bindings, str) else list(bindings)
-            _guarded(gin.parse_config, lines)
+            guarded(gin.parse_config, lines)
+    check()
+
+
+def check() -> None:
+    """Checks every binding: parameters that do not exist, macros that nothing defines, types.
+
+    Raises:
+      ConfigError: What is wrong, with the nearest name.
+    """
     _check_parameters()
     _check_macros()
+    _check_types()
 
 
 @contextlib.contextmanager
@@ -151,10 +161,10 @@ def _find_file(file: str | os.PathLike[str]) -> str:
     )
 
 
-def _guarded(parse: Any, what: Any) -> None:
-    """Parses; gin's exceptions become one readable error."""
+def guarded(parse: Callable[..., object], *what: Any) -> None:
+    """Parses or binds; gin's exceptions become one readable error."""
     try:
-        parse(what)
+        parse(*what)
     except ConfigError:
         raise
     except (ValueError, SyntaxError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
@@ -166,7 +176,7 @@ def _explain(error: Exception) -> str:
     place = ' '.join(line.strip() for line in text.splitlines()[1:] if line.strip())
     message = text.splitlines()[0] if text else type(error).__name__
     if match := re.search(r"No configurable matching (?:reference )?'@?([^'()]*)(?:\(\))?'", message):
-        message = f'there is no {match.group(1)!r}{_did_you_mean(match.group(1))}'
+        message = f'there is no {did_you_mean(match.group(1))}'
     elif match := re.search(r"Configurable '([^']*)' doesn't have a parameter named '([^']*)'", message):
         message = _unknown_parameter(match.group(1), match.group(2))
     elif match := re.search(r'Unable to open file: (\S+?)\. Searched', message):
@@ -180,7 +190,8 @@ def _explain(error: Exception) -> str:
     return f'configuration: {message}' + (f' [{place}]' if place else '')
 
 
-def _did_you_mean(selector: str) -> str:
+def did_you_mean(selector: str) -> str:
+    """A name that does not exist, with the nearest one that does."""
     registered = list(gin_config._REGISTRY._selector_map)
     ours = [name for name in registered if not name.startswith(('gin.', 'tf.keras'))]
     short = {name.split('.')[-1]: name for name in ours}
@@ -189,7 +200,8 @@ def _did_you_mean(selector: str) -> str:
     near = difflib.get_close_matches(wanted, short, n=1) or [
         by_case[name] for name in difflib.get_close_matches(wanted.lower(), by_case, n=1)
     ]
-    return f'; did you mean {".".join(short[near[0]].split(".")[-2:])!r}?' if near else ''
+    hint = f'; did you mean {".".join(short[near[0]].split(".")[-2:])!r}?' if near else ''
+    return f'{selector!r}{hint}'
 
 
 def _unknown_parameter(selector: str, parameter: str) -> str:
@@ -250,19 +262,52 @@ def _check_macros() -> None:
                     )
 
 
-def model_config_str() -> str:
-    """The configuration in use, as far as a model needs it: what was used of this package.
+# Types of parameters that are checked; others, such as sequences and layers, are for the constructors.
+_SCALARS: dict[str, tuple[type, ...]] = {
+    'int': (int,), 'float': (int, float), 'bool': (bool,), 'str': (str,), 'None': (type(None),),
+}  # fmt: skip
 
-    Settings of other packages (of experiments, of a user's own code) are left out, so that this package alone
-    can read it.
-    """
-    stored = gin_config._OPERATIVE_CONFIG
-    others = {
-        key: value for key, value in stored.items() if not key[1].startswith(('ddsp.', 'gin.', 'tf.keras'))
-    }
-    for key in others:
-        del stored[key]
-    try:
-        return gin.operative_config_str()
-    finally:
-        stored.update(others)
+
+def _check_types() -> None:
+    """Refuses plain values of another type than the parameter's, before any work is done with them."""
+    for (_, selector), values in gin_config._CONFIG.items():
+        if selector.startswith(('gin.', 'tf.keras')):
+            continue
+        annotations = _annotations(gin_config._REGISTRY[selector].wrapped)
+        for parameter, bound in values.items():
+            names = [name.strip() for name in annotations.get(parameter, 'Any').split('|')]
+            value = _without_macros(bound)
+            if not set(names) <= _SCALARS.keys() or isinstance(value, gin_config.ConfigurableReference):
+                continue
+            if isinstance(value, float) and value.is_integer() and 'int' in names:
+                continue  # such as 1e6
+            kinds = {kind for name in names for kind in _SCALARS[name]}
+            if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
+                short = '.'.join([selector.rpartition('.')[2], parameter])
+                raise ConfigError(
+                    f'configuration: {short} is {value!r}; it must be of type {" or ".join(names)}'
+                )
+
+
+def _annotations(target: Any) -> dict[str, str]:
+    """Types of the parameters of a function, or of a class with its bases, as they are written."""
+    functions = [target]
+    if inspect.isclass(target):
+        functions = [vars(cls)['__init__'] for cls in target.__mro__ if '__init__' in vars(cls)]
+    found: dict[str, str] = {}
+    for function in functions:
+        written = getattr(inspect.unwrap(function), '__annotations__', {})
+        found = {name: kind for name, kind in written.items() if isinstance(kind, str)} | found
+    return found
+
+
+def _without_macros(value: Any) -> Any:
+    """The value behind `%name`, which `_check_macros` has found."""
+    seen: set[str] = set()
+    while isinstance(value, gin_config.ConfigurableReference) and value.selector == 'gin.macro':
+        name = '/'.join(value.scopes)
+        if name in seen:
+            raise ConfigError(f'configuration: %{name} refers to itself')
+        seen.add(name)
+        value = gin_config._CONFIG[name, 'gin.macro']['value']
+    return value

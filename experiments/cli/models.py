@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ddsp.files import check_output
 from experiments.cli import output
 from experiments.cli.app import app
 from experiments.cli.options import JsonOption, ModelArgument, ModelOption
@@ -49,9 +50,11 @@ def transfer(
     from experiments.registry import resolve_bundle
 
     shift = _semitones(pitch_shift)
+    check_output(to, audio)
     samples = audio_files.load_audio(audio, sample_rate=None)
     sample_rate = audio_files.probe(audio).sample_rate
     folder = resolve_bundle(model)
+    check_output(to, folder)
     quiet.load_keras()
     from ddsp import inference
 

@@ -66,3 +66,37 @@ class _WithoutRoom:
 
     def impulse_response(self):
         return None
+
+
+def test_an_export_replaces_an_export_and_nothing_else(tiny_bundle, tmp_path):
+    target = tmp_path / 'model'
+    target.mkdir()
+    (target / 'thesis.txt').write_text('mine')
+    for marker in (None, 'export.json'):
+        if marker:
+            (target / marker).write_text('{}')
+        with pytest.raises(DDSPError, match=r'model holds other files \(.*\); nothing was changed'):
+            export.export_saved_model(tiny_bundle, target, n_frames=50)
+    assert (target / 'thesis.txt').read_text() == 'mine'
+    (target / 'thesis.txt').unlink()
+    (target / 'export.json').unlink()
+    for n_frames in (50, 60):
+        export.export_saved_model(tiny_bundle, target, n_frames=n_frames)
+    assert json.loads((target / 'export.json').read_text())['n_frames'] == 60
+    assert [path.name for path in tmp_path.iterdir()] == ['model']
+
+
+def test_an_export_does_not_touch_its_bundle(tiny_bundle):
+    before = {path.name: path.read_bytes() for path in tiny_bundle.path.iterdir()}
+    weights = tiny_bundle.path / 'weights.weights.h5'
+    for make, path in [
+        (export.export_saved_model, tiny_bundle.path),
+        (export.export_saved_model, tiny_bundle.path / 'exported'),
+        (export.export_impulse_response, weights),
+        (export.export_impulse_response, tiny_bundle.path),
+    ]:
+        with pytest.raises(
+            DDSPError, match=r'the output .* (is|lies in) the input .*\. Give another output\.'
+        ):
+            make(tiny_bundle, path)
+    assert {path.name: path.read_bytes() for path in tiny_bundle.path.iterdir()} == before
