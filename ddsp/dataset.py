@@ -4,6 +4,9 @@ A dataset is the folder `<root>/<name>/<version>/`; docs/datasets.md lists its f
 written last, so a folder without it is an unfinished preparation and is refused. A dataset on gs:// is read
 through a local copy in the cache: its metadata when it is opened, its records when they are asked for, all
 compared with the hashes of the manifest.
+
+A dataset may come from anywhere, so it is data alone: types and names in its JSON are checked before they are
+used, and every file that it names must lie directly in its folder.
 """
 
 from __future__ import annotations
@@ -20,11 +23,34 @@ from typing import Any
 
 from ddsp import gcs
 from ddsp.errors import DDSPError
+from ddsp.files import UnsafeNameError, inside, replacing, write_bytes
+from ddsp.json_types import COUNT, NUMBER, TEXT, fault
 
 MANIFEST = 'MANIFEST.json'
-_ORIGIN = '.origin'  # in a cached copy: the address that it is a copy of
 _DOWNLOADS = 8  # at once
 SCHEMA_VERSION = 1
+NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
+VERSION = re.compile(r'[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}')
+SPLIT = re.compile('[a-z][a-z0-9_]*')
+_SHA256 = re.compile('[0-9a-f]{64}')
+_POSITIVE = range(1, 2**31)
+_MANIFEST_SHAPE = {
+    'name': NAME, 'version': VERSION, 'sample_rate': _POSITIVE, 'frame_rate': _POSITIVE,
+    'example_secs': NUMBER, 'centered': bool, 'f0_estimator': TEXT, 'fingerprint?': TEXT,
+    'alignment?': TEXT, 'features?': {TEXT: COUNT}, 'files': {TEXT: _SHA256},
+    'splits': {SPLIT: {
+        'examples': COUNT,
+        'files': [{'name': TEXT, 'bytes': COUNT, 'sha256': _SHA256, 'examples': COUNT}],
+    }},
+}  # fmt: skip
+_QUANTITY = {'mean?': NUMBER, 'std?': NUMBER, 'min?': NUMBER, 'max?': NUMBER, 'quantiles?': [NUMBER]}
+_STATISTICS_SHAPE = {'splits': {SPLIT: {
+    'examples?': COUNT, 'audio_seconds?': NUMBER, 'voiced_share?': NUMBER, 'loudness_db?': _QUANTITY,
+    'pitch_midi?': _QUANTITY, 'power_db?': _QUANTITY,
+    'notes?': {
+        'share?': NUMBER, 'loudness_db?': _QUANTITY, 'pitch_midi?': _QUANTITY, 'power_db?': _QUANTITY,
+    },
+}}}  # fmt: skip
 # Values that stand for "nothing here" in the frames of a padded window.
 PADDED_CONFIDENCE = 0.0
 PADDED_LOUDNESS_DB = -80.0
@@ -51,10 +77,10 @@ class Dataset:
       splits: Number of examples of each split.
     """
 
-    def __init__(self, path: pathlib.Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: pathlib.Path, manifest: dict[str, Any], address: str = '') -> None:
+        _check_manifest(manifest, path, address or str(path))
         self.path = path
-        origin = path / _ORIGIN
-        self.address: str = origin.read_text(encoding='utf-8') if origin.is_file() else str(path)
+        self.address = address or str(path)
         self.manifest = manifest
         self.name: str = manifest['name']
         self.version: str = manifest['version']
@@ -70,7 +96,7 @@ class Dataset:
     @functools.cached_property
     def digest(self) -> str:
         """The sha256 of MANIFEST.json, which holds that of every other file."""
-        return file_sha256(self.path / MANIFEST)
+        return file_sha256(self.file(MANIFEST))
 
     @property
     def n_samples(self) -> int:
@@ -91,6 +117,32 @@ class Dataset:
             lengths['audio_16k'] = round(self.example_secs * 16000)
         return lengths | dict.fromkeys(('f0_hz', 'f0_confidence', 'loudness_db'), self.n_frames)
 
+    def file(self, name: str) -> pathlib.Path:
+        """Path of one of its files.
+
+        Raises:
+          UnsafeNameError: It is a link that leaves the dataset.
+        """
+        return inside(self.path, name, f'the dataset {self.path}')
+
+    def json(self, name: str, shape: Any = dict) -> Any:
+        """Content of one of its JSON files, of the given shape (see `ddsp.json_types.fault`).
+
+        Raises:
+          DatasetError: The file is missing or damaged.
+        """
+        return _parse(_read(self.file(name)), shape, self.file(name))
+
+    def rows(self, name: str, shape: Any = dict) -> list[Any]:
+        """The rows of one of its JSON lines files, each of the given shape.
+
+        Raises:
+          DatasetError: The file is missing or damaged.
+        """
+        path = self.file(name)
+        lines = enumerate(_read(path).splitlines(), 1)
+        return [_parse(line, shape, f'{path}, line {number},') for number, line in lines]
+
     def files(self, split: str) -> list[str]:
         """Paths of the TFRecord files of a split; fetches those of a dataset on gs:// that are not here yet.
 
@@ -101,7 +153,7 @@ class Dataset:
         rows = self.manifest['splits'][split]['files']
         if gcs.is_gcs(self.address):
             self._fetch({row['name']: row['sha256'] for row in rows}, sum(row['bytes'] for row in rows))
-        return [str(self.path / row['name']) for row in rows]
+        return [str(self.file(row['name'])) for row in rows]
 
     def _fetch(self, files: dict[str, str], size: int) -> None:
         missing = {name: digest for name, digest in files.items() if not (self.path / name).is_file()}
@@ -115,7 +167,7 @@ class Dataset:
         Raises:
           DatasetError: There is no such split, or statistics.json cannot be read.
         """
-        splits = _read_json(self.path / 'statistics.json')['splits']
+        splits = self.json('statistics.json', _STATISTICS_SHAPE)['splits']
         self._check_split(split, splits)
         return splits[split]
 
@@ -137,7 +189,7 @@ class Dataset:
             raise DatasetError(f'{self.path} is damaged: {shown}. Prepare it again with `ddsp prepare`.')
 
     def _check_file(self, name: str, digest: str, size: int | None = None) -> list[str]:
-        path = self.path / name
+        path = self.file(name)
         if not path.is_file():
             return [f'{name} is missing']
         if size is not None and path.stat().st_size != size:
@@ -168,7 +220,7 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
       `open_dataset('data/violin').files('train')`
     """
     if gcs.is_gcs(path):
-        return _load(_mirror(_find_remote(os.fspath(path).rstrip('/'))))
+        return _mirror(_find_remote(os.fspath(path).rstrip('/')))
     folder = pathlib.Path(path)
     if not folder.is_dir():
         raise DatasetError(f'no dataset at {folder}: there is no such folder. `ddsp prepare` makes one.')
@@ -207,7 +259,9 @@ def _find_remote(folder: str) -> str:
     if versions:
         return f'{folder}/{versions[-1]}'
     named = {
-        name: found[-1] for name in gcs.list_folders(folder) if (found := remote_versions(f'{folder}/{name}'))
+        name: found[-1]
+        for name in gcs.list_folders(folder)
+        if NAME.fullmatch(name) and (found := remote_versions(f'{folder}/{name}'))
     }
     if len(named) == 1:
         return '/'.join((folder, *next(iter(named.items()))))
@@ -216,35 +270,28 @@ def _find_remote(folder: str) -> str:
     raise DatasetError(f'no dataset at {folder}: {MANIFEST} is missing. `ddsp prepare` makes a dataset.')
 
 
-def _mirror(address: str) -> pathlib.Path:
+def _mirror(address: str) -> Dataset:
     """The local copy of a published version; holds its metadata, and those records that were asked for."""
     text = gcs.read(f'{address}/{MANIFEST}')
-    digest = hashlib.sha256(text).hexdigest()
-    folder = gcs.cache_folder().joinpath('datasets', digest[:16], *address.split('/')[-2:])
+    manifest = _parse(text, dict, f'{address}/{MANIFEST}')
+    folder = gcs.cache_folder() / 'datasets' / hashlib.sha256(text).hexdigest()[:32]
+    dataset = Dataset(folder, manifest, address)
+    files = manifest['files']
     if not (folder / MANIFEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _ORIGIN).write_text(address, encoding='utf-8')
-        try:
-            files = json.loads(text)['files']
-        except (ValueError, KeyError):
-            raise DatasetError(f'{address}/{MANIFEST} is damaged.') from None
         _fetch(address, folder, {name: files[name] for name in files if not (folder / name).is_file()})
-        part = folder / f'{MANIFEST}.{os.getpid()}.part'
-        part.write_bytes(text)
-        part.replace(folder / MANIFEST)
-    return folder
+        write_bytes(folder / MANIFEST, text)
+    return dataset
 
 
 def _fetch(address: str, folder: pathlib.Path, files: dict[str, str]) -> None:
     """Downloads files whose sha256 are known, several at once."""
 
     def fetch(name: str) -> None:
-        part = folder / f'.{name}.{os.getpid()}.fetched'
-        gcs.download(f'{address}/{name}', part)
-        if file_sha256(part) != files[name]:
-            part.unlink()
-            raise DatasetError(f'{address}/{name} is damaged: its sha256 is not that of the manifest.')
-        part.replace(folder / name)
+        with replacing(inside(folder, name, f'{address}/{MANIFEST}')) as part:
+            gcs.download(f'{address}/{name}', part)
+            if file_sha256(part) != files[name]:
+                raise DatasetError(f'{address}/{name} is damaged: its sha256 is not that of the manifest.')
 
     with concurrent.futures.ThreadPoolExecutor(_DOWNLOADS) as pool:
         list(pool.map(fetch, files))
@@ -257,20 +304,29 @@ def _several(folder: str, names: list[str]) -> DatasetError:
 
 
 def _version_key(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split('.')) if re.fullmatch(r'\d+\.\d+\.\d+', name) else ()
+    return tuple(int(part) for part in name.split('.')) if VERSION.fullmatch(name) else ()
 
 
 def _load(folder: pathlib.Path) -> Dataset:
-    manifest = _read_json(folder / MANIFEST)
+    path = inside(folder, MANIFEST, f'the dataset {folder}')
+    return Dataset(folder, _parse(_read(path), dict, path))
+
+
+def _check_manifest(manifest: dict[str, Any], folder: pathlib.Path, address: str) -> None:
+    """Refuses a manifest of another release, of the wrong types, or with names that leave its folder."""
     if manifest.get('schema_version') != SCHEMA_VERSION:
         raise DatasetError(
-            f'{folder} has schema_version {manifest.get("schema_version")!r}; this release reads '
+            f'{address} has schema_version {manifest.get("schema_version")!r}; this release reads '
             f'{SCHEMA_VERSION}. Prepare it again with `ddsp prepare`.'
         )
-    try:
-        return Dataset(folder, manifest)
-    except KeyError as error:
-        raise DatasetError(f'{folder / MANIFEST} is damaged: it has no {error}.') from None
+    source = f'{address}/{MANIFEST}'
+    if found := fault(manifest, _MANIFEST_SHAPE):
+        raise DatasetError(f'{source} is damaged: {found}.')
+    rows = [row['name'] for split in manifest['splits'].values() for row in split['files']]
+    for name in [*rows, *manifest['files']]:
+        inside(folder, name, source)
+        if '/' in name or name.startswith('.') or name == MANIFEST:
+            raise UnsafeNameError(f'{source} names {name!r}, which is no file of a dataset.')
 
 
 def _why_not_a_dataset(folder: pathlib.Path) -> str:
@@ -284,15 +340,25 @@ def _why_not_a_dataset(folder: pathlib.Path) -> str:
     return f'no dataset at {folder}: {MANIFEST} is missing. `ddsp prepare` makes a dataset.'
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: pathlib.Path) -> bytes:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        return path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(f'{path} is missing.') from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f'{path} cannot be read: {error}.') from None
+    except OSError as error:
+        raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
+
+
+def _parse(text: bytes, shape: Any, source: object) -> Any:
+    """JSON of a shape; `source` says in messages where it comes from."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f'{source} cannot be read: {error}.') from None
     if not isinstance(content, dict):
-        raise DatasetError(f'{path} is damaged: it does not hold an object.')
+        raise DatasetError(f'{source} is damaged: it does not hold an object.')
+    if found := fault(content, shape):
+        raise DatasetError(f'{source} is damaged: {found}.')
     return content
 
 

@@ -60,15 +60,22 @@ def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib
     return path
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file at once: whoever reads it, or finds it after a crash, finds all of it."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A path to write to, in the same folder; the file takes the place of `path` when the block ends well."""
     path = pathlib.Path(path)
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')  # made with the caller's umask
+    part = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex[:8]}.part')
     try:
-        part.write_bytes(content)
+        yield part  # opened by the caller, so that the mode follows the umask
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file at once: whoever reads it, or finds it after a crash, finds all of it."""
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -285,7 +285,7 @@ class _Training:
 
         loss = self._folder / 'media' / 'loss.png'
         result = evaluate_model(
-            bundle, self._data.path, 'test', folder=self._folder / 'media', progress=progress,
+            bundle, self._data.address, 'test', folder=self._folder / 'media', progress=progress,
             facts={'run': tracker.run_id or 'not recorded yet', 'steps': str(self._trainer.step)},
             pictures=[loss] if loss.exists() else [],
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
@@ -72,7 +71,7 @@ def _active_run() -> str:
 
 def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list[dict[str, Any]]:
     """What MLflow is told, in the form of `experiments.delivery`."""
-    pipeline = json.loads((dataset.path / 'pipeline.json').read_text(encoding='utf-8'))
+    pipeline = dataset.json('pipeline.json', {'parameters': dict})
     params = {f'prepare.{name}': str(value) for name, value in pipeline['parameters'].items()}
     params |= {'prepare.f0_estimator': dataset.manifest['f0_estimator']}
     metrics = {f'prepare/{name}': float(value) for name, value in result.metrics.items()}
@@ -83,7 +82,7 @@ def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list
     metrics['prepare/wall_seconds'] = result.wall_seconds
     _page(dataset, folder)
     for name in ('pipeline.json', 'statistics.json', 'rejected.jsonl'):
-        shutil.copyfile(dataset.path / name, folder / name)
+        shutil.copyfile(dataset.file(name), folder / name)
     rows: list[dict[str, Any]] = [
         {'kind': 'params', 'params': params, 'step': 0},
         {'kind': 'metrics', 'metrics': metrics, 'step': 0, 'time': int(time.time() * 1000)},

@@ -11,17 +11,26 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ddsp import gcs
 from ddsp.audio import AudioInfo
+from ddsp.files import write_json
+from ddsp.json_types import COUNT, TEXT, fault
 
 if TYPE_CHECKING:
     from pipelines.sources import Source
 
 _FRESH_SECS = 2.0  # a file this young may change again without its time showing that
+
+_HEADER = {
+    'sample_rate': COUNT, 'channels': COUNT, 'n_samples': (COUNT, None), 'codec': TEXT,
+    'decoder': re.compile('soundfile|ffmpeg'), 'warnings': [TEXT],
+}  # fmt: skip
+_ROW = {'stamp': TEXT, 'sha256': TEXT, 'head': TEXT, 'header': _HEADER}
 
 
 class Inputs:
@@ -35,17 +44,17 @@ class Inputs:
         self._copies = folder / '.inputs'
         self._file = folder / '.survey.json'
         try:
-            self._known: dict[str, list[Any]] = json.loads(self._file.read_text())
-        except (OSError, ValueError):
-            self._known = {}
+            known = json.loads(self._file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            known = {}
+        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
 
     def recall(self, source: Source) -> bool:
         """Fills in header and sha256 of a source that has not changed since it was read; says whether."""
-        row = self._known.get(source.path)
-        stamp = _stamp(source)
-        if not row or not stamp or row[0] != stamp or len(row) != 4:
+        row, stamp = self._known.get(source.path), _stamp(source)
+        if row is None or fault(row, _ROW) or not stamp or row['stamp'] != stamp:
             return False
-        _, source.sha256, header, source.head = row
+        header, source.sha256, source.head = row['header'], row['sha256'], row['head']
         source.info = AudioInfo(source.path, **header | {'warnings': tuple(header['warnings'])})
         if gcs.is_gcs(source.path):
             source.local = str(self._copy(source))
@@ -74,10 +83,10 @@ class Inputs:
             if source.info and source.sha256 and stamp:
                 header = dataclasses.asdict(source.info)
                 del header['path']
-                rows[source.path] = [stamp, source.sha256, header, source.head]
-        part = self._file.with_suffix('.part')
-        part.write_text(json.dumps(rows))
-        part.replace(self._file)
+                rows[source.path] = {
+                    'stamp': stamp, 'sha256': source.sha256, 'header': header, 'head': source.head,
+                }  # fmt: skip
+        write_json(self._file, rows)
 
     def clear(self) -> None:
         """Removes the copies."""
@@ -88,7 +97,7 @@ class Inputs:
 
     def _copy(self, source: Source) -> pathlib.Path:
         digest = hashlib.sha256(f'{source.path}#{source.stamp}'.encode()).hexdigest()
-        return self._copies / (digest[:32] + os.path.splitext(source.path)[1])
+        return self._copies / (digest[:32] + os.path.splitext(source.path)[1][:16])
 
 
 def _stamp(source: Source) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from ddsp.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.f0 import VOICED
+from ddsp.json_types import COUNT, NUMBER, TEXT
 from pipelines.records import decode_example, read_examples, read_record, record_offsets
 from pipelines.statistics import Statistics
 
@@ -28,6 +28,14 @@ _FLOOR_DB = -60.0
 _JUMP = 7.0  # semitones between neighbouring frames; singers and strings do not do that
 _EDGE = 0.5  # semitones from the limit of an estimator
 _RATE_16K = 16000
+# Rows of sources.jsonl and rejected.jsonl.
+_RECORDS = {'file': TEXT, 'first': COUNT, 'examples': COUNT}
+_SOURCE = {
+    'path': TEXT, 'outcome': TEXT, 'split': TEXT, 'duration_s': (NUMBER, None), 'sample_rate': (COUNT, None),
+    'channels': (COUNT, None), 'examples': COUNT, 'records': [_RECORDS], 'warnings': [TEXT], 'reason?': TEXT,
+    'message?': TEXT, 'dropped?': {TEXT: COUNT},
+}  # fmt: skip
+_REJECTED = {'path': TEXT, 'reason': TEXT, 'message': TEXT}
 # Lowest and highest f0 that an estimator can give, Hz; for others nothing is said about limits.
 _RANGES = {'crepe': (32.7, 1975.5), 'swift': (46.875, 2093.75), 'yin': (40.0, 2100.0)}
 
@@ -150,7 +158,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     if not isinstance(path, Dataset) and (bare := _bare_files(os.fspath(path))):
         return _inspect_bare(os.fspath(path), bare, examples)
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
-    sources = _json_lines(dataset, 'sources.jsonl')
+    sources = read_sources(dataset)
     counts = {split: _counted_files(dataset, split) for split in dataset.splits}
     estimator = str(dataset.manifest.get('f0_estimator', ''))
     reader = _Reader(dataset.frame_rate, estimator, _Origins(sources))
@@ -160,9 +168,18 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
         path=dataset.address, name=dataset.name, version=dataset.version, digest=dataset.digest,
         sample_rate=dataset.sample_rate, frame_rate=dataset.frame_rate, example_secs=dataset.example_secs,
         estimator=estimator, splits={split: dataset.statistics(split) for split in dataset.splits},
-        sources=sources, rejected=_json_lines(dataset, 'rejected.jsonl'), examples=reader.rows,
+        sources=sources, rejected=dataset.rows('rejected.jsonl', _REJECTED), examples=reader.rows,
         frames=reader.frames,
     )  # fmt: skip
+
+
+def read_sources(dataset: Dataset) -> list[dict[str, Any]]:
+    """The rows of sources.jsonl.
+
+    Raises:
+      DatasetError: The file is missing or damaged.
+    """
+    return dataset.rows('sources.jsonl', _SOURCE)
 
 
 def load_example(example: ExampleFigures) -> dict[str, np.ndarray]:
@@ -273,11 +290,6 @@ def _read_some(file: str, indices: Sequence[int]) -> Iterator[tuple[int, dict[st
 def _counted_files(dataset: Dataset, split: str) -> list[tuple[str, int]]:
     rows = dataset.manifest['splits'][split]['files']
     return [(path, row['examples']) for path, row in zip(dataset.files(split), rows, strict=True)]
-
-
-def _json_lines(dataset: Dataset, name: str) -> list[dict[str, Any]]:
-    text = (pathlib.Path(dataset.path) / name).read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # Bare TFRecord files

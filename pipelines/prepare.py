@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ddsp.dataset import Dataset
+from ddsp.dataset import Dataset, DatasetError
 from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
@@ -30,8 +30,9 @@ from pipelines.publish import publish
 from pipelines.recording import PATH_MARK
 from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
 from pipelines.runner import run_shards
-from pipelines.shards import FEATURES_VERSION, Shard, ShardPlan, finished_shard
+from pipelines.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
 from pipelines.sources import Source, find_sources, split_sources, survey
+from pipelines.statistics import Statistics
 
 Progress = Callable[[float, float, str], None]
 PathLike = str | os.PathLike[str]
@@ -300,9 +301,17 @@ def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[st
     """The shards of published versions by fingerprint: version and line of shards.jsonl."""
     found = {}
     for version in home.versions():
-        path = home.open(version).path / SHARDS
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            row = json.loads(line)
+        dataset = home.open(version)
+        listed = {row['name']: row for split in dataset.manifest['splits'].values() for row in split['files']}
+        for row in dataset.rows(SHARDS, SHARD_ROW) if SHARDS in dataset.manifest['files'] else []:
+            published = listed.get(row['name'], {})
+            try:
+                same = all(published.get(key) == row[key] for key in ('bytes', 'sha256', 'examples'))
+                Statistics.from_json(row['statistics'])
+            except (ValueError, IndexError):  # of lists that are too short or too long
+                same = False
+            if not same:
+                raise DatasetError(f'{dataset.file(SHARDS)} is damaged: the row of {row["name"]!r}.')
             found[row['fingerprint']] = (version, row)
     return found
 

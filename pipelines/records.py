@@ -46,7 +46,18 @@ def decode_example(message: bytes) -> dict[str, np.ndarray]:
 
 
 def read_features(message: bytes) -> dict[str, np.ndarray | list[bytes]]:
-    """All features of a serialised tf.train.Example: float32 or int64 arrays [n], or lists of bytes."""
+    """All features of a serialised tf.train.Example: float32 or int64 arrays [n], or lists of bytes.
+
+    Raises:
+      DatasetError: It is not such a message.
+    """
+    try:
+        return _parse_features(message)
+    except (IndexError, KeyError, ValueError, TypeError, OverflowError):
+        raise DatasetError('a record is not a tf.train.Example that can be read.') from None
+
+
+def _parse_features(message: bytes) -> dict[str, np.ndarray | list[bytes]]:
     features: dict[str, np.ndarray | list[bytes]] = {}
     for _, body in _fields(message):
         for _, entry in _fields(body):
@@ -130,12 +141,12 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 
 def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
-    number = 0
+    number, size = 0, os.fstat(file.fileno()).st_size
     while head := file.read(12):
         if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
             raise DatasetError(f'{path} is damaged at record {number}: its length cannot be read.')
         (length,) = _LENGTH.unpack(head[:8])
-        message, crc = file.read(length), file.read(4)
+        message, crc = file.read(min(length, size)), file.read(4)
         if len(message) < length or _masked_crc(message) != crc:
             raise DatasetError(f'{path} is damaged in record {number}: the checksum differs.')
         yield message
@@ -157,7 +168,7 @@ def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:
                     raise DatasetError(f'{path} is damaged at byte {at}: a length cannot be read.')
                 yield at
                 at += 16 + _LENGTH.unpack(head[:8])[0]
-                file.seek(at)
+                file.seek(min(at, size))
     except OSError as error:
         raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
 
@@ -205,6 +216,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         if key & 7 != 2:
             raise DatasetError(f'an Example with a field of wire type {key & 7} cannot be read')
         length, at = _read_varint(message, at)
+        if length > len(message) - at:
+            raise DatasetError('an Example that ends inside a field cannot be read')
         yield key >> 3, message[at : at + length]
         at += length
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections import Counter
@@ -11,6 +10,8 @@ from typing import Any
 
 from ddsp import gcs
 from ddsp.dataset import Dataset
+from ddsp.json_types import NUMBER, TEXT
+from pipelines.inspection import read_sources
 from pipelines.metrics import METRICS
 from pipelines.shards import Shard
 from pipelines.sources import Source
@@ -157,7 +158,7 @@ def describe_made(
 
 def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
     """The result for a dataset that was there already."""
-    rows = [json.loads(line) for line in (dataset.path / 'sources.jsonl').read_text().splitlines()]
+    rows = read_sources(dataset)
     counts = Counter(row['outcome'] for row in rows)
     rejected = [row for row in rows if row['outcome'] == 'rejected']
     statistics = {split: dataset.statistics(split) for split in dataset.splits}
@@ -166,8 +167,8 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         examples=dict(dataset.splits),
         audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
         accepted=counts['accepted'],
-        rejected=dict(Counter(row['reason'] for row in rejected)),
-        reasons={row['reason']: row['message'] for row in reversed(rejected)},
+        rejected=dict(Counter(row.get('reason', '') for row in rejected)),
+        reasons={row.get('reason', ''): row.get('message', '') for row in reversed(rejected)},
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
         dropped=dict(sum((Counter(row.get('dropped', {})) for row in rows), Counter())),
@@ -184,5 +185,4 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
 
 
 def _read_metrics(dataset: Dataset) -> dict[str, float]:
-    path = dataset.path / METRICS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return dataset.json(METRICS, {TEXT: NUMBER}) if dataset.file(METRICS).is_file() else {}

@@ -20,6 +20,7 @@ from typing import Any
 from ddsp.audio import AudioError
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
+from ddsp.json_types import COUNT, NUMBER, TEXT, fault
 from ddsp.version import __version__
 from pipelines._beam import beam
 from pipelines.metrics import count_shard
@@ -27,10 +28,20 @@ from pipelines.options import PrepareOptions
 from pipelines.recording import Progress, Recording
 from pipelines.records import RecordWriter
 from pipelines.sources import Piece
-from pipelines.statistics import Statistics
+from pipelines.statistics import STATISTICS_SHAPE, Statistics
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records
 FAILURE_MARK = 'ddsp-prepare-failed:'  # in front of a message that the driver shows as it is
+# What is kept of a shard: beside it, and in shards.jsonl of a published version.
+_CONTENT = {
+    'fingerprint': TEXT, 'split': TEXT, 'examples': COUNT, 'bytes': COUNT, 'sha256': TEXT,
+    'statistics': STATISTICS_SHAPE,
+    'rows': [{
+        'seconds': NUMBER, 'examples': COUNT, 'warnings': [TEXT], 'reason?': TEXT, 'message?': TEXT,
+        'gain_db?': NUMBER, 'dropped?': {TEXT: COUNT},
+    }],
+}  # fmt: skip
+SHARD_ROW = {'name': TEXT, **_CONTENT}
 
 
 class ShardError(DDSPError):
@@ -127,7 +138,8 @@ def finished_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any] | No
         size = (folder / plan.key).stat().st_size
     except (OSError, ValueError):
         return None
-    return row if row['fingerprint'] == plan.fingerprint and row['bytes'] == size else None
+    same = not fault(row, _CONTENT) and row['fingerprint'] == plan.fingerprint and row['bytes'] == size
+    return row if same and len(row['rows']) == len(plan.pieces) else None
 
 
 class MakeShard(beam.DoFn):

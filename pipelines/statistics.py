@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 
 from ddsp.f0 import VOICED
+from ddsp.json_types import COUNT, NUMBER
 
 _LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # dB
 _PITCH_BINS = (0.0, 140.0, 0.125)  # MIDI
+# What `Statistics.to_json` gives.
+_DISTRIBUTION = {'moments': [NUMBER], 'range': ([NUMBER], None), 'histogram': [[COUNT]]}
+STATISTICS_SHAPE = {
+    'counts': [NUMBER], 'note_frames': COUNT, 'loudness_db': _DISTRIBUTION, 'pitch_midi': _DISTRIBUTION,
+    'power_db': _DISTRIBUTION, 'note_loudness_db': _DISTRIBUTION, 'note_pitch_midi': _DISTRIBUTION,
+    'note_power_db': _DISTRIBUTION,
+}  # fmt: skip
 _MORE = ('power_db', 'note_loudness_db', 'note_pitch_midi', 'note_power_db')
 
 

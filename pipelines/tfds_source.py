@@ -20,11 +20,26 @@ from typing import Any
 import numpy as np
 
 from ddsp.audio import MAX_PEAK, AudioError, AudioInfo
+from ddsp.dataset import NAME
+from ddsp.decoding import MAX_CHANNELS, SAMPLE_RATES
 from ddsp.errors import DDSPError
+from ddsp.files import inside
+from ddsp.json_types import COUNT, TEXT, fault
 from pipelines.records import read_features, read_record, record_offsets
 
 SCHEME = 'tfds:'
 _RATE = 16000  # where features.json does not say; NSynth's
+_MAX_BYTES = 2**29  # of one unpacked record
+_DIGITS = re.compile('[0-9]{1,15}')
+_INFO = {
+    'name': NAME, 'fileFormat?': TEXT,
+    'splits': [{'name': TEXT, 'filepathTemplate?': TEXT, 'shardLengths': [(_DIGITS, COUNT)]}],
+}  # fmt: skip
+_TENSOR = {
+    'dtype?': TEXT, 'encoding?': TEXT, 'lazyDecode?': bool, 'sampleRate?': (_DIGITS, COUNT),
+    'shape?': {'dimensions?': [(re.compile('-?[0-9]{1,15}'), range(-1, 2**53))]},
+}  # fmt: skip
+_FEATURE = {'featuresDict?': {'features': {TEXT: dict}}, 'audio?': _TENSOR, 'tensor?': _TENSOR}
 # Names of features that can be kept: NSynth's (f0/hz), and those of ddsp's own records.
 _KEPT = {
     'f0_hz': ('f0/hz', 'f0_hz'),
@@ -85,9 +100,9 @@ def find_records(address: str) -> Iterator[tuple[str, dict[str, Any], str]]:
     """
     name, _, wanted = address.removeprefix(SCHEME).partition('#')
     folder = _find_folder(name)
-    info = _read(folder / 'dataset_info.json')
+    info = _read(folder, 'dataset_info.json', _INFO)
     if info.get('fileFormat', 'tfrecord') != 'tfrecord':
-        raise DDSPError(f'{folder} holds {info["fileFormat"]} files; only tfrecord can be read.')
+        raise DDSPError(f'{folder} holds {info["fileFormat"]!r} files; only tfrecord can be read.')
     layout = dataclasses.asdict(_layout(folder))
     splits = {split['name']: split for split in info['splits']}
     if wanted and wanted not in splits:
@@ -123,7 +138,10 @@ def read(path: str, where: dict[str, Any]) -> Record:
     features = read_features(read_record(where['file'], where['offset']))
     if where['audio'] not in features:
         raise AudioError('no_samples', f'{path} has no {where["audio"]!r}.')
-    audio = _samples(features[where['audio']], where)
+    try:
+        audio = _samples(features[where['audio']], where)
+    except (ValueError, zlib.error) as error:
+        raise AudioError('not_audio', f'{path}: its sound cannot be unpacked ({error}).') from None
     if not len(audio):
         raise AudioError('no_samples', f'{path} holds no samples.')
     peak = float(np.abs(audio).max())
@@ -139,14 +157,25 @@ def read(path: str, where: dict[str, Any]) -> Record:
 def _samples(values: Any, where: dict[str, Any]) -> np.ndarray:
     if isinstance(values, list):  # bytes
         packed = values[0] if values else b''
-        packed = zlib.decompress(packed) if where['encoding'] == 'zlib' else packed
+        packed = _inflate(packed) if where['encoding'] == 'zlib' else packed
         values = np.frombuffer(packed, np.dtype(where['dtype']).newbyteorder('<'))
     audio = np.asarray(values, np.float32) / _SCALES.get(where['dtype'], 1.0)
     return np.ascontiguousarray(audio.reshape(-1, where['channels']).mean(axis=1), np.float32)
 
 
+def _inflate(packed: bytes) -> bytes:
+    """Unpacks sound, which never shrinks to a thousandth but for silence; a bomb does."""
+    stream = zlib.decompressobj()
+    unpacked = stream.decompress(packed, _MAX_BYTES)
+    if stream.unconsumed_tail:
+        raise ValueError(f'more than {_MAX_BYTES / 1e6:.0f} MB')
+    return unpacked
+
+
 def _find_folder(name: str) -> pathlib.Path:
     """The directory of a prepared dataset."""
+    if not name:
+        raise DDSPError(f"{SCHEME} names no dataset; give a name or a folder, such as '{SCHEME}nsynth'.")
     folder = pathlib.Path(name).expanduser()
     if (folder / 'dataset_info.json').is_file():
         return folder.resolve()
@@ -173,12 +202,13 @@ def _files(folder: pathlib.Path, name: str, split: dict[str, Any]) -> list[pathl
             'SHARD_INDEX': f'{i:05d}',
             'NUM_SHARDS': f'{count:05d}',
         }
-        files.append(folder / re.sub(r'\{(\w+)\}', lambda match: fields[match[1]], template))  # noqa: B023
+        named = re.sub(r'\{(\w+)\}', lambda match: fields.get(match[1], match[0]), template)  # noqa: B023
+        files.append(inside(folder, named, f'{folder}/dataset_info.json'))
     return files
 
 
 def _layout(folder: pathlib.Path) -> Layout:
-    features = dict(_flatten(_read(folder / 'features.json')))
+    features = dict(_flatten(_read(folder, 'features.json', _FEATURE), folder))
     sounds = {name: row['audio'] for name, row in features.items() if 'audio' in row}
     if not sounds and 'audio' in features:
         sounds = {'audio': features['audio'].get('tensor', {})}
@@ -192,27 +222,41 @@ def _layout(folder: pathlib.Path) -> Layout:
         raise DDSPError(f'{folder}: {name!r} holds {row.get("dtype")}, which cannot be read; samples can.')
     shape = row.get('shape', {}).get('dimensions', [])
     kept = {key: next((n for n in names if n in features), '') for key, names in _KEPT.items()}
+    rate, channels = int(row.get('sampleRate', _RATE)), int(shape[1]) if len(shape) > 1 else 1
+    if not (SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] and 1 <= channels <= MAX_CHANNELS):
+        raise DDSPError(
+            f'{folder}: {name!r} has {channels} channels at {rate} Hz; 1 to {MAX_CHANNELS} at '
+            f'{SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz can be read.'
+        )
     return Layout(
         name,
-        int(row.get('sampleRate', _RATE)),
+        rate,
         row['dtype'],
         row.get('encoding', 'none').lower(),
-        int(shape[1]) if len(shape) > 1 else 1,
+        channels,
         kept if all(kept.values()) else {},
     )
 
 
-def _flatten(row: dict[str, Any], name: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+def _flatten(
+    row: dict[str, Any], folder: pathlib.Path, name: str = ''
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Features with their names as records have them: `f0/hz`."""
+    if found := fault(row, _FEATURE, name or 'it'):
+        raise DDSPError(f'{folder / "features.json"} is damaged: {found}.')
     if 'featuresDict' in row:
         for key, child in row['featuresDict']['features'].items():
-            yield from _flatten(child, f'{name}/{key}' if name else key)
+            yield from _flatten(child, folder, f'{name}/{key}' if name else key)
     else:
         yield name, row
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(folder: pathlib.Path, name: str, shape: Any) -> dict[str, Any]:
+    path = inside(folder, name, f'the dataset {folder}')
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise DDSPError(f'{path} cannot be read: {error}.') from None
+    if found := fault(content, shape):
+        raise DDSPError(f'{path} is damaged: {found}.')
+    return content

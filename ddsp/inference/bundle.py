@@ -181,7 +181,7 @@ def save_bundle(
         part.mkdir(parents=True)
         (part / CONFIG).write_text(text, encoding='utf-8')
         model.save_weights(part / WEIGHTS)
-        shutil.copyfile(dataset.path / STATISTICS, part / STATISTICS)
+        shutil.copyfile(dataset.file(STATISTICS), part / STATISTICS)
         metadata = _metadata(model, dataset, metrics or {})
         metadata['sha256'] = {
             name: bundle_files.sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)

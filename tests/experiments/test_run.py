@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ddsp.dataset import open_dataset
+from ddsp.dataset import Dataset, open_dataset
 from ddsp.training import health
 from experiments import mlflow_model, quiet, registry, run, store
 from experiments.run import train_run
@@ -339,12 +339,11 @@ def test_folders_are_on_a_disk(there, dataset, ddsp, tmp_path):
 
 def test_the_settings_name_a_dataset_by_its_address(dataset, tmp_path):
     """Of a dataset on gs:// there is a copy on this machine, which another machine does not have."""
-    copy = shutil.copytree(dataset, tmp_path / 'copy')
-    (copy / '.origin').write_text('gs://bucket/tones/1.0.0')
-    for path, address in ((copy, 'gs://bucket/tones/1.0.0'), (dataset, str(dataset.resolve()))):
-        data = open_dataset(path)
+    here = open_dataset(dataset)
+    copied = Dataset(here.path, here.manifest, 'gs://bucket/tones/1.0.0')
+    for data, address in ((copied, copied.address), (here, str(dataset.resolve()))):
         assert run._settings(data, ['presets/laptop.gin'], [])[1] == {'dataset_address': address}
-        assert dataset_row(data)['path'] == (address if path == copy else str(dataset))
+        assert dataset_row(data)['path'] == data.address
 
 
 def test_a_finished_training_knows_its_figures_from_its_journal(there):

@@ -44,7 +44,7 @@ def bucket_server(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     server = module.Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     _connect(monkeypatch, tmp_path, server.url)
     yield server
     server.shutdown()

@@ -43,7 +43,7 @@ def content(root):
     """Names and bytes of the published version; all of them but the costs."""
     dataset = open_dataset(root)
     dataset.verify()
-    left_out = ('metrics.json', '.origin', 'MANIFEST.json', 'pipeline.json')
+    left_out = ('metrics.json', 'MANIFEST.json', 'pipeline.json')
     files = {file.name: file.read_bytes() for file in dataset.path.iterdir() if file.name not in left_out}
     pipeline = json.loads((dataset.path / 'pipeline.json').read_text())
     del pipeline['code_revision'], dataset.manifest['files']['pipeline.json']  # of the checkout
