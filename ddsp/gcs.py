@@ -145,15 +145,15 @@ def upload(content: pathlib.Path | bytes, address: str, generation: int | None =
         return int(blob.generation)
 
 
-def copy(source: str, target: str) -> None:
-    """Copies an object within the cloud; its bytes do not travel."""
+def copy(source: str, target: str, generation: int | None = None) -> None:
+    """Copies an object within the cloud: its bytes do not travel. `generation` is as in `upload`."""
     from_bucket, from_key = split(source)
     to_bucket, to_key = split(target)
     with _readable(source):
         blob, token = _client().bucket(from_bucket).blob(from_key), None
         copied = _client().bucket(to_bucket).blob(to_key)
         while True:
-            token, _, _ = copied.rewrite(blob, token=token)
+            token, _, _ = copied.rewrite(blob, token=token, if_generation_match=generation)
             if token is None:
                 return
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelines._beam import beam
 
-METRICS = 'metrics.json'  # in a published version; not in its manifest, for times differ
 NAMESPACE = 'ddsp.prepare'
 _MS = '_ms'  # Beam counts whole numbers: times are counted in milliseconds and given in seconds
 

@@ -22,7 +22,7 @@ from ddsp.dataset import Dataset, DatasetError
 from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
-from pipelines.home import SHARDS, CloudHome, LocalHome, open_home
+from pipelines.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
 from pipelines.inputs import Inputs
 from pipelines.options import PrepareOptions
 from pipelines.plan import plan_shards
@@ -87,6 +87,7 @@ def prepare_dataset(
         )
         _check_usable(found, options)
         fingerprint = _fingerprint(found, options, estimator)
+        named = version is not None
         version, there = _choose_version(home, version, fingerprint)
         if there is not None:
             shutil.rmtree(
@@ -98,7 +99,14 @@ def prepare_dataset(
         shards = job.run(found)
         _tell(progress, 1, 1, 'publishing')
         metrics = count_inputs(found) | dict(job.metrics)
-        statistics = publish(home, version, job.staging, shards, found, options, fingerprint, metrics)
+        while True:
+            try:
+                statistics = publish(home, version, job.staging, shards, found, options, fingerprint, metrics)
+                break
+            except VersionTaken:
+                if named:
+                    raise
+                version = _next_version(version)
         inputs.clear()
     target = home.address(version)
     wall = time.monotonic() - started
@@ -281,8 +289,7 @@ def _choose_version(
         newest = home.open(published[-1])
         if newest.manifest['fingerprint'] == fingerprint:
             return newest.version, newest
-        major, minor, _ = newest.version.split('.')
-        version = f'{major}.{int(minor) + 1}.0'
+        version = _next_version(newest.version)
     target = home.address(version)
     if version in published:
         there = home.open(version)
@@ -295,6 +302,11 @@ def _choose_version(
     if home.occupied(version):
         raise DDSPError(f'{target} exists and is no published dataset. Remove it or name another version.')
     return version, None
+
+
+def _next_version(version: str) -> str:
+    major, minor, _ = version.split('.')
+    return f'{major}.{int(minor) + 1}.0'
 
 
 def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[str, Any]]]:

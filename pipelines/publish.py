@@ -17,8 +17,7 @@ from typing import Any
 
 from ddsp.dataset import MANIFEST, SCHEMA_VERSION
 from ddsp.version import __version__
-from pipelines.home import SHARDS, CloudHome, LocalHome, link
-from pipelines.metrics import METRICS
+from pipelines.home import CLAIM, METRICS, SHARDS, CloudHome, LocalHome, link
 from pipelines.options import PrepareOptions
 from pipelines.shards import Shard, ShardPlan
 from pipelines.sources import Source
@@ -52,6 +51,9 @@ def publish(
 
     Returns:
       The statistics of each split.
+
+    Raises:
+      VersionTaken: Somebody else writes this version in a bucket, or gave it up.
     """
     name = home.name
     folder = staging / 'publish'
@@ -82,15 +84,16 @@ def publish(
             if source.outcome == 'rejected'
         ),
         SHARDS: _lines(_shard_row(shard, name) for shard in shards),
-        'pipeline.json': _dump(_pipeline(options, estimator, fingerprint)),
     }
-    for file_name, content in contents.items():
-        (folder / file_name).write_text(content, encoding='ascii')
+    hashes = {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()}
+    rows = [row for split in splits.values() for row in split['files']]
+    content = hashlib.sha256(_dump([rows, hashes]).encode()).hexdigest()
+    contents[CLAIM] = _dump(_pipeline(options, estimator, fingerprint) | {'content_sha256': content})
+    hashes[CLAIM] = hashlib.sha256(contents[CLAIM].encode('ascii')).hexdigest()
+    for file_name, text in contents.items():
+        (folder / file_name).write_text(text, encoding='ascii')
     manifest = _manifest(name, version, options, fingerprint, estimator.estimator)
-    manifest |= {
-        'splits': splits,
-        'files': {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()},
-    }
+    manifest |= {'splits': splits, 'files': hashes}
     _write_last(folder / MANIFEST, _dump(manifest))
     (folder / METRICS).write_text(_dump(dict(metrics)), encoding='ascii')
     home.publish(folder, version, reused)
@@ -253,7 +256,7 @@ def _now() -> str:
     return now.strftime('%Y-%m-%dT%H:%M:%SZ')
 
 
-def _dump(content: dict[str, Any]) -> str:
+def _dump(content: Any) -> str:
     return json.dumps(content, indent=2) + '\n'
 
 

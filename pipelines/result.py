@@ -11,8 +11,8 @@ from typing import Any
 from ddsp import gcs
 from ddsp.dataset import Dataset
 from ddsp.json_types import NUMBER, TEXT
+from pipelines.home import METRICS
 from pipelines.inspection import read_sources
-from pipelines.metrics import METRICS
 from pipelines.shards import Shard
 from pipelines.sources import Source
 from pipelines.statistics import Statistics

@@ -130,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return self._missing()
         described = self.server.put((to_bucket, to_name), content, query)
+        if described is None:
+            return self._answer(412, {'error': {'code': 412, 'message': 'conditionNotMet'}})
         size = str(len(content))
         answer = {'done': True, 'totalBytesRewritten': size, 'objectSize': size, 'resource': described}
         return self._answer(200, answer)

@@ -1,12 +1,11 @@
 """Sources and datasets on gs://, served on loopback: the same bytes as on disk, published once, resumable."""
 
+import contextlib
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 from ddsp import gcs
 from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import DDSPError
-from pipelines import PrepareOptions, home, prepare_dataset
+from pipelines import PrepareOptions, prepare_dataset, publish
 from pipelines.records import read_examples
 from pipelines.sources import find_sources
 
@@ -166,72 +165,122 @@ def test_an_interrupted_publication_goes_on_where_it_stopped(bucket_server, fold
     assert records(open_dataset(result.path)) == records(open_dataset(local.path))
 
 
-def test_of_two_publishers_one_wins(bucket_server, folder, tmp_path, monkeypatch):
-    """The lock stops the second one; should it be lost, the manifest's precondition does."""
-    prepare_dataset(folder, tmp_path / 'out', 'notes', options=QUICK)
-    manifest = b'{"by": "somebody else"}'
+def on_another_machine(monkeypatch, tmp_path, call):
+    """Calls with another cache folder, where its staging folders and their lock are."""
+    with monkeypatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path / 'elsewhere'))
+        return call()
 
-    def somebody_else(method, path, query):
-        if path.startswith('/upload') and len(gcs_calls()) == 8:
-            bucket_server.put(('bucket', 'out/notes/1.0.0/MANIFEST.json'), manifest, {})
 
-    def gcs_calls():
-        return [path for method, path in bucket_server.calls if path.startswith('/upload')]
+def at_upload(server, number, action):
+    """Acts once, when a preparation asks for its upload of that number; what comes back is answered."""
+    uploads = []
 
-    bucket_server.intercept = somebody_else
-    with pytest.raises(DDSPError, match=r'1\.0\.0 was published by another preparation meanwhile'):
+    def intercept(method, path, query):
+        if method == 'POST' and path.startswith('/upload'):
+            uploads.append(path)
+            if len(uploads) == number:
+                return action()
+
+    server.intercept = intercept
+
+
+def versions(address):
+    return sorted({name.split('/')[0] for name in names(address)})
+
+
+@pytest.mark.parametrize('number', [1, 2, 6, 11, 12])
+@pytest.mark.parametrize('content', ['same', 'other'])
+def test_two_preparations_at_once_do_not_harm_each_other(
+    bucket_server, folder, tmp_path, monkeypatch, number, content
+):
+    """The second one, on another machine, starts and ends between two writes of the first."""
+    epochs = iter(range(10**9))
+    monkeypatch.setattr(publish, '_now', lambda: str(next(epochs)))  # never in the same second
+    other = QUICK if content == 'same' else PrepareOptions(f0='yin', workers=1, num_shards=2, hop_secs=2.0)
+    second = []
+
+    def prepare_here(options=QUICK):
+        return prepare_dataset(folder, 'gs://bucket/out', 'notes', options=options)
+
+    def prepare_too():
+        second.append(on_another_machine(monkeypatch, tmp_path, lambda: prepare_here(other)))
+
+    at_upload(bucket_server, number, prepare_too)
+    lost = pytest.raises(DDSPError, match='was published by another preparation meanwhile')
+    with lost if content == 'same' else contextlib.nullcontext():
+        first = prepare_here()
+    if content == 'same':
+        first = prepare_here()
+    assert (first.path == second[0].path) == (content == 'same')
+    for result, examples in ((first, 18), (second[0], 18 if content == 'same' else 12)):
+        dataset = open_dataset(result.path)
+        dataset.verify()
+        assert sum(dataset.splits.values()) == examples
+
+
+@pytest.mark.parametrize('number', [2, 6, 12])
+def test_what_a_dead_preparation_left_is_gone_on_with_or_left_alone(
+    bucket_server, folder, tmp_path, monkeypatch, number
+):
+    def die():
+        bucket_server.intercept = lambda *request: 403
+        return 403
+
+    at_upload(bucket_server, number, die)
+    with pytest.raises(DDSPError, match='access is refused'):
         prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
-    assert gcs.read('gs://bucket/out/notes/1.0.0/MANIFEST.json') == manifest
+    bucket_server.intercept = lambda *request: None
+    before = dict(bucket_server.generations)
+    other = PrepareOptions(f0='yin', workers=1, num_shards=2, hop_secs=2.0)
+
+    def prepare_other(version=None):
+        return prepare_dataset(folder, 'gs://bucket/out', 'notes', version, options=other)
+
+    with pytest.raises(DDSPError, match=r'1\.0\.0 holds an unfinished upload.*gcloud storage rm'):
+        on_another_machine(monkeypatch, tmp_path, lambda: prepare_other('1.0.0'))
+    result = on_another_machine(monkeypatch, tmp_path, prepare_other)
+    assert result.path == 'gs://bucket/out/notes/1.1.0'
+    assert before.items() <= bucket_server.generations.items()  # not a single object was touched
+    same = on_another_machine(
+        monkeypatch,
+        tmp_path,
+        lambda: prepare_dataset(folder, 'gs://bucket/out', 'notes', '1.0.0', options=QUICK),
+    )
+    assert before.items() <= bucket_server.generations.items()
+    for path in (result.path, same.path):
+        open_dataset(path).verify()
 
 
-def lock_of(**changes):
-    owner = {'host': 'elsewhere', 'boot': 'x', 'pid': 1, 'time': 0} | changes
-    gcs.upload(json.dumps(owner).encode(), 'gs://bucket/out/notes/.lock')
+def test_an_answer_that_was_lost_is_no_conflict(bucket_server, folder):
+    """The client repeats the request, and the server says that the object is there."""
+    put, lost = bucket_server.put, []
+
+    def put_and_lose(where, content, query):
+        described = put(where, content, query)
+        if where not in lost and where[1].startswith('out/'):
+            lost.append(where)
+            return None
+        return described
+
+    bucket_server.put = put_and_lose
+    result = prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
+    assert len(lost) == len(names('gs://bucket/out')) >= 12
+    open_dataset(result.path).verify()
 
 
-def test_a_lock_keeps_others_out_until_it_is_void(bucket_server, folder, monkeypatch):
-    lock_of()
-    with pytest.raises(
-        DDSPError, match=r'another preparation is running in gs://bucket/out/notes \(.lock, renew'
-    ):
-        prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
-    monkeypatch.setattr(home, '_STALE_SECS', -1)
-    monkeypatch.setattr(home, '_BEAT_SECS', 0.5)
-    stop = threading.Event()
-    alive = threading.Thread(target=lambda: [lock_of(time=i) for i in range(100) if not stop.wait(0.2)])
-    alive.start()
-    with pytest.raises(DDSPError, match='another preparation is running'):  # it looks old, but is renewed
-        prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
-    stop.set()
-    alive.join()
-    assert prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK).accepted == 6
-    assert '.lock' not in ''.join(names('gs://bucket/out'))
+def test_a_second_preparation_on_this_machine_is_refused(bucket_server, folder, tmp_path):
+    busy = r'another preparation is running in gs://bucket/out/notes\. Wait for it'
+    refused = []
 
+    def prepare_too():
+        with pytest.raises(DDSPError, match=busy) as caught:
+            prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
+        refused.append(caught.value)
 
-def test_the_lock_of_a_dead_process_of_this_machine_is_void(bucket_server, folder):
-    dead = subprocess.Popen(['true'])
-    dead.wait()
-    lock_of(host=socket.gethostname(), boot=home._boot(), pid=os.getppid())
-    with pytest.raises(DDSPError, match='another preparation is running'):
-        prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
-    lock_of(host=socket.gethostname(), boot=home._boot(), pid=dead.pid)
-    assert prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK).accepted == 6
-
-
-def test_a_lock_is_renewed_and_its_loss_is_noticed(bucket_server, monkeypatch):
-    monkeypatch.setattr(home, '_BEAT_SECS', 0.05)
-    with home._CloudLock('gs://bucket/x/.lock') as lock:
-        first = gcs.stat('gs://bucket/x/.lock').generation
-        deadline = time.monotonic() + 20
-        while gcs.stat('gs://bucket/x/.lock').generation == first and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert gcs.stat('gs://bucket/x/.lock').generation != first
-        lock.check()
-        gcs.upload(b'mine', 'gs://bucket/x/.lock')
-        lock._thread.join(20)
-        with pytest.raises(DDSPError, match='was taken by another preparation'):
-            lock.check()
-    assert gcs.read('gs://bucket/x/.lock') == b'mine'
+    at_upload(bucket_server, 3, prepare_too)
+    prepare_dataset(folder, 'gs://bucket/out', 'notes', options=QUICK)
+    assert len(refused) == 1
 
 
 def test_what_is_damaged_on_the_way_is_found(bucket_server, folder):
