@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
-from ddsp.decoding import AudioError, AudioInfo, PathLike, decode, probe, shown
+from ddsp.decoding import AudioError, AudioInfo, PathLike, check_channel, decode, probe, shown
+from ddsp.files import replacing
 
 __all__ = [
     'AudioError',
@@ -78,9 +78,11 @@ def read_blocks(
 
     Raises:
       AudioError: The file cannot be used; `reason` says why.
+      ConfigError: There can be no such channel.
     """
+    check_channel(channel)
     info = probe(path)
-    if isinstance(channel, int) and not 0 <= channel < info.channels:
+    if isinstance(channel, int) and channel >= info.channels:
         raise AudioError(
             'unsupported', f'{shown(path)} has {info.channels} channel(s), no channel {channel}.'
         )
@@ -165,20 +167,13 @@ def write_wav(path: PathLike, audio: np.ndarray, sample_rate: int, *, subtype: s
 
 
 def _write_atomically(path: pathlib.Path, samples: np.ndarray, sample_rate: int, subtype: str) -> None:
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-        with os.fdopen(descriptor, 'wb') as file:
-            soundfile.write(file, samples, sample_rate, format='WAV', subtype=subtype)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as part:
+            soundfile.write(os.fsencode(part), samples, sample_rate, format='WAV', subtype=subtype)
     except (OSError, soundfile.LibsndfileError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) else str(error).rstrip('.')
         raise AudioError('unwritable', f'{shown(path)} cannot be written: {why}.') from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 class _Mono:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
-from ddsp.errors import DDSPError
+from ddsp.errors import ConfigError, DDSPError
 
 PathLike = str | os.PathLike[str]
 
@@ -26,6 +26,14 @@ PathLike = str | os.PathLike[str]
 SAMPLE_RATES = (1000, 768000)
 MAX_CHANNELS = 64
 _SMALL_BLOCK = 1024  # samples
+_PROBE_SECS = 60.0  # ffprobe needs no longer for a file that is what it says
+# What ffmpeg may take a file for. Without a limit it follows playlists (concat, hls, sdp ...) to other files.
+_CONTAINERS = (
+    'aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,ilbc,latm,loas,matroska,'
+    'mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,sox,tak,truehd,tta,voc,w64,wav,webm,wv'
+)
+_EXACT = ('mov', 'matroska', 'asf', 'avi')  # containers that know their length; of others it is an estimate
+_INPUT_OPTIONS = ['-format_whitelist', _CONTAINERS, '-protocol_whitelist', 'file']
 _stderr_lock = threading.RLock()
 
 
@@ -33,8 +41,8 @@ class AudioError(DDSPError):
     """A file that cannot be used as audio.
 
     Attributes:
-      reason: One word for machines: missing, permission, not_a_file, empty, not_audio, truncated, no_samples,
-        unsupported, not_finite, out_of_range, unwritable.
+      reason: One word for machines: missing, permission, not_a_file, empty, not_audio, truncated, timeout,
+        no_samples, unsupported, not_finite, out_of_range, unwritable.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -102,6 +110,15 @@ def probe(path: PathLike) -> AudioInfo:
     return _check_header(info)
 
 
+def check_channel(channel: object) -> None:
+    """Raises a ConfigError unless `channel` is `'mix'` or the index of a channel."""
+    number = isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < MAX_CHANNELS
+    if channel != 'mix' and not number:
+        raise ConfigError(
+            f"channel is {channel!r}; it must be 'mix' or a number from 0 to {MAX_CHANNELS - 1}."
+        )
+
+
 def decode(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
     """Blocks [n, channels] in float32 at the rate of the file."""
     decode = _decode_with_soundfile if info.decoder == 'soundfile' else _decode_with_ffmpeg
@@ -129,6 +146,11 @@ def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str])
                 break
             done += len(block)
             yield block
+    _note_missing(info, done, notes)
+
+
+def _note_missing(info: AudioInfo, done: int, notes: list[str]) -> None:
+    """Notes that a file holds less than its header says."""
     if info.n_samples and done < 0.99 * info.n_samples:
         notes.append(f'ends after {done / info.sample_rate:.2f} s of {info.duration_s:.2f} s: truncated')
 
@@ -162,31 +184,49 @@ def _muted_stderr(mute: bool) -> Iterator[None]:
 
 
 def _decode_with_ffmpeg(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
-    command = ['ffmpeg', '-v', 'error', '-nostdin', '-i', f'file:{info.path}', '-map', '0:a:0']
-    command += ['-f', 'f32le', '-c:a', 'pcm_f32le', '-']
-    block_bytes = block_frames * info.channels * 4
+    command = ['ffmpeg', '-v', 'error', '-nostdin', *_INPUT_OPTIONS, '-i', f'file:{info.path}']
+    command += ['-map', '0:a:0', '-f', 'f32le', '-c:a', 'pcm_f32le', '-']
+    block_bytes, done = block_frames * info.channels * 4, 0
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
             assert process.stdout is not None
             try:
                 while raw := process.stdout.read(block_bytes):
                     raw = raw[: len(raw) // (4 * info.channels) * 4 * info.channels]
+                    done += len(raw) // (4 * info.channels)
                     yield np.frombuffer(raw, '<f4').reshape(-1, info.channels)
+                status = process.wait()
             finally:
                 process.kill()
         errors.seek(0)
         complaint = errors.read(4000).decode(errors='replace').strip()
+    why = complaint.splitlines()[-1][:200] if complaint else f'exit status {status}'
+    if status:  # also by a signal, such as that of a machine without memory
+        of = f' of {info.duration_s:.2f} s' if info.duration_s else ''
+        raise AudioError(
+            'truncated',
+            f'{shown(info.path)}: ffmpeg stopped after {done / info.sample_rate:.2f} s{of} ({why}).',
+        )
     if complaint:
-        notes.append(f'ffmpeg found damage: {complaint.splitlines()[-1][:200]}')
+        notes.append(f'ffmpeg found damage: {why}')
+    if info.codec.startswith(_EXACT):
+        _note_missing(info, done, notes)
 
 
 def _probe_with_ffmpeg(path: PathLike) -> AudioInfo | None:
     """What ffprobe says about the first audio stream; None without ffmpeg or without such a stream."""
     if not (shutil.which('ffprobe') and shutil.which('ffmpeg')):
         return None
-    command = ['ffprobe', '-v', 'error', '-select_streams', 'a:0', '-of', 'json', '-show_entries']
+    command = ['ffprobe', '-v', 'error', *_INPUT_OPTIONS, '-select_streams', 'a:0', '-of', 'json']
+    command += ['-show_entries']
     command += ['stream=codec_name,sample_rate,channels,duration:format=format_name,duration,probe_score']
-    done = subprocess.run([*command, f'file:{os.fspath(path)}'], capture_output=True, timeout=60, check=False)
+    command += [f'file:{os.fspath(path)}']
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECS, check=False)
+    except subprocess.TimeoutExpired:
+        raise AudioError(
+            'timeout', f'{shown(path)}: ffprobe did not find out in {_PROBE_SECS:g} s what it is.'
+        ) from None
     try:
         answer = json.loads(done.stdout)
         stream, container = answer['streams'][0], answer['format']

@@ -1,14 +1,20 @@
 """Decoding, resampling and writing of audio files."""
 
 import os
+import pathlib
 import pickle
+import signal
 import struct
+import subprocess
+import threading
 
 import numpy as np
 import pytest
 import soundfile
 
+from ddsp import decoding
 from ddsp.audio import AudioError, StreamResampler, load_audio, probe, read_blocks, write_wav
+from ddsp.errors import ConfigError
 
 
 def tone(rate, seconds=1.0, hz=220.0, amplitude=0.3):
@@ -41,13 +47,111 @@ def test_formats_of_libsndfile_are_read_whatever_the_file_is_called(tmp_path, co
 
 
 def test_m4a_is_read_through_ffmpeg(tmp_path, ffmpeg):
-    import subprocess
-
     write_wav(tmp_path / 'a.wav', tone(44100, 2), 44100)
     subprocess.run([ffmpeg, '-v', 'error', '-i', tmp_path / 'a.wav', tmp_path / 'a.m4a'], check=True)
     info = probe(tmp_path / 'a.m4a')
     assert (info.decoder, info.sample_rate, info.channels) == ('ffmpeg', 44100, 1)
     assert level(load_audio(tmp_path / 'a.m4a'), 220, 16000) == pytest.approx(0.3, rel=0.02)
+
+
+def test_a_playlist_that_is_called_audio_pulls_in_no_neighbours(tmp_path, ffmpeg):
+    write_wav(tmp_path / 'secret.wav', tone(16000), 16000)
+    subprocess.run(
+        [ffmpeg, '-v', 'error', '-i', tmp_path / 'secret.wav', tmp_path / 'secret.aac'], check=True
+    )
+    sound = tmp_path / 'secret.wav'
+    playlists = {
+        'ffconcat version 1.0\nfile secret.wav\n',
+        f"ffconcat version 1.0\nfile '{sound}'\n",
+        f'ffconcat version 1.0\nfile file:{sound}\n',
+        '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.aac\n#EXT-X-ENDLIST\n',
+        f'#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{tmp_path}/secret.aac\n#EXT-X-ENDLIST\n',
+        '#EXTM3U\nsecret.wav\n',
+        'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n',
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        '<AdaptationSet '
+        'mimeType="audio/mp4"><Representation id="0"><BaseURL>secret.wav</BaseURL></Representation>'
+        '</AdaptationSet></Period></MPD>',
+        ';FFMETADATA1\ntitle=x\n',
+        '<asx version="3.0"><entry><ref href="secret.wav"/></entry></asx>',
+        '[playlist]\nFile1=secret.wav\nNumberOfEntries=1\n',
+        'RTSPtextRTSP://127.0.0.1/x\n',
+    }
+    for i, text in enumerate(playlists):
+        for suffix in ('m4a', 'wav', 'ffconcat', 'm3u8', 'mpd'):
+            (tmp_path / f'{i}.{suffix}').write_text(text)
+            with pytest.raises(AudioError) as caught:
+                load_audio(tmp_path / f'{i}.{suffix}')
+            assert caught.value.reason == 'not_audio'
+
+
+@pytest.fixture
+def long_m4a(tmp_path, ffmpeg):
+    """Two minutes: more than ffmpeg decodes before anybody reads."""
+    command = [ffmpeg, '-v', 'error', '-f', 'lavfi', '-i', 'sine=duration=120', tmp_path / 'long.m4a']
+    subprocess.run(command, check=True)
+    return tmp_path / 'long.m4a'
+
+
+def kill_children(sign):
+    children = pathlib.Path(f'/proc/self/task/{threading.get_native_id()}/children').read_text().split()
+    assert children
+    for child in children:
+        os.kill(int(child), sign)
+
+
+@pytest.mark.parametrize('sign', [signal.SIGKILL, signal.SIGTERM])
+def test_a_decoder_that_is_killed_half_way_is_no_end_of_the_sound(long_m4a, sign):
+    blocks = read_blocks(long_m4a, None, block_secs=1.0)
+    next(blocks)
+    kill_children(sign)
+    with pytest.raises(AudioError, match=r'ffmpeg stopped after \d+\.\d\d s of 120\.\d\d s') as caught:
+        list(blocks)
+    assert caught.value.reason == 'truncated'
+
+
+def programs(folder, monkeypatch, **scripts):
+    """Programs of our own in front of all others."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f'#!/bin/sh\n{script}\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}{os.pathsep}{os.environ["PATH"]}')
+
+
+def test_a_decoder_that_fails_after_half_the_sound_is_noticed(long_m4a, ffmpeg, tmp_path, monkeypatch):
+    programs(tmp_path, monkeypatch, ffmpeg=f'"{ffmpeg}" "$@" | head -c 400000; echo "no luck" >&2; exit 3')
+    with pytest.raises(AudioError, match=r'ffmpeg stopped after 2\.27 s of 120\.\d\d s \(no luck\)'):
+        load_audio(long_m4a)
+    programs(tmp_path, monkeypatch, ffmpeg=f'"{ffmpeg}" "$@" | head -c 400000; exit 0')
+    notes = []
+    list(read_blocks(long_m4a, warnings=notes))
+    assert any('ends after 2.27 s of 120.' in note for note in notes)
+
+
+def test_a_probe_that_takes_too_long_is_a_reason_of_its_own(long_m4a, tmp_path, monkeypatch):
+    programs(tmp_path, monkeypatch, ffprobe='exec sleep 60')
+    monkeypatch.setattr(decoding, '_PROBE_SECS', 0.2)
+    with pytest.raises(AudioError, match=r'long\.m4a: ffprobe did not find out in 0\.2 s') as caught:
+        probe(long_m4a)
+    assert caught.value.reason == 'timeout'
+
+
+@pytest.mark.parametrize('channel', ['left', '', 'Mix', -1, 64, 1.0, True, None])
+def test_a_channel_that_cannot_be_is_refused(tmp_path, channel):
+    write_wav(tmp_path / 'a.wav', tone(16000), 16000)
+    with pytest.raises(ConfigError, match=r"channel is .*; it must be 'mix' or a number from 0 to 63"):
+        load_audio(tmp_path / 'a.wav', channel=channel)
+
+
+def test_a_written_file_keeps_to_the_umask(tmp_path):
+    old = os.umask(0o077)
+    try:
+        write_wav(tmp_path / 'a.wav', tone(16000), 16000)
+        os.umask(0o022)
+        write_wav(tmp_path / 'b.wav', tone(16000), 16000)
+    finally:
+        os.umask(old)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ('a.wav', 'b.wav')] == [0o600, 0o644]
 
 
 @pytest.mark.parametrize('rate', [8000, 11025, 22050, 44056, 48000, 96000])
