@@ -6,6 +6,7 @@ format and ffmpeg is installed, by ffmpeg. Everything streams: memory does not g
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -15,15 +16,18 @@ import soundfile
 import soxr
 
 from ddsp.decoding import AudioError, AudioInfo, PathLike, check_channel, decode, probe, shown
+from ddsp.errors import DDSPError
 from ddsp.files import replacing
 
 __all__ = [
     'AudioError',
     'AudioInfo',
     'StreamResampler',
+    'WavWriter',
     'load_audio',
     'probe',
     'read_blocks',
+    'wav_writer',
     'write_wav',
 ]
 
@@ -149,28 +153,70 @@ def write_wav(path: PathLike, audio: np.ndarray, sample_rate: int, *, subtype: s
       AudioError: The samples are not finite, or the file cannot be written.
     """
     samples = np.asarray(audio)
-    if subtype not in ('PCM_16', 'FLOAT'):
-        raise ValueError(f"subtype must be 'PCM_16' or 'FLOAT', got {subtype!r}")
     if samples.ndim not in (1, 2):
         raise ValueError(f'audio must be [n_samples] or [n_samples, channels], got shape {samples.shape}')
-    if not np.isfinite(samples).all():
-        raise AudioError(
-            'not_finite', f'{shown(path)} is not written: the audio holds NaN or infinite samples.'
-        )
-    clipped = 0
-    if subtype == 'PCM_16':
-        scaled = np.round(samples.astype(np.float64) * 32768)
-        clipped = int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
-        samples = np.clip(scaled, -32768, 32767).astype(np.int16)
-    _write_atomically(pathlib.Path(path), samples, sample_rate, subtype)
-    return clipped
+    with wav_writer(
+        path, sample_rate, channels=1 if samples.ndim == 1 else samples.shape[1], subtype=subtype
+    ) as wav:
+        wav.write(samples)
+    return wav.clipped
 
 
-def _write_atomically(path: pathlib.Path, samples: np.ndarray, sample_rate: int, subtype: str) -> None:
+class WavWriter:
+    """Takes the samples of a WAV file, block after block.
+
+    Attributes:
+      clipped: How many samples were beyond full scale and had to be clipped.
+    """
+
+    def __init__(self, file: soundfile.SoundFile, path: PathLike) -> None:
+        self._file, self._path = file, path
+        self.clipped = 0
+
+    def write(self, samples: np.ndarray) -> None:
+        """Appends samples [n] or [n, channels], full scale is 1; an AudioError when they are not finite."""
+        samples = np.asarray(samples)
+        if not np.isfinite(samples).all():
+            raise AudioError(
+                'not_finite', f'{shown(self._path)} is not written: the audio holds NaN or infinite samples.'
+            )
+        if self._file.subtype == 'PCM_16':
+            scaled = np.round(samples.astype(np.float64) * 32768)
+            self.clipped += int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
+            samples = np.clip(scaled, -32768, 32767).astype(np.int16)
+        self._file.write(samples)
+
+
+@contextlib.contextmanager
+def wav_writer(
+    path: PathLike, sample_rate: int, *, channels: int = 1, subtype: str = 'PCM_16'
+) -> Iterator[WavWriter]:
+    """Writes a WAV file block by block, in bounded memory; it appears when it is whole.
+
+    Args:
+      path: Where to write; its folder is made where it is missing.
+      sample_rate: In Hz.
+      channels: Of the samples.
+      subtype: As in `write_wav`.
+
+    Yields:
+      The writer. After an error in the block there is no file, or the one of before.
+
+    Raises:
+      AudioError: The file cannot be written.
+    """
+    if subtype not in ('PCM_16', 'FLOAT'):
+        raise ValueError(f"subtype must be 'PCM_16' or 'FLOAT', got {subtype!r}")
+    path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            soundfile.write(os.fsencode(part), samples, sample_rate, format='WAV', subtype=subtype)
+        with (
+            replacing(path) as part,
+            soundfile.SoundFile(os.fsencode(part), 'w', sample_rate, channels, subtype, format='WAV') as file,
+        ):
+            yield WavWriter(file, path)
+    except DDSPError:
+        raise
     except (OSError, soundfile.LibsndfileError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).rstrip('.')
         raise AudioError('unwritable', f'{shown(path)} cannot be written: {why}.') from error

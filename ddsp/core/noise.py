@@ -39,7 +39,7 @@ def noise_keys(next_key: Callable[[], Any]) -> Iterator[None]:
         _next_key.reset(token)
 
 
-def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
+def uniform_noise(shape: Sequence[Any], seed: Any = None, first: int = 0) -> Tensor:
     """White noise, uniform in [-1, 1).
 
     Args:
@@ -47,6 +47,7 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
       seed: An int gives the same noise at every call, on every backend; None gives new noise at each
         (reproducible by `keras.utils.set_random_seed`), or that of `noise_keys`; a
         `keras.random.SeedGenerator` gives its next noise, which is a function of its state.
+      first: Number of the first sample, for noise that goes on where other noise of the seed ended.
 
     Returns:
       float32 tensor.
@@ -65,16 +66,16 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None) -> Tensor:
     else:
         key = [seed & _BITS, seed >> 32 & _BITS] if isinstance(seed, int) else seed.next()
     if any(not isinstance(n, int) for n in shape):
-        return ops.reshape(_hashed(ops.prod(ops.stack(list(shape))), key), shape)
-    return ops.reshape(_hashed(math.prod(shape), key), shape)
+        return ops.reshape(_hashed(ops.prod(ops.stack(list(shape))), key, first), shape)
+    return ops.reshape(_hashed(math.prod(shape), key, first), shape)
 
 
-def _hashed(n: Any, key: Any) -> Tensor:
+def _hashed(n: Any, key: Any, start: int) -> Tensor:
     """`[n]` numbers in [-1, 1): the key's halves and the sample's number, mixed three times."""
     low, high = _integers(key[0]), _integers(key[1])
     first = _mixed(_sum(low, 0x9E3779B9))
     second = _mixed(_sum(ops.bitwise_xor(first, high), 0x85EBCA6B))
-    numbers = _integers(ops.arange(n, dtype='int32'))
+    numbers = _sum(_integers(ops.arange(n, dtype='int32')), start)
     bits = _mixed(ops.bitwise_xor(_mixed(_sum(numbers, first)), second))
     top = ops.cast(ops.right_shift(bits, _integers(8)), 'int32')  # 24 bits: as many as float32 holds
     return ops.cast(top, 'float32') * 2.0**-23 - 1.0

@@ -10,7 +10,7 @@ from keras import ops
 
 from ddsp.core.harmonics import get_harmonic_frequencies, normalize_harmonics, remove_above_nyquist
 from ddsp.core.kernels import kernel
-from ddsp.core.phase import TWO_PI, Phase, frame_phase
+from ddsp.core.phase import TWO_PI, Phase, frame_phase, starting_at
 from ddsp.core.resampling import METHODS, resample, whole_hop
 from ddsp.core.utils import Tensor, constant, tf_float32
 from ddsp.errors import ConfigError
@@ -88,13 +88,8 @@ def harmonic_oscillator_bank(
     """
     del use_angular_cumsum
     phase = Phase.per_sample(tf_float32(frequency), float(sample_rate)).cumsum()
-    phase = _from(initial_phase, phase)
+    phase = starting_at(initial_phase, phase)
     return _bank(phase, tf_float32(amplitude_envelopes)), _last(phase)
-
-
-def _from(initial_phase: Tensor | None, phase: Phase) -> Phase:
-    """A phase that begins at `initial_phase` [batch, 1, 1], radians."""
-    return phase if initial_phase is None else phase + Phase.of(tf_float32(initial_phase) / TWO_PI)
 
 
 def _last(phase: Phase) -> Tensor:
@@ -123,6 +118,7 @@ def harmonic_synthesis(
     sample_rate: int = 16000,
     amp_resample_method: str = 'window',
     use_angular_cumsum: bool = False,
+    initial_phase: Tensor | None = None,
 ) -> Tensor:
     """Harmonic audio from frame-wise controls.
 
@@ -140,6 +136,8 @@ def harmonic_synthesis(
       sample_rate: Sample rate in Hz.
       amp_resample_method: How amplitudes are interpolated: see `resample`.
       use_angular_cumsum: Not used; upstream's configurations set it. The phase is exact either way.
+      initial_phase: Phase before the first sample, radians: of the fundamental [batch, 1, 1], or, with
+        `harmonic_shifts`, of each harmonic [batch, 1, n_harmonics]. None is zero.
 
     Returns:
       Audio [batch, n_samples].
@@ -150,13 +148,17 @@ def harmonic_synthesis(
     del use_angular_cumsum
     frequencies, amplitudes = _controls(frequencies, amplitudes, harmonic_distribution, harmonic_shifts)
     if harmonic_shifts is None:
-        return _harmonics(frequencies, amplitudes, None, n_samples, sample_rate, amp_resample_method)[0]
+        return _harmonics(
+            frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
+        )[0]
     numbers = np.arange(1, harmonic_shifts.shape[-1] + 1)
     harmonics = get_harmonic_frequencies(frequencies, len(numbers))
     shifts = harmonics * tf_float32(harmonic_shifts)
     # The fundamental's phase times h is exact; only the small shifts are rounded.
     half = _half(frequencies, sample_rate) * numbers + _half(shifts, sample_rate)
-    return _sinusoids(harmonics + shifts, half, amplitudes, n_samples, sample_rate, amp_resample_method)
+    return _sinusoids(
+        harmonics + shifts, half, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
+    )
 
 
 def streaming_harmonic_synthesis(
@@ -196,6 +198,7 @@ def sinusoidal_synthesis(
     n_samples: int = 64000,
     sample_rate: int = 16000,
     amp_resample_method: str = 'window',
+    initial_phase: Tensor | None = None,
 ) -> Tensor:
     """Sum of sinusoids from frame-wise frequencies and amplitudes.
 
@@ -208,13 +211,16 @@ def sinusoidal_synthesis(
       n_samples: Samples of the result.
       sample_rate: Sample rate in Hz; sinusoids are silent where they reach half of it.
       amp_resample_method: How amplitudes are interpolated: see `resample`.
+      initial_phase: Phase before the first sample [batch, 1, n_sinusoids], radians; None is zero.
 
     Returns:
       Audio [batch, n_samples].
     """
     frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
     half = _half(frequencies, sample_rate)
-    return _sinusoids(frequencies, half, amplitudes, n_samples, sample_rate, amp_resample_method)
+    return _sinusoids(
+        frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
+    )
 
 
 def _half(hz: Tensor, sample_rate: int) -> Phase:
@@ -232,13 +238,19 @@ def _interpolated(frequencies: Tensor, half: Phase, n_samples: int, sample_rate:
 
 @kernel('sinusoids:sinusoids')
 def _sinusoids(
-    frequencies: Tensor, half: Phase, amplitudes: Tensor, n_samples: int, sample_rate: int, method: str
+    frequencies: Tensor,
+    half: Phase,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
 ) -> Tensor:
     """Sinusoids from frame-wise frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
     _check_frames(frequencies, amplitudes, n_samples, method)
     frequency, phase = _interpolated(frequencies, half, n_samples, sample_rate)
     envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method=method), sample_rate)
-    return ops.sum(envelopes * ops.sin(phase.radians()), axis=-1)
+    return ops.sum(envelopes * ops.sin(starting_at(initial_phase, phase).radians()), axis=-1)
 
 
 def _controls(
@@ -296,7 +308,7 @@ def _harmonics(
     _check_frames(frequencies, amplitudes, n_samples, method)
     half = _half(frequencies, sample_rate)
     frequency, phase = _interpolated(frequencies, half, n_samples, sample_rate)
-    phase = _from(initial_phase, phase)
+    phase = starting_at(initial_phase, phase)
     return _harmonic_sum(phase, frequency, amplitudes, n_samples, sample_rate, method), _last(phase)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from ddsp.core.utils import Tensor, constant, dim
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 
 TWO_PI = 2.0 * np.pi
 _TURN = 2.0**32  # steps in a turn
@@ -115,6 +115,11 @@ class Phase(NamedTuple):
 
 def _padded(x: Tensor, n: Any) -> Tensor:
     return ops.pad(x, [[0, 0], [0, -n % _SUM_BLOCK]] + [[0, 0]] * (len(x.shape) - 2))
+
+
+def starting_at(initial_phase: Tensor | None, phase: Phase) -> Phase:
+    """A phase that begins at `initial_phase`, radians, instead of zero."""
+    return phase if initial_phase is None else phase + Phase.of(tf_float32(initial_phase) / TWO_PI)
 
 
 def following(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from ddsp.core.phase import Phase
+from ddsp.core.phase import Phase, starting_at
 from ddsp.core.resampling import positions, resample
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
@@ -94,6 +94,7 @@ def wavetable_synthesis(
     n_samples: int = 64000,
     sample_rate: int = 16000,
     scale_fn: Callable[[Tensor], Tensor] | None = None,
+    initial_phase: Tensor | None = None,
 ) -> Tensor:
     """Plays wavetables at a frequency and an amplitude.
 
@@ -107,17 +108,17 @@ def wavetable_synthesis(
       sample_rate: Sample rate in Hz.
       scale_fn: Element-wise function of the tables. It is applied to the values that are read, which is much
         cheaper than to whole tables.
+      initial_phase: Phase of the first sample [batch, 1, 1], radians; None is zero.
 
     Returns:
-      Audio [batch, n_samples]; the first sample has phase zero.
+      Audio [batch, n_samples].
     """
     wavetables = tf_float32(wavetables)
     wavetables = wavetables[:, None, :] if len(wavetables.shape) == 2 else wavetables
     amplitude = resample(amplitudes, n_samples, method='window')[:, :, 0]
-    frequency = resample(frequencies, n_samples)[:, :, 0]
-    turns = frequency / float(sample_rate)
-    phase = Phase.per_sample(frequency, float(sample_rate)).cumsum().turns()
-    phase = phase - turns  # before each sample's own increment
+    frequency = resample(frequencies, n_samples)
+    phase = Phase.per_sample(frequency, float(sample_rate)).cumsum().delayed()
+    phase = starting_at(initial_phase, phase).turns()[:, :, 0]
     n_frames = dim(wavetables, 1)
     if wavetables.shape[1] == 1:
         rows: list = [(0, 1.0)]

@@ -4,13 +4,15 @@ from ddsp.inference.bundle import Bundle, BundleError, add_metrics, load_bundle,
 from ddsp.inference.evaluation import EvaluationReport, evaluate
 from ddsp.inference.features import compute_features
 from ddsp.inference.room import dereverberate, transfer_room
-from ddsp.inference.transfer import TransferResult, transfer
+from ddsp.inference.transfer import TransferReport, TransferResult, TransferSettings, transfer, transfer_file
 
 __all__ = [
     'Bundle',
     'BundleError',
     'EvaluationReport',
+    'TransferReport',
     'TransferResult',
+    'TransferSettings',
     'add_metrics',
     'compute_features',
     'dereverberate',
@@ -18,6 +20,7 @@ __all__ = [
     'load_bundle',
     'save_bundle',
     'transfer',
+    'transfer_file',
     'transfer_room',
     'untrained',
 ]

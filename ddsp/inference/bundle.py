@@ -21,13 +21,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import soxr
 
 from ddsp import bundle_files, files
 from ddsp.bundle_files import CONFIG, FILES, METADATA, SCHEMA_VERSION, STATISTICS, WEIGHTS, BundleError
 from ddsp.dataset import Dataset
 from ddsp.errors import ConfigError, DDSPError
-from ddsp.inference.features import compute_features
+from ddsp.inference.features import FeatureSettings, compute_features, mono, resample
 from ddsp.inference.synthesis import Synthesizer
 from ddsp.training import config, models, safe_config
 from ddsp.version import __version__
@@ -85,19 +84,19 @@ class Bundle:
           `f0_hz`, `f0_confidence`, `loudness_db` `[n_frames]`, and `audio` at the rate of the model.
         """
         features = compute_features(
-            audio,
-            sample_rate,
-            self.frame_rate,
-            centered=self.metadata['centered'],
-            alignment=self.metadata.get('alignment', 'center'),
-            estimator=self.metadata['f0_estimator'],
-            progress=progress,
+            audio, sample_rate, **dataclasses.asdict(self.feature_settings), progress=progress
         )
-        audio = np.asarray(audio, np.float32)
-        features['audio'] = audio if sample_rate == self.sample_rate else soxr.resample(
-            audio, sample_rate, self.sample_rate
-        )  # fmt: skip
-        return features
+        return {**features, 'audio': resample(mono(audio), sample_rate, self.sample_rate)}
+
+    @property
+    def feature_settings(self) -> FeatureSettings:
+        """How the features that it was trained on were made."""
+        return FeatureSettings(
+            self.frame_rate,
+            self.metadata['centered'],
+            self.metadata.get('alignment', 'center'),
+            self.metadata['f0_estimator'],
+        )
 
     def resynthesize(
         self, audio: np.ndarray, sample_rate: int, *, reverb: bool = True, seed: int = 0
@@ -133,7 +132,8 @@ class Bundle:
         batch = {
             key: np.asarray(value, np.float32)[None] for key, value in features.items() if key != 'audio_16k'
         }
-        audio = self.synthesizer(batch, seed=seed, reverb=reverb)['audio'][0]
+        blocks = [parts['audio'][0] for parts in self.synthesizer.stream(batch, seed, reverb)]
+        audio = np.concatenate(blocks)
         n_samples = len(features['audio']) if 'audio' in features else len(features['f0_hz']) * self.hop_size
         return np.pad(audio, (0, max(0, n_samples - len(audio))))[:n_samples]
 

@@ -3,43 +3,88 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 
+from ddsp import audio as audio_files
 from ddsp.errors import ConfigError
 from ddsp.f0 import VOICED
+from ddsp.inference import dynamics
 from ddsp.inference.bundle import Bundle
-from ddsp.training.metrics import hz_to_midi
+from ddsp.inference.features import Progress, mono, resample_blocks, stream_features
 
-_FLOOR_DB = -70.0  # below, a frame is silence and keeps its loudness
-_UNVOICED_DB = -20.0  # change of loudness where there is no pitch
-_SMOOTH_SECS = 0.05  # over which that change fades in and out
+MOST_SEMITONES = 60.0
+MOST_DB = 60.0
+_FEW_VOICED = 0.2  # share of the sounding frames: below, it is no melody
 
 
 @dataclasses.dataclass
-class TransferResult:
-    """Audio, and what was done to get it.
+class TransferReport:
+    """What was done.
 
     Attributes:
-      audio: `[n_samples]`.
-      sample_rate: Hz.
+      sample_rate: Of the result, Hz.
+      n_samples: Of the result.
       pitch_shift_semitones: Shift of the pitch.
       loudness_shift_db: Mean change of loudness where the input sounds, from matching and from the argument.
       f0_hz: Pitch that was synthesised `[n_frames]`, Hz.
       loudness_db: Loudness that was synthesised `[n_frames]`, dB.
       voiced_share: Share of the frames with a pitch.
+      warnings: What should be known about input and result.
     """
 
-    audio: np.ndarray
     sample_rate: int
+    n_samples: int
     pitch_shift_semitones: float
     loudness_shift_db: float
     f0_hz: np.ndarray
     loudness_db: np.ndarray
     voiced_share: float
+    warnings: list[str]
+
+
+@dataclasses.dataclass
+class TransferResult(TransferReport):
+    """Audio, and what was done to get it.
+
+    Attributes:
+      audio: `[n_samples]`.
+    """
+
+    audio: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferSettings:
+    """How to play.
+
+    Attributes:
+      pitch_shift_semitones: Shift of the pitch, -60 to 60; `'auto'`: the least number of octaves that brings
+        the recording into the model's range, 0 where it lies inside.
+      loudness_shift_db: Added to the loudness, -60 to 60.
+      match_loudness: Bring the level to that of the model's dataset, and the range of the phrases a little
+        nearer to it.
+      reverb: With the room that the model has learned.
+      seed: Random seed of the noise.
+
+    Raises:
+      ConfigError: A shift is not a number, or beyond its limits.
+    """
+
+    pitch_shift_semitones: float | str = 'auto'
+    loudness_shift_db: float = 0.0
+    match_loudness: bool = True
+    reverb: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pitch_shift_semitones != 'auto':
+            _check('pitch_shift_semitones', self.pitch_shift_semitones, MOST_SEMITONES, " or 'auto'")
+        _check('loudness_shift_db', self.loudness_shift_db, MOST_DB)
 
 
 def transfer(
@@ -47,98 +92,178 @@ def transfer(
     audio: np.ndarray,
     sample_rate: int,
     *,
-    pitch_shift_semitones: float | str = 'auto',
-    loudness_shift_db: float = 0.0,
-    match_loudness: bool = True,
-    reverb: bool = True,
-    seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> TransferResult:
     """Plays a recording with a model.
 
     Args:
       bundle: The model of the target instrument.
-      audio: Mono recording `[n_samples]`, of any length.
+      audio: Mono recording `[n_samples]`.
       sample_rate: Hz.
-      pitch_shift_semitones: Shift of the pitch; `'auto'`: the whole number of octaves that brings the
-        recording's median pitch nearest to the model's mean pitch.
-      loudness_shift_db: Added to the loudness.
-      match_loudness: Bring the distribution of loudness to that of the model's dataset, quantile by quantile.
-      reverb: With the room that the model has learned.
-      seed: Of the noise.
       progress: `progress(done, total, text)`.
+      **settings: Of `TransferSettings`.
 
     Returns:
       Audio and what was done.
 
     Raises:
-      ConfigError: `pitch_shift_semitones` is neither a number nor `'auto'`.
+      ConfigError: A setting is not allowed.
       DDSPError: The audio is empty or not mono.
     """
-    features = bundle.features(audio, sample_rate, progress)
-    voiced = (features['f0_confidence'] >= VOICED) & (features['f0_hz'] > 0)
-    statistics = _training_statistics(bundle)
-    shift = _pitch_shift(pitch_shift_semitones, features['f0_hz'][voiced], statistics)
-    f0_hz = _filled(features['f0_hz'], voiced) * 2.0 ** (shift / 12.0)
-    loudness = features['loudness_db']
-    sounding = loudness > _FLOOR_DB
-    if match_loudness:
-        loudness = _matched(loudness, sounding, statistics)
-    loudness = loudness + loudness_shift_db
-    change = float(np.mean((loudness - features['loudness_db'])[sounding])) if sounding.any() else 0.0
-    loudness = loudness + _attenuation(voiced, bundle.frame_rate)
-    loudness = np.clip(loudness, -80.0, 20.0).astype(np.float32)
-    shifted = {**features, 'f0_hz': f0_hz.astype(np.float32), 'loudness_db': loudness}
-    if progress:
-        progress(0, 1, 'synthesis')
-    result = bundle.synthesize(shifted, reverb=reverb, seed=seed)
-    if progress:
-        progress(1, 1, 'synthesis')
-    return TransferResult(
-        result, bundle.sample_rate, float(shift), change, shifted['f0_hz'], loudness, float(voiced.mean())
-    )
+    audio = mono(audio)
+    performance = _Performance(bundle, TransferSettings(**settings), progress)
+    performance.listen([audio], sample_rate, len(audio))
+    played = np.concatenate(list(performance.play(lambda: [audio])))
+    return TransferResult(**vars(performance.report()), audio=played)
+
+
+def transfer_file(
+    bundle: Bundle,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> TransferReport:
+    """Plays a recording of any length with a model: it is read, played and written in blocks.
+
+    Args:
+      bundle: The model of the target instrument.
+      source: The recording.
+      target: WAV to write.
+      progress: `progress(done, total, text)`.
+      **settings: Of `TransferSettings`.
+
+    Returns:
+      What was done.
+
+    Raises:
+      ConfigError: A setting is not allowed, or the target is the source.
+      AudioError: The source cannot be read, or the target not be written.
+    """
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise ConfigError(f'{target} is the input: give another output')
+    info = audio_files.probe(source)
+    performance = _Performance(bundle, TransferSettings(**settings), progress)
+    notes: list[str] = []
+    performance.listen(audio_files.read_blocks(source, warnings=notes), info.sample_rate, info.n_samples)
+    with audio_files.wav_writer(target, bundle.sample_rate) as wav:
+        for block in performance.play(lambda: audio_files.read_blocks(source)):
+            wav.write(block)
+    report = performance.report()
+    report.warnings[:0] = notes
+    if wav.clipped:
+        share = 100 * wav.clipped / report.n_samples
+        report.warnings.append(f'{share:.2g} % of the result was beyond full scale and is clipped')
+    return report
+
+
+class _Performance:
+    """A recording on its way through a model: heard once, then played in blocks."""
+
+    def __init__(self, bundle: Bundle, settings: TransferSettings, progress: Progress | None) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._progress = progress
+
+    def listen(self, blocks: Iterable[np.ndarray], sample_rate: int, n_expected: int | None) -> None:
+        """Computes pitch and loudness, and what they are to become."""
+        bundle, settings = self._bundle, self._settings
+        features, n_samples = stream_features(
+            blocks, sample_rate, bundle.feature_settings, n_expected, self._progress
+        )
+        self._sample_rate = sample_rate
+        self._n_samples = max(1, (2 * n_samples * bundle.sample_rate + sample_rate) // (2 * sample_rate))
+        self._voiced = (features['f0_confidence'] >= VOICED) & (features['f0_hz'] > 0)
+        statistics = _training_statistics(bundle)
+        shift = settings.pitch_shift_semitones
+        if shift == 'auto':
+            shift = 12 * dynamics.octaves_into_range(features['f0_hz'][self._voiced], statistics)
+        self._shift = float(shift)
+        f0_hz = dynamics.filled_pitch(features['f0_hz'], self._voiced) * 2.0 ** (self._shift / 12.0)
+        before = features['loudness_db']
+        loudness = before
+        if settings.match_loudness:
+            loudness = dynamics.matched_loudness(loudness, self._voiced, statistics, bundle.frame_rate)
+        loudness = loudness + settings.loudness_shift_db
+        self._sounding = before > dynamics.FLOOR_DB
+        self._change = float(np.mean((loudness - before)[self._sounding])) if self._sounding.any() else 0.0
+        loudness = loudness + dynamics.unvoiced_attenuation(self._voiced, bundle.frame_rate)
+        loudness = np.clip(loudness, -80.0, 20.0)
+        self._features = {
+            **features, 'f0_hz': f0_hz.astype(np.float32), 'loudness_db': loudness.astype(np.float32)
+        }  # fmt: skip
+
+    def play(self, blocks: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
+        """The result, block after block; `blocks()` gives the recording again, for models that hear audio."""
+        bundle, settings = self._bundle, self._settings
+        audio = None
+        if bundle.synthesizer.needs_audio:
+            audio = _Reader(resample_blocks(blocks(), self._sample_rate, bundle.sample_rate))
+        batch = {key: value[None] for key, value in self._features.items()}
+        total = self._n_samples // bundle.sample_rate
+        done = 0
+        for parts in bundle.synthesizer.stream(batch, settings.seed, settings.reverb, audio):
+            block = parts['audio'][0, : self._n_samples - done]
+            done += len(block)
+            yield block
+            if self._progress:
+                self._progress(done // bundle.sample_rate, total, 'synthesis')
+        if done < self._n_samples:
+            yield np.zeros(self._n_samples - done, np.float32)
+
+    def report(self) -> TransferReport:
+        """What was done."""
+        share = float(self._voiced[self._sounding].mean()) if self._sounding.any() else 0.0
+        warnings = []
+        if not self._sounding.any():
+            warnings.append('silent: nothing in the recording is louder than -70 dB')
+        elif share < _FEW_VOICED:
+            warnings.append(
+                f'unpitched: only {100 * share:.0f} % of what sounds has a pitch, which is what a model plays'
+            )
+        return TransferReport(
+            self._bundle.sample_rate,
+            self._n_samples,
+            self._shift,
+            self._change,
+            self._features['f0_hz'],
+            self._features['loudness_db'],
+            float(self._voiced.mean()),
+            warnings,
+        )
+
+
+class _Reader:
+    """Samples by their numbers, from blocks that come in order; only what may be asked for again is kept."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self._blocks = blocks
+        self._kept = np.zeros(0, np.float32)
+        self._begin = 0
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Samples from `start`, which never goes back, to `stop` or the end."""
+        parts = [self._kept[start - self._begin :]]
+        end = self._begin + len(self._kept)
+        while end < stop and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            end += len(block)
+        self._kept, self._begin = np.concatenate(parts), start
+        return self._kept[: stop - start]
+
+
+def _check(name: str, value: Any, most: float, more: str = '') -> None:
+    """A ConfigError unless a value is a number within its limits."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not -most <= number <= most:
+        raise ConfigError(f'{name} is {value!r}; it must be a number from {-most:g} to {most:g}{more}')
 
 
 def _training_statistics(bundle: Bundle) -> dict[str, Any]:
     splits = bundle.statistics.get('splits', {})
     return splits.get('train') or next(iter(splits.values()), {})
-
-
-def _pitch_shift(wanted: float | str, f0_hz: np.ndarray, statistics: dict[str, Any]) -> float:
-    if wanted != 'auto':
-        try:
-            return float(wanted)
-        except ValueError:
-            raise ConfigError(f"pitch_shift_semitones is {wanted!r}; it must be a number or 'auto'") from None
-    target = statistics.get('pitch_midi', {}).get('mean')
-    if target is None or not len(f0_hz):
-        return 0.0
-    return 12.0 * round((target - float(np.median(hz_to_midi(f0_hz)))) / 12.0)
-
-
-def _filled(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
-    """Pitch where there is none: on a line (in semitones) between the voiced frames around it."""
-    if not voiced.any():
-        return np.full_like(f0_hz, 440.0)
-    frames = np.arange(len(f0_hz))
-    return 2.0 ** np.interp(frames, frames[voiced], np.log2(f0_hz[voiced]))
-
-
-def _matched(loudness: np.ndarray, sounding: np.ndarray, statistics: dict[str, Any]) -> np.ndarray:
-    """Loudness of the sounding frames with the distribution of those of the dataset."""
-    quantiles = np.asarray(statistics.get('loudness_db', {}).get('quantiles', []))
-    target = quantiles[quantiles > _FLOOR_DB]
-    if not sounding.any() or len(target) < 2:
-        return loudness
-    levels = np.linspace(0, 1, 101)
-    source = np.quantile(loudness[sounding], levels)
-    source, unique = np.unique(source, return_index=True)
-    ranks = np.interp(loudness, source, levels[unique])
-    matched = np.interp(ranks, np.linspace(0, 1, len(target)), target)
-    return np.where(sounding, matched, loudness)
-
-
-def _attenuation(voiced: np.ndarray, frame_rate: int) -> np.ndarray:
-    """dB by which frames without pitch are made quieter, smoothly."""
-    width = max(1, round(_SMOOTH_SECS * frame_rate))
-    return _UNVOICED_DB * scipy.ndimage.uniform_filter1d((~voiced).astype(np.float64), width, mode='nearest')

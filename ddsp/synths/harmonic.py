@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gin
 import keras
@@ -27,6 +28,8 @@ class Harmonic(Processor):
       use_angular_cumsum: Kept for upstream's configurations; the phase is exact either way.
       name: Name of the layer.
     """
+
+    initial_phase: Any = None  # [batch, 1, 1], radians, where this is a part of a longer piece
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class Harmonic(Processor):
             sample_rate=self.sample_rate,
             amp_resample_method=self.amp_resample_method,
             use_angular_cumsum=self.use_angular_cumsum,
+            initial_phase=self.initial_phase,
         )
 
 
@@ -116,6 +120,8 @@ class Sinusoidal(Processor):
       freq_scale_fn: Network outputs to Hz; None takes frequencies in Hz.
       name: Name of the layer.
     """
+
+    initial_phase: Any = None  # [batch, 1, n_sinusoids], radians, where this is a part of a longer piece
 
     def __init__(
         self,
@@ -154,5 +160,10 @@ class Sinusoidal(Processor):
     def get_signal(self, amplitudes: Tensor, frequencies: Tensor) -> Tensor:
         """Controls to audio [batch, n_samples]."""
         return core.sinusoidal_synthesis(
-            frequencies, amplitudes, self.n_samples, self.sample_rate, self.amp_resample_method
+            frequencies,
+            amplitudes,
+            self.n_samples,
+            self.sample_rate,
+            self.amp_resample_method,
+            self.initial_phase,
         )

@@ -27,6 +27,8 @@ class FilteredNoise(Processor):
       seed: An int gives the same noise at every call; None new noise at each.
     """
 
+    first_sample = 0  # where this is a part of a longer piece: see `ddsp.core.uniform_noise`
+
     def __init__(
         self,
         n_samples: int = 64000,
@@ -59,5 +61,5 @@ class FilteredNoise(Processor):
 
     def get_signal(self, magnitudes: Tensor) -> Tensor:
         """Controls to audio [batch, n_samples]."""
-        noise = core.uniform_noise((core.dim(magnitudes, 0), self.n_samples), self.seed)
+        noise = core.uniform_noise((core.dim(magnitudes, 0), self.n_samples), self.seed, self.first_sample)
         return core.frequency_filter(noise, magnitudes, window_size=self.window_size)

@@ -44,6 +44,8 @@ class Wavetable(Processor):
       name: Name of the layer.
     """
 
+    initial_phase: Any = None  # [batch, 1, 1], radians, where this is a part of a longer piece
+
     def __init__(
         self,
         n_samples: int = 64000,
@@ -67,7 +69,13 @@ class Wavetable(Processor):
     def _play_unscaled(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
         amplitudes = self.scale_fn(core.tf_float32(amplitudes))
         return core.wavetable_synthesis(
-            f0_hz, amplitudes, wavetables, self.n_samples, self.sample_rate, self.scale_fn
+            f0_hz,
+            amplitudes,
+            wavetables,
+            self.n_samples,
+            self.sample_rate,
+            self.scale_fn,
+            self.initial_phase,
         )
 
     def get_controls(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> TensorDict:
@@ -88,4 +96,11 @@ class Wavetable(Processor):
 
     def get_signal(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
         """Controls to audio [batch, n_samples]."""
-        return core.wavetable_synthesis(f0_hz, amplitudes, wavetables, self.n_samples, self.sample_rate)
+        return core.wavetable_synthesis(
+            f0_hz,
+            amplitudes,
+            wavetables,
+            self.n_samples,
+            self.sample_rate,
+            initial_phase=self.initial_phase,
+        )

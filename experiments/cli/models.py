@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import pathlib
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from experiments.cli.app import app
 from experiments.cli.options import JsonOption, ModelArgument, ModelOption
 
 PANEL = 'Models'
+_MOST = 60.0  # semitones and decibels of a shift, as `ddsp.inference.TransferSettings` has it
 
 
 class ExportFormat(str, enum.Enum):
@@ -33,11 +35,23 @@ def transfer(
     model: ModelOption,
     to: Annotated[pathlib.Path, typer.Option('--output', help='WAV to write.')],
     pitch_shift: Annotated[
-        str, typer.Option('--pitch-shift', help="Semitones; 'auto' moves into the model's range by octaves.")
+        str,
+        typer.Option(
+            '--pitch-shift',
+            metavar='<auto or -60 to 60>',
+            help="Semitones. 'auto' moves what lies outside the "
+            "model's range into it, by as few octaves as possible.",
+        ),
     ] = 'auto',
-    loudness_shift: Annotated[float, typer.Option('--loudness-shift', help='Decibels.')] = 0.0,
+    loudness_shift: Annotated[
+        float, typer.Option('--loudness-shift', min=-_MOST, max=_MOST, help='Decibels.')
+    ] = 0.0,
     match_loudness: Annotated[
-        bool, typer.Option('--match-loudness/--keep-loudness', help="Fit the dynamics to the model's.")
+        bool,
+        typer.Option(
+            '--match-loudness/--keep-loudness',
+            help="Play at the level of the model's recordings, or at that of the input.",
+        ),
     ] = True,
     reverb: Annotated[
         bool, typer.Option('--reverb/--no-reverb', help="Keep the model's room, or leave it out.")
@@ -49,37 +63,47 @@ def transfer(
     from experiments import quiet
     from experiments.registry import resolve_bundle
 
-    shift = _semitones(pitch_shift)
+    shift = 'auto' if pitch_shift == 'auto' else _number(pitch_shift, '--pitch-shift', " or 'auto'")
+    _number(loudness_shift, '--loudness-shift')
     check_output(to, audio)
-    samples = audio_files.load_audio(audio, sample_rate=None)
-    sample_rate = audio_files.probe(audio).sample_rate
+    audio_files.probe(audio)
     folder = resolve_bundle(model)
     check_output(to, folder)
     quiet.load_keras()
     from ddsp import inference
 
-    result = inference.transfer(
-        inference.load_bundle(folder), samples, sample_rate, pitch_shift_semitones=shift,
-        loudness_shift_db=loudness_shift, match_loudness=match_loudness, reverb=reverb,
-    )  # fmt: skip
-    audio_files.write_wav(to, result.audio, result.sample_rate)
+    with output.progress('Transfer (seconds of audio)', enabled=not as_json) as progress:
+        result = inference.transfer_file(
+            inference.load_bundle(folder), audio, to, pitch_shift_semitones=shift, progress=progress,
+            loudness_shift_db=loudness_shift, match_loudness=match_loudness, reverb=reverb,
+        )  # fmt: skip
+    for warning in result.warnings:
+        output.say(f'warning: {warning}')
+    changes = {
+        'pitch_shift_semitones': result.pitch_shift_semitones,
+        'loudness_shift_db': round(result.loudness_shift_db, 2),
+    }
     if as_json:
-        output.print_json({'output': str(to), 'pitch_shift_semitones': result.pitch_shift_semitones})
+        output.print_json({'output': str(to), **changes, 'warnings': result.warnings})
     else:
-        print(f'{to} (pitch shifted by {result.pitch_shift_semitones:+g} semitones)')
+        print(
+            f'{to} (pitch shifted by {result.pitch_shift_semitones:+g} semitones, '
+            f'loudness by {result.loudness_shift_db:+.1f} dB)'
+        )
     return 0
 
 
-def _semitones(text: str) -> float | str:
-    """'auto' or a number."""
-    if text == 'auto':
-        return text
+def _number(value: str | float, option: str, more: str = '') -> float:
+    """A number within the limits of a shift."""
     try:
-        return float(text)
+        number = float(value)
     except ValueError:
+        number = math.nan
+    if not -_MOST <= number <= _MOST:
         raise typer.BadParameter(
-            f"{text!r} is neither a number nor 'auto'.", param_hint='--pitch-shift'
-        ) from None
+            f'{value} is not a number from {-_MOST:g} to {_MOST:g}{more}.', param_hint=option
+        )
+    return number
 
 
 @app.command(

@@ -133,13 +133,13 @@ def _bar(description: str) -> Iterator[Progress]:
 
 
 def _lines(description: str, interval: float) -> Progress:
-    """Plain lines on stdout, at most one every `interval` seconds."""
+    """Plain lines on stderr, at most one every `interval` seconds."""
     last = time.monotonic()
 
     def update(done: float, total: float, text: str = '') -> None:
         nonlocal last
         if time.monotonic() - last >= interval:
             last = time.monotonic()
-            print(f'{description}: {done:.0f} of {f"{total:.0f}" if total else "?"}  {text}', flush=True)
+            say(f'{description}: {done:.0f} of {f"{total:.0f}" if total else "?"}  {text}')
 
     return update

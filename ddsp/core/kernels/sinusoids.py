@@ -9,7 +9,7 @@ from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import frame_mixing, shift_frames
-from ddsp.core.phase import TWO_PI, Phase, following, frame_starts, within_frame
+from ddsp.core.phase import TWO_PI, Phase, following, frame_starts, starting_at, within_frame
 from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant
 
@@ -17,7 +17,13 @@ _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
 
 def sinusoids(
-    frequencies: Tensor, half: Phase, amplitudes: Tensor, n_samples: int, sample_rate: int, method: str
+    frequencies: Tensor,
+    half: Phase,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
 ) -> Tensor:
     """Sinusoids from frame-wise controls; see the definition in `ddsp.core.oscillators`."""
     hop = whole_hop(frequencies, n_samples)
@@ -26,7 +32,8 @@ def sinusoids(
     offsets, mixing = frame_mixing(method, hop)
     sets = ops.stack([shift_frames(amplitudes, offset) for offset in offsets], axis=2)
     n_sinusoids = frequencies.shape[-1]
-    starts = frame_starts(half, hop).map(lambda part: ops.reshape(part, [-1, n_sinusoids]))
+    starts = starting_at(initial_phase, frame_starts(half, hop))
+    starts = starts.map(lambda part: ops.reshape(part, [-1, n_sinusoids]))
     low, high = (ops.reshape(x, [-1, n_sinusoids]) for x in (frequencies, following(frequencies)))
     audio = _sum_of_rows(
         starts, low, high, ops.reshape(sets, [-1, *sets.shape[2:]]), mixing, float(sample_rate)

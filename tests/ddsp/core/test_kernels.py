@@ -47,7 +47,8 @@ def interpolate(method):
 def sinusoids(n_samples, method):
     def run(function, frequencies, amplitudes):
         half = per_sample(frequencies / 2.0)
-        return function(frequencies, half, amplitudes, n_samples, SAMPLE_RATE, method)
+        phase = ops.cast(np.full([2, 1, 6], 0.7), 'float32')
+        return function(frequencies, half, amplitudes, phase, n_samples, SAMPLE_RATE, method)
 
     return run
 

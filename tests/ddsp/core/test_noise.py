@@ -25,6 +25,12 @@ def _draw(shape, seed):
     return np.array(keras.ops.convert_to_numpy(core.uniform_noise(shape, seed)))
 
 
+def test_noise_goes_on_where_other_noise_ended():
+    whole = _draw([1, 1000], 5)
+    rest = keras.ops.convert_to_numpy(core.uniform_noise([1, 400], 5, first=600))
+    np.testing.assert_array_equal(rest, whole[:, 600:])
+
+
 def test_a_seed_has_the_same_numbers_everywhere():
     expected = [-0.922806, -0.32129538, 0.9505639]
     np.testing.assert_array_equal(_draw([4, 10000], 1)[0, :3], np.float32(expected))
