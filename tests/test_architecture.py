@@ -17,24 +17,15 @@ _BASEMENT = {'errors', 'version', 'configurable'}
 _FLOORS = [
     _BASEMENT
     | {
-        'audio',
-        'bundle_files',
-        'decoding',
-        'dataset',
-        'files',
-        'flags',
-        'framing',
-        'loudness',
-        'f0',
-        'gcs',
-        'notes',
+        'audio', 'bundle_files', 'decoding', 'dataset', 'files', 'flags', 'framing', 'loudness', 'f0', 'gcs',
+        'json_types', 'notes',
     },
     {'core'},
     {'processors', 'dags', 'synths', 'effects', 'losses', 'spectral_ops'},
     {'training'},
     {'inference'},
     {'export'},
-]
+]  # fmt: skip
 OPTIONAL = {
     'apache_beam', 'mlflow', 'optuna', 'crepe', 'swift_f0', 'onnxruntime', 'tensorflow_datasets',
     'matplotlib', 'jax', 'torch', 'librosa', 'psutil', 'pandas', 'yaml',

@@ -34,13 +34,13 @@ from ddsp.core.math import (
 )
 from ddsp.core.noise import noise_keys, uniform_noise
 from ddsp.core.oscillators import (
+    angular_cumsum,
     harmonic_oscillator_bank,
     harmonic_synthesis,
     oscillator_bank,
     sinusoidal_synthesis,
     streaming_harmonic_synthesis,
 )
-from ddsp.core.phase import angular_cumsum
 from ddsp.core.resampling import center_crop, resample, upsample_with_windows
 from ddsp.core.scaling import (
     exp_sigmoid,
