@@ -11,11 +11,14 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from ddsp.dataset import SPLIT
+from ddsp.decoding import check_channel
 from ddsp.errors import ConfigError
 
 SAMPLE_RATES = (8000, 96000)
 # Analysis begins on multiples of this, so that every estimator's frames fall on the same samples.
 CHUNK_GRID_SECS = 2.0
+MIN_FRAME_RATE = 32  # 16000 / 512, rounded up
 _MEMORY_PER_WORKER = 1.2e9
 
 
@@ -78,7 +81,11 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         low, high = SAMPLE_RATES
         _check(low <= self.sample_rate <= high, 'sample_rate', self.sample_rate, f'{low} to {high} Hz')
-        _check(1 <= self.frame_rate <= 1000, 'frame_rate', self.frame_rate, '1 to 1000 frames per second')
+        _check(
+            MIN_FRAME_RATE <= self.frame_rate <= 1000, 'frame_rate', self.frame_rate,
+            f'{MIN_FRAME_RATE} to 1000 frames per second (windows of loudness are 32 ms, without gaps)',
+        )  # fmt: skip
+        check_channel(self.channel)
         _check(0 < self.example_secs <= 600, 'example_secs', self.example_secs, 'above 0 and up to 600 s')
         _check(
             0 < self.hop_secs <= self.example_secs, 'hop_secs', self.hop_secs, 'above 0, up to example_secs'
@@ -126,7 +133,7 @@ class PrepareOptions:
                 )
 
     def _check_splits(self) -> None:
-        named = all(re.fullmatch(r'[a-z][a-z0-9_]*', name) for name in self.splits)
+        named = all(SPLIT.fullmatch(name) for name in self.splits)
         _check(bool(self.splits) and named, 'splits', self.splits, "names such as 'train', in small letters")
         shares = (
             all(share > 0 for share in self.splits.values()) and abs(sum(self.splits.values()) - 1) < 1e-6

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ddsp.f0 import F0Estimator
 from pipelines.options import PrepareOptions
 from pipelines.shards import ShardPlan
-from pipelines.sources import Piece
+from pipelines.splits import Piece
 
 SECONDS_PER_SHARD = 60.0  # of audio, about
 MAX_SHARDS = 1000  # of a split; longer shards beyond

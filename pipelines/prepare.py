@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ddsp.dataset import Dataset, DatasetError
+from ddsp.dataset import NAME, VERSION, Dataset, DatasetError
 from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
@@ -31,7 +31,8 @@ from pipelines.recording import PATH_MARK
 from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
 from pipelines.runner import run_shards
 from pipelines.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
-from pipelines.sources import Source, find_sources, split_sources, survey
+from pipelines.sources import Source, find_sources, survey
+from pipelines.splits import split_sources
 from pipelines.statistics import Statistics
 
 Progress = Callable[[float, float, str], None]
@@ -72,7 +73,7 @@ def prepare_dataset(
     """
     started = time.monotonic()
     options = options or PrepareOptions()
-    _check_name(name, version)
+    _check_name(root, name, version)
     estimator = get_estimator(options.f0)
     home = open_home(root, name)
     found = find_sources(sources)
@@ -110,7 +111,9 @@ def prepare_dataset(
         inputs.clear()
     target = home.address(version)
     wall = time.monotonic() - started
-    made = describe_made(target, found, shards, statistics, job.made, job.reused, job.audio_made, wall)
+    made = describe_made(
+        target, found, shards, statistics, options.splits, job.made, job.reused, job.audio_made, wall
+    )
     return dataclasses.replace(made, metrics=metrics)
 
 
@@ -184,7 +187,7 @@ class _Job:
     def _check_space(self, missing: list[ShardPlan]) -> None:
         needed, free = self._bytes_needed(missing), shutil.disk_usage(self.staging).free
         if needed > free:
-            raise DDSPError(_no_space(self.staging, needed, free))
+            raise _no_space(self.staging, missing, needed, free)
 
     def _bytes_needed(self, plans: list[ShardPlan]) -> int:
         examples = sum(piece.seconds // self._options.hop_secs + 1 for plan in plans for piece in plan.pieces)
@@ -194,9 +197,8 @@ class _Job:
         if 'No space left' not in str(error):
             return error
         left = [plan for plan in missing if finished_shard(self.staging, plan) is None]
-        return DDSPError(
-            _no_space(self.staging, self._bytes_needed(left), shutil.disk_usage(self.staging).free)
-        )
+        free = shutil.disk_usage(self.staging).free
+        return _no_space(self.staging, left, self._bytes_needed(left), free)
 
 
 def _take_outcomes(usable: list[Source], shards: list[Shard]) -> int:
@@ -235,15 +237,17 @@ def _own_splits(sources: list[Source], options: PrepareOptions) -> PrepareOption
     return dataclasses.replace(options, splits={name: count / total for name, count in counts.items()})
 
 
-def _check_name(name: str, version: str | None) -> None:
-    if not re.fullmatch(r'[A-Za-z][A-Za-z0-9_]*', name):
+def _check_name(root: PathLike, name: str, version: str | None) -> None:
+    if not os.fspath(root):
+        raise ConfigError('root is empty; name the folder of all datasets, such as data.')
+    if not NAME.fullmatch(name):
         near = re.sub(r'\W+', '_', name).strip('_') or 'dataset'
         near = near if near[0].isalpha() else f'd{near}'
         raise ConfigError(
             f'name is {name!r}; it must be letters, digits and underscores and begin with a letter, '
             f'such as {near!r}.'
         )
-    if version is not None and not re.fullmatch(r'\d+\.\d+\.\d+', version):
+    if version is not None and not VERSION.fullmatch(version):
         raise ConfigError(f"version is {version!r}; it must be three numbers such as '1.0.0'.")
 
 
@@ -328,9 +332,13 @@ def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[st
     return found
 
 
-def _no_space(folder: pathlib.Path, needed: int, free: int) -> str:
-    return (
-        f'the disk of {folder.parent} is full: about {needed / 1e6:.0f} MB are needed and '
+def _no_space(folder: pathlib.Path, plans: list[ShardPlan], needed: int, free: int) -> DDSPError:
+    lengths = [piece.seconds for plan in plans for piece in plan.pieces]
+    unknown = lengths.count(0.0)
+    hint = f' (the length of {unknown} of {len(lengths)} recordings is not known)' if unknown else ''
+    about = 'about' if needed > free else 'more than'  # it is full, whatever the headers made of it
+    return DDSPError(
+        f'the disk of {folder.parent} is full: {about} {max(needed, free) / 1e6:.0f} MB are needed{hint} and '
         f'{free / 1e6:.0f} MB are free. Make room and run the same command again: '
         'it goes on where it stopped.'
     )

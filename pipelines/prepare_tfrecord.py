@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from ddsp.dataset import open_dataset
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.files import locked, replacing
 from ddsp.flags import FlagParser
 from pipelines.options import PrepareOptions
 from pipelines.prepare import prepare_dataset
@@ -77,17 +78,33 @@ def prepare_tfrecord(
         alignment='center' if center else 'start', f0=f0,
     )  # fmt: skip
     target = pathlib.Path(output_tfrecord_path).expanduser()
+    if not target.name:
+        raise ConfigError(
+            f"output_tfrecord_path is {output_tfrecord_path!r}; an example is 'data/train.tfrecord'."
+        )
     # Of a fixed name, so that the same call goes on after an interruption.
     working = target.parent / f'.{target.name}.prepare'
-    result = prepare_dataset(list(input_audio_paths), working, 'records', options=options)
-    dataset = open_dataset(result.path)
-    for split in dataset.splits:
-        stem = f'{target}-{split}' if eval_split_fraction else str(target)
-        files = dataset.files(split)
-        for i, file in enumerate(files):
-            _copy(file, pathlib.Path(f'{stem}-{i:05d}-of-{len(files):05d}'))
-    shutil.rmtree(working)
+    with locked(working, f'another preparation of {target} is running.'):
+        result = prepare_dataset(list(input_audio_paths), working, 'records', options=options)
+        dataset = open_dataset(result.path)
+        written = set()
+        for split in dataset.splits:
+            stem = f'{target.name}-{split}' if eval_split_fraction else target.name
+            files = dataset.files(split)
+            for i, file in enumerate(files):
+                written.add(f'{stem}-{i:05d}-of-{len(files):05d}')
+                _copy(file, target.with_name(f'{stem}-{i:05d}-of-{len(files):05d}'))
+        _remove_earlier(target, written)
+        shutil.rmtree(working)
     return result
+
+
+def _remove_earlier(target: pathlib.Path, written: set[str]) -> None:
+    """Removes what an earlier call wrote to the same path: a pattern would find its examples, too."""
+    ours = re.compile(re.escape(target.name) + '(-train|-eval)?-[0-9]{5}-of-[0-9]{5}')
+    for path in target.parent.iterdir():
+        if ours.fullmatch(path.name) and path.name not in written:
+            path.unlink()
 
 
 def _workers(pipeline_options: Sequence[str]) -> int | None:
@@ -107,12 +124,11 @@ def _workers(pipeline_options: Sequence[str]) -> int | None:
 
 def _copy(source: str, target: pathlib.Path) -> None:
     """A file of records with `audio_16k` in each, as upstream's provider wants it."""
-    part = target.with_name(target.name + '.part')
-    writer = RecordWriter(part)
-    for example in read_examples(source):
-        writer.write({'audio_16k': example['audio'], **example})
-    writer.close()
-    os.replace(part, target)
+    with replacing(target) as part:
+        writer = RecordWriter(part)
+        for example in read_examples(source):
+            writer.write({'audio_16k': example['audio'], **example})
+        writer.close()
 
 
 def console_entry_point(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from pipelines.features import Analyser, Features, cut_examples
 from pipelines.options import PrepareOptions
 from pipelines.screening import Screening
 from pipelines.selection import Selection, level_gain_db
-from pipelines.sources import Piece
+from pipelines.splits import Piece
 from pipelines.statistics import Statistics
 
 CANCEL_FILE = 'cancel'

@@ -9,12 +9,13 @@ from collections import Counter
 from typing import Any
 
 from ddsp import gcs
-from ddsp.dataset import Dataset
+from ddsp.dataset import SPLIT, Dataset
 from ddsp.json_types import NUMBER, TEXT
-from pipelines.home import METRICS
+from pipelines.home import CLAIM, METRICS
 from pipelines.inspection import read_sources
 from pipelines.shards import Shard
 from pipelines.sources import Source
+from pipelines.splits import describe_shares
 from pipelines.statistics import Statistics
 
 
@@ -40,6 +41,7 @@ class PrepareResult:
       wall_seconds: Time that the call took.
       costs: CPU seconds of each stage, for all shards.
       statistics: statistics.json's content by split.
+      splits_note: What each split got, where that is not near the shares that were asked for.
       metrics: metrics.json's content: `files/OUTCOME`, `rejected/REASON`, `made/...` (what this call made:
         shards, recordings, examples, bytes, seconds of audio, seconds of all workers together) and
         `cpu_seconds/STAGE`.
@@ -62,6 +64,7 @@ class PrepareResult:
     wall_seconds: float
     costs: dict[str, float]
     statistics: dict[str, Any]
+    splits_note: str = ''
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def summary_rows(self) -> list[tuple[str, str]]:
@@ -81,6 +84,7 @@ class PrepareResult:
             if stats['loudness_db']:
                 low, high = (stats['loudness_db']['quantiles'][i] for i in (1, 99))
                 rows.append((f'{split} loudness', f'{low:.1f} to {high:.1f} dB'))
+        rows += [('splits', self.splits_note)] if self.splits_note else []
         rows.append(('recordings', f'{self.accepted} used, {sum(self.rejected.values())} rejected'))
         rows += [
             ('rejected', f'{count} {reason}: {self.reasons[reason]}')
@@ -121,6 +125,7 @@ def describe_made(
     sources: list[Source],
     shards: list[Shard],
     statistics: dict[str, Statistics],
+    splits: dict[str, float],
     made: int,
     reused: int,
     audio_made: float,
@@ -135,10 +140,11 @@ def describe_made(
             dropped.update(row.get('dropped', {}))
     counts = Counter(source.outcome for source in sources)
     rejected = [source for source in sources if source.outcome == 'rejected']
+    audio_seconds = {split: part.audio_seconds for split, part in statistics.items()}
     return PrepareResult(
         path=target,
         examples={split: part.examples for split, part in statistics.items()},
-        audio_seconds={split: part.audio_seconds for split, part in statistics.items()},
+        audio_seconds=audio_seconds,
         accepted=counts['accepted'],
         rejected=dict(Counter(source.reason for source in rejected)),
         reasons={source.reason: source.message for source in reversed(rejected)},
@@ -153,6 +159,7 @@ def describe_made(
         wall_seconds=wall,
         costs={stage: round(seconds, 3) for stage, seconds in costs.items()},
         statistics={split: part.summary() for split, part in statistics.items()},
+        splits_note=describe_shares(audio_seconds, splits),
     )
 
 
@@ -162,10 +169,12 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
     counts = Counter(row['outcome'] for row in rows)
     rejected = [row for row in rows if row['outcome'] == 'rejected']
     statistics = {split: dataset.statistics(split) for split in dataset.splits}
+    audio_seconds = {split: part.get('audio_seconds', 0.0) for split, part in statistics.items()}
+    splits = dataset.json(CLAIM, {'parameters': {'splits': {SPLIT: NUMBER}}})['parameters']['splits']
     return PrepareResult(
         path=dataset.address if gcs.is_gcs(dataset.address) else dataset.path,
         examples=dict(dataset.splits),
-        audio_seconds={split: part['audio_seconds'] for split, part in statistics.items()},
+        audio_seconds=audio_seconds,
         accepted=counts['accepted'],
         rejected=dict(Counter(row.get('reason', '') for row in rejected)),
         reasons={row.get('reason', ''): row.get('message', '') for row in reversed(rejected)},
@@ -180,6 +189,7 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         wall_seconds=wall,
         costs={},
         statistics=statistics,
+        splits_note=describe_shares(audio_seconds, splits),
         metrics=_read_metrics(dataset),
     )
 

@@ -27,7 +27,7 @@ from pipelines.metrics import count_shard
 from pipelines.options import PrepareOptions
 from pipelines.recording import Progress, Recording
 from pipelines.records import RecordWriter
-from pipelines.sources import Piece
+from pipelines.splits import Piece
 from pipelines.statistics import STATISTICS_SHAPE, Statistics
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records

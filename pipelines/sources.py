@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import glob
-import hashlib
 import os
 import re
 import stat
@@ -28,7 +27,6 @@ AUDIO_SUFFIXES = frozenset({
     '.aifc', '.caf', '.au', '.snd', '.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.alac',
     '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
 })  # fmt: skip
-_FEW = 4  # fewer recordings than this cannot be shared out by a hash
 _SYNTHETIC = 'synthetic:'
 _SKIP_NAMED_OTHERWISE = 'not audio by its name'
 
@@ -90,6 +88,8 @@ def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         raise DDSPError('no input was named: give files, folders or patterns such as recordings/*.wav')
     found: dict[str, Source] = {}
     for item in given:
+        if not os.fspath(item).strip():
+            raise DDSPError(f'an input is {os.fspath(item)!r}, which names nothing.')
         for source in _expand(os.fspath(item)):
             known = found.get(source.path)
             if known is None or (known.outcome == 'skipped' and not source.outcome):
@@ -125,7 +125,7 @@ def _expand(item: str) -> Iterator[Source]:
 
 def _synthesize(item: str) -> Iterator[Source]:
     """The synthetic corpus, made in the cache folder unless it is there."""
-    match = re.fullmatch(r'(\d+)(?::(\d+))?', item.removeprefix(_SYNTHETIC))
+    match = re.fullmatch(r'([0-9]+)(?::([0-9]+))?', item.removeprefix(_SYNTHETIC))
     if not match:
         raise DDSPError(
             f'{item!r}: expected synthetic:SECONDS or synthetic:SECONDS:SEED, such as synthetic:180.'
@@ -265,110 +265,3 @@ def _look_into(source: Source, inputs: Inputs) -> None:
         source.reject('unreadable', str(error))
     except OSError as error:
         source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A part of a recording that goes into one split.
-
-    Attributes:
-      path: The recording.
-      sha256: Of its bytes.
-      split: Where it goes.
-      start_s: Where it begins, in seconds.
-      end_s: Where it ends; None for the end of the recording.
-      seconds: Its length as the header has it; 0 where that does not say.
-      local: As in `Source`.
-      record: As in `Source`.
-    """
-
-    path: str
-    sha256: str
-    split: str
-    start_s: float = 0.0
-    end_s: float | None = None
-    seconds: float = 0.0
-    local: str = ''
-    record: dict[str, Any] | None = None
-
-    @property
-    def file(self) -> str:
-        """The file to read."""
-        return self.local or self.path
-
-
-def split_sources(
-    sources: list[Source], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
-) -> list[Piece]:
-    """Decides which recording goes into which split, by a hash of its content.
-
-    The hash keeps the decision when recordings are added, moved or renamed. No split stays empty where there
-    are as many recordings as splits. A single recording, or up to three long ones, are split by time: each
-    split gets its own part of each of them, without overlap.
-
-    Args:
-      sources: The usable recordings.
-      splits: Share of each split.
-      example_secs: Length of an example: a part by time is no shorter.
-      grid_s: Where recordings are cut: at multiples of this, in seconds.
-
-    Returns:
-      One piece for each recording, or one for each recording and split.
-    """
-    if sources and all(source.split for source in sources):
-        return [_whole(source, source.split) for source in sources]
-    least = min(splits.values())
-    long = all(_seconds(source) * least >= example_secs for source in sources)
-    if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
-        return [piece for source in sources for piece in _split_by_time(source, splits, grid_s)]
-    chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
-    total = sum(_seconds(source) for source in sources)
-    for split, share in splits.items():
-        if split in chosen.values():
-            continue
-        counts = {name: list(chosen.values()).count(name) for name in splits}
-        largest = max(counts, key=lambda name: counts[name])
-        if counts[largest] > 1:
-            there = [source for source in sources if chosen[source.sha256] == largest]
-            taken = min(there, key=lambda source: (abs(_seconds(source) - share * total), source.sha256))
-            chosen[taken.sha256] = split
-    return [_whole(source, chosen[source.sha256]) for source in sources]
-
-
-def _whole(source: Source, split: str) -> Piece:
-    seconds = _seconds(source)
-    return Piece(source.path, source.sha256, split, seconds=seconds, local=source.local, record=source.record)
-
-
-def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:
-    seconds = _seconds(source)
-    pieces, start, share = [], 0.0, 0.0
-    for i, (name, part) in enumerate(splits.items()):
-        share += part
-        last = i == len(splits) - 1
-        end = seconds if last else round(share * seconds / grid_s) * grid_s
-        piece = _whole(source, name)
-        pieces.append(
-            dataclasses.replace(piece, start_s=start, end_s=None if last else end, seconds=end - start)
-        )
-        start = end
-    return pieces
-
-
-def _position(source: Source) -> float:
-    """A number from 0 to 1 that belongs to the content of a recording."""
-    digest = hashlib.sha256(b'ddsp split:' + source.sha256.encode()).digest()
-    return int.from_bytes(digest[:8], 'big') / 2**64
-
-
-def _split_of(position: float, splits: dict[str, float]) -> str:
-    edge = 0.0
-    for name, share in splits.items():
-        edge += share
-        if position < edge:
-            return name
-    return name
-
-
-def _seconds(source: Source) -> float:
-    return (source.info.duration_s if source.info else None) or 0.0

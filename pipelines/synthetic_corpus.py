@@ -13,9 +13,12 @@ import numpy as np
 
 from ddsp.audio import write_wav
 from ddsp.dataset import file_sha256
+from ddsp.errors import ConfigError
+from ddsp.files import replacing
 from pipelines.synthetic_instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0
+_SECONDS = (2, 360000)
 _VERSION = 2  # raise it when the sound changes: files of another version are made again
 
 Progress = Callable[[float, float, str], None]
@@ -66,11 +69,14 @@ def synthesize_corpus(
 
     Raises:
       AudioError: `out_dir` cannot be written.
+      ConfigError: The length or the rate cannot be.
     """
-    if not (seconds >= 2 and sample_rate >= 8000 and sample_rate % FRAME_RATE == 0):
-        raise ValueError(
-            f'seconds must be 2 or more and sample_rate a multiple of {FRAME_RATE} from 8000 Hz, '
-            f'got seconds={seconds}, sample_rate={sample_rate}'
+    low, high = _SECONDS
+    if not low <= seconds <= high:
+        raise ConfigError(f'seconds is {seconds}; it must be {low} to {high}.')
+    if sample_rate < 8000 or sample_rate % FRAME_RATE:
+        raise ConfigError(
+            f'sample_rate is {sample_rate}; it must be a multiple of {FRAME_RATE} from 8000 Hz.'
         )
     folder = pathlib.Path(out_dir)
     n_files = max(1, round(seconds / FILE_SECS))
@@ -128,10 +134,8 @@ def _make_file(
     write_wav(wav, audio, rate)
     digest = file_sha256(wav)
     truth.parent.mkdir(parents=True, exist_ok=True)
-    temporary = truth.with_suffix('.part')
-    with temporary.open('wb') as file:
+    with replacing(truth) as part, part.open('wb') as file:
         np.savez(file, recipe=recipe, sha256=digest, **dataclasses.asdict(known))
-    os.replace(temporary, truth)
     return True
 
 

@@ -156,7 +156,7 @@ def prepare(
         max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
         keep_features=keep_features, normalize=normalize, min_loudness_db=min_loudness_db,
         min_voiced=_parse_share(min_voiced, '--min-voiced'), power_db=power_db, audio_16k=audio_16k,
-        f0_rate=f0_rate, channel=int(channel) if channel.isdigit() else channel,
+        f0_rate=f0_rate, channel=int(channel) if re.fullmatch('-?[0-9]{1,9}', channel) else channel,
     )  # fmt: skip
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
         result = prepare_dataset(

@@ -14,7 +14,8 @@ from ddsp.f0 import get_estimator
 from pipelines import PrepareOptions, duplicates, plan, prepare_dataset, recording
 from pipelines.inputs import Inputs
 from pipelines.plan import plan_shards
-from pipelines.sources import Piece, Source, survey
+from pipelines.sources import Source, survey
+from pipelines.splits import Piece
 
 OPTIONS = PrepareOptions(f0='yin', workers=1)
 

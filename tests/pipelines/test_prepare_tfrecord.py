@@ -47,9 +47,34 @@ def test_centred_examples_and_an_evaluation_split(folder, tmp_path):
     assert {len(example['f0_hz']) for example in found} == {201}
 
 
+def test_files_of_an_earlier_call_do_not_stay_beside_the_new_ones(folder, tmp_path):
+    """A pattern such as train.tfrecord* would find every example twice."""
+    for name in ('train.tfrecord', 'train.tfrecord.bak', 'other.tfrecord-00000-of-00003', 'train.tfrecord-x'):
+        (tmp_path / name).write_text('mine')
+
+    def prepare(**options):
+        result = prepare_tfrecord(
+            [str(folder / 'note_[0-3].wav')], tmp_path / 'train.tfrecord', f0='yin', **options
+        )
+        found = [path for path in sorted(tmp_path.glob('train.tfrecord-*')) if path.read_bytes() != b'mine']
+        assert sum(1 for path in found for _ in read_examples(path)) == sum(result.examples.values()) == 12
+        return [path.name.removeprefix('train.tfrecord-') for path in found]
+
+    assert prepare(num_shards=3) == [f'0000{i}-of-00003' for i in range(3)]
+    assert prepare(num_shards=2) == [f'0000{i}-of-00002' for i in range(2)]
+    split = prepare(num_shards=1, eval_split_fraction=0.25)
+    assert split == ['eval-00000-of-00001', 'train-00000-of-00001']
+    assert prepare(num_shards=1) == ['00000-of-00001']
+    assert sorted(path.name for path in tmp_path.iterdir() if path.read_bytes() == b'mine') == [
+        'other.tfrecord-00000-of-00003', 'train.tfrecord', 'train.tfrecord-x', 'train.tfrecord.bak',
+    ]  # fmt: skip
+
+
 def test_what_cannot_be_is_said(folder, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r'pipeline_options has .--runner=DataflowRunner.; understood are'):
         prepare_tfrecord([str(folder)], tmp_path / 'x', pipeline_options=['--runner=DataflowRunner'])
+    with pytest.raises(ConfigError, match=r"output_tfrecord_path is ''"):
+        prepare_tfrecord([str(folder)], '')
     with pytest.raises(ConfigError, match=r'eval_split_fraction is 1.5'):
         prepare_tfrecord([str(folder)], tmp_path / 'x', eval_split_fraction=1.5)
     arguments = ['--input_audio_filepatterns', '/nowhere/*', f'--output_tfrecord_path={tmp_path}/x']

@@ -1,5 +1,6 @@
 """What cannot be prepared: inputs, options, disks; each is named and explained, and the rest goes on."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,8 +15,12 @@ import pytest
 from ddsp.audio import load_audio, write_wav
 from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.f0 import get_estimator
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines import prepare as prepare_module
+from pipelines.home import LocalHome
+from pipelines.shards import ShardPlan
+from pipelines.splits import Piece
 
 QUICK = PrepareOptions(f0='yin', workers=1, num_shards=2)
 
@@ -97,6 +102,15 @@ def test_what_cannot_be_prepared_says_why(tmp_path, folder):
         (tmp_path / 'none', 'none: no such file or folder'),
         (str(tmp_path / '*.wav'), r"the pattern '.*\*\.wav' matches no file"),
         ([], 'no input was named'),
+        ('', 'an input is .*, which names nothing'),
+        ([folder, ' '], 'an input is .*, which names nothing'),
+        ('tfds:', 'tfds: names no dataset'),
+        ('tfds:#train', 'tfds: names no dataset'),
+        ('synthetic:1', 'seconds is 1; it must be 2 to 360000'),
+        ('synthetic:99999999999999', 'seconds is 99999999999999; it must be 2 to 360000'),
+        ('synthetic:', 'expected synthetic:SECONDS'),
+        ('synthetic:-5', 'expected synthetic:SECONDS'),
+        ('synthetic:²', 'expected synthetic:SECONDS'),
     ]:
         with pytest.raises(DDSPError, match=text):
             prepare_dataset(sources, tmp_path / 'out', 'notes', options=QUICK)
@@ -125,6 +139,23 @@ def test_a_disk_that_is_too_small_is_said_before(tmp_path, folder, monkeypatch):
         DDSPError, match=r'is full: about \d+ MB are needed and 1 MB are free.*same command again'
     ):
         prepare_dataset(folder, tmp_path, 'notes', options=QUICK)
+
+
+def test_a_full_disk_is_said_where_lengths_are_not_known(tmp_path, folder, monkeypatch):
+    """Nothing can be said before; then a shard cannot be written, and 0 MB were said to be needed."""
+    plans = [ShardPlan('train', 0, 1, (Piece('a', 'x', 'train'),), 'yin', '', QUICK.to_json())]
+    job = prepare_module._Job(LocalHome(tmp_path), '1.0.0', QUICK, get_estimator('yin'), None, None)
+    job.staging.mkdir()
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(prepare_module.shutil, 'disk_usage', lambda path: usage)
+    told = str(job._explain(DDSPError('x cannot be written: No space left on device.'), plans))
+    assert (
+        'is full: more than 3 MB are needed (the length of 1 of 1 recordings is not known) and 3 MB are'
+        in told
+    )
+    plans[0] = dataclasses.replace(plans[0], pieces=(Piece('a', 'x', 'train', seconds=3600.0),))
+    told = str(job._explain(DDSPError('x cannot be written: No space left on device.'), plans))
+    assert 'about 966 MB are needed and 3 MB are free. Make room' in told
 
 
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -156,7 +187,12 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, folder, work
 @pytest.mark.parametrize(
     ('arguments', 'text'),
     [
-        ({'frame_rate': 1001}, 'frame_rate is 1001; it must be 1 to 1000 frames per second'),
+        ({'frame_rate': 1001}, 'frame_rate is 1001; it must be 32 to 1000 frames per second'),
+        ({'frame_rate': 31}, 'frame_rate is 31; it must be 32 to 1000 frames per second'),
+        ({'frame_rate': 1}, 'windows of loudness are 32 ms, without gaps'),
+        ({'channel': 'left'}, "channel is 'left'; it must be 'mix' or a number from 0 to 63"),
+        ({'channel': -1}, "channel is -1; it must be 'mix' or a number from 0 to 63"),
+        ({'channel': 'ch=0'}, "channel is 'ch=0'; it must be 'mix' or a number"),
         (
             {'sample_rate': 44100, 'example_secs': 1.004},
             r'whole number of samples: 1\.004 s are 44276\.4 .*nearest are 1 s and 1\.02 s',
@@ -187,6 +223,8 @@ def test_wrong_options_say_what_is_allowed(arguments, text):
 def test_wrong_names_are_refused_with_a_suggestion(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"name is 'my violin'.*such as 'my_violin'"):
         prepare_dataset(folder, tmp_path, 'my violin')
+    with pytest.raises(ConfigError, match='root is empty'):
+        prepare_dataset(folder, '', 'violin')
     with pytest.raises(ConfigError, match='three numbers'):
         prepare_dataset(folder, tmp_path, 'violin', 'v1')
     with pytest.raises(ConfigError, match="no f0 estimator 'nope'"):

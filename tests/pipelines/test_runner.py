@@ -9,7 +9,7 @@ import pytest
 from pipelines.options import PrepareOptions
 from pipelines.runner import _WORKER, share_out
 from pipelines.shards import ShardPlan
-from pipelines.sources import Piece
+from pipelines.splits import Piece
 
 
 def plans_of(seconds):

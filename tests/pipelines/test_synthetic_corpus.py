@@ -99,7 +99,7 @@ def test_the_melody_is_another_instrument(tmp_path, corpus):
 
 
 def test_wrong_arguments_and_places(tmp_path):
-    with pytest.raises(ValueError, match='sample_rate a multiple of 250'):
+    with pytest.raises(ValueError, match='sample_rate is 16001; it must be a multiple of 250'):
         synthesize_corpus(tmp_path, sample_rate=16001)
     (tmp_path / 'file').write_text('')
     with pytest.raises(AudioError, match='cannot be written'):
