@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.files import writable
 
 PathLike = str | os.PathLike[str]
 
@@ -335,5 +336,5 @@ def _wav_warnings(path: PathLike) -> tuple[str, ...]:
 
 def shown(path: PathLike) -> str:
     """A path as it can be printed on one line, whatever bytes its name holds."""
-    text = os.fspath(path).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    text = writable(os.fspath(path))
     return text if text.isprintable() else repr(text)[1:-1]

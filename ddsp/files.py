@@ -60,6 +60,14 @@ def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib
     return path
 
 
+def writable(text: str) -> str:
+    """Text with names in it as UTF-8 can hold it: a byte of a name that is no UTF-8 becomes `\\xe9`."""
+    try:
+        return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    except UnicodeEncodeError:  # a surrogate that stands for no byte: JSON can hold it, no name can
+        return text.encode('utf-8', 'backslashreplace').decode()
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A path to write to, in the same folder; the file takes the place of `path` when the block ends well."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ddsp.files import writable
 from experiments import inspect_pictures, page
 from pipelines import health
 from pipelines.inspection import ExampleFigures, Inspection, load_example
@@ -80,7 +81,7 @@ def inspect_page(inspection: Inspection, findings: Sequence[health.Finding]) -> 
     parts += _cards('Examples that deserve a look', inspection, suspicious)
     parts += _cards('Typical examples', inspection, typical)
     parts += _recordings(inspection)
-    return page.document(title, '\n'.join(parts), _STYLE, _SCRIPT)
+    return writable(page.document(title, '\n'.join(parts), _STYLE, _SCRIPT))
 
 
 def choose_examples(inspection: Inspection) -> tuple[list[ExampleFigures], list[ExampleFigures]]:
@@ -113,7 +114,7 @@ def _of_different_sources(examples: Iterable[ExampleFigures], count: int) -> lis
 
 def summary_rows(inspection: Inspection) -> list[tuple[str, str]]:
     """Label and value of each line of the terminal's table."""
-    rows = [('dataset', inspection.path)]
+    rows = [('dataset', writable(inspection.path))]
     for split, figures in inspection.splits.items():
         rows.append((split, f'{figures["examples"]} examples, {_duration(figures["audio_seconds"])}'))
         rows.append(

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddsp.files import UnsafeNameError, inside
+from ddsp.files import UnsafeNameError, inside, writable
 from experiments import alive, masking, store
 from experiments.delivery import create_run, deliver, metric_rows
 from experiments.files import write_json
@@ -324,7 +324,7 @@ def dataset_row(dataset: Dataset) -> Row:
         'statistics': {split: _scalars(dataset.statistics(split)) for split in dataset.splits},
     }
     name = f'{dataset.name}/{dataset.version}'
-    return {'name': name, 'digest': dataset.digest, 'path': dataset.address, 'profile': profile}
+    return {'name': name, 'digest': dataset.digest, 'path': writable(dataset.address), 'profile': profile}
 
 
 def _scalars(statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ddsp import gcs
 from ddsp.dataset import SPLIT, Dataset
+from ddsp.decoding import shown
 from ddsp.json_types import NUMBER, TEXT
 from pipelines.home import CLAIM, METRICS
 from pipelines.inspection import read_sources
@@ -69,7 +70,7 @@ class PrepareResult:
 
     def summary_rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of a table."""
-        rows = [('dataset', str(self.path))]
+        rows = [('dataset', shown(self.path))]
         for split, count in self.examples.items():
             rows.append((split, f'{count} examples, {self.audio_seconds[split]:.1f} s of audio'))
             stats = self.statistics[split]
@@ -97,7 +98,9 @@ class PrepareResult:
         rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
         if self.warnings:
             path, note = self.warnings[0]
-            rows.append(('warnings', f'{len(self.warnings)}, such as {os.path.basename(path)}: {note}'))
+            rows.append(
+                ('warnings', f'{len(self.warnings)}, such as {shown(os.path.basename(path))}: {note}')
+            )
         rows.append(('f0 estimator', self.estimator))
         rows.append(
             (

@@ -147,6 +147,7 @@ def prepare(
     as_json: JsonOption = False,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
+    from ddsp.files import writable
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
 
@@ -172,8 +173,8 @@ def prepare(
     rows = result.summary_rows() + ([('MLflow run', run_id)] if run_id else [])
     output.print_table('', ('', ''), rows, header=False)
     if result.rejected:
-        print(f'Why: {result.path}/rejected.jsonl')
-    dataset = str(result.path).rpartition('/')[0]
+        print(f'Why: {writable(str(result.path))}/rejected.jsonl')
+    dataset = writable(str(result.path)).rpartition('/')[0]
     print(f'Look: ddsp inspect {dataset}')
     print(f'Next: ddsp train {dataset}')
     return 0

@@ -44,6 +44,15 @@ def test_links_out_of_the_folder_are_refused_and_links_within_it_are_not(tmp_pat
             files.inside(folder, name, 'x')
 
 
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [('caf\udce9', r'caf\xe9'), ('Café 日本', 'Café 日本'), ('\ud800\udce9', r'\ud800\udce9')],
+)
+def test_names_that_are_no_text_become_text(name: str, text: str):
+    assert files.writable(name) == text
+    files.writable(name).encode()
+
+
 def test_a_file_is_written_whole_with_the_umask_of_the_user(tmp_path: pathlib.Path):
     path = tmp_path / 'x.json'
     old = os.umask(0o077)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def prepare(ddsp, folder, *more):
 
 def test_a_preparation_is_tracked_when_asked(tones, ddsp):
     assert prepare(ddsp, tones, '--no-track')['run_id'] is None
-    found = prepare(ddsp, tones, '--track', '--experiment', 'data', '--version', '2.0.0')
+    found = prepare(ddsp, tones, '--track', '--experiment', 'data', '--version', '2.0.0', '--hop-secs', 0.5)
     client = store.client()
     run = client.get_run(found['run_id'])
     assert run.info.status == 'FINISHED'
@@ -73,3 +75,24 @@ def test_nothing_is_tracked_unasked(workdir, monkeypatch):
             monkeypatch.delenv('MLFLOW_TRACKING_URI')  # set_tracking_uri leaves it to child processes
             assert track_data.is_asked_for()
     assert not track_data.is_asked_for()
+
+
+def test_names_that_are_not_utf_8_are_tracked_and_shown(tones, ddsp):
+    """Old recordings have names of other encodings."""
+    os.rename(tones / 'a.wav', os.fsencode(tones / 'caf') + b'\xe9.wav')
+    os.rename(tones / 'silence.wav', os.fsencode(tones / 'sil') + b'\xff.wav')
+    root = os.fsdecode(b'r\xe4ume')
+    arguments = ('--output', root, '--f0', 'yin', '--workers', 1, '--example-secs', 1, '--track')
+    status, out, err = ddsp('prepare', tones, *arguments)
+    assert status == 0, err
+    assert r'sil\xff.wav is silent' in out
+    (run,) = store.client().search_runs([store.client().get_experiment_by_name('ddsp').experiment_id])
+    logged = run.inputs.dataset_inputs[0].dataset
+    assert json.loads(logged.source) == {'uri': r'r\xe4ume/tones/1.0.0'}
+    status, out, err = ddsp('inspect', f'{root}/tones', '--html', 'page.html')
+    assert status == 0, err
+    page = pathlib.Path('page.html').read_text(encoding='utf-8')
+    assert r'caf\xe9.wav' in page
+    assert r'sil\xff.wav' in page
+    pages = store.client().list_artifacts(run.info.run_id, 'dataset')
+    assert 'dataset/inspect.html' in {item.path for item in pages}
