@@ -33,6 +33,7 @@ EXTRAS = {
         'optuna>=4.9,<6',
         'cmaes>=0.10,<1',
         'pyyaml>=6,<7',
+        'pydantic>=2.9,<3',
         'matplotlib>=3.9,<4',
         'psutil>=5.9',
         'google-crc32c>=1.5,<2',

@@ -110,11 +110,9 @@ def train_run(
     _check_arguments(gin_files, seed, strategy)
     data = open_dataset(dataset)
     warnings = check_dataset(data)
-    files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
+    files = configure(data, preset, gin_files, bindings)
     folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
-    _configure(data, files, bindings)
-    _check_counts()
     wanted, notes = _settings(data, files, bindings)
     tell = warn or (lambda text: None)
     if not _is_chief():  # another of the workers records the run and makes the bundle
@@ -309,12 +307,28 @@ def _bindings(
     return bindings
 
 
-def _configure(data: Dataset, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Sets the configuration, with rates and lengths from the dataset."""
+def configure(data: Dataset, preset: str, gin_files: Sequence[str], bindings: Sequence[str]) -> list[str]:
+    """Sets the configuration, with rates and lengths from the dataset.
+
+    Args:
+      data: The dataset.
+      preset: Packaged preset, parsed first; the default when there is no `gin_files` either.
+      gin_files: Gin files, later ones win.
+      bindings: Bindings, which win over all files.
+
+    Returns:
+      The files.
+
+    Raises:
+      ConfigError: A name or a value that cannot work.
+    """
     from ddsp.training import config, rates
 
+    files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     config.parse_config(files, bindings)
     rates.configure_for_dataset(data)
+    _check_counts()
+    return files
 
 
 def _default_folder(data: Dataset, files: Sequence[str]) -> pathlib.Path:

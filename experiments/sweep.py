@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddsp.dataset import open_dataset
+from ddsp.dataset import Dataset, open_dataset
 from ddsp.files import FolderInUseError
 from experiments import store
 from experiments.files import local_folder
@@ -98,10 +98,12 @@ def run_sweep(
     Raises:
       SweepError: All trials failed, or the database cannot be used.
     """
+    dataset = open_dataset(place.dataset)
+    if os.environ.get(_WORKER) != str(os.getppid()):
+        _check_names(spec, dataset)
     place.folder.mkdir(parents=True, exist_ok=True)
-    digest = open_dataset(place.dataset).digest
     queue = TrialQueue(
-        spec, place.storage, place.heartbeat_secs, digest, patience_secs=place.patience_secs,
+        spec, place.storage, place.heartbeat_secs, dataset.digest, patience_secs=place.patience_secs,
         patient_start=_WORKER in os.environ,
     )  # fmt: skip
     report = progress or (lambda done, total, text: None)
@@ -122,6 +124,14 @@ def run_sweep(
             f'all {result.total} trials of {spec.name!r} failed; the first: {_first_error(queue)}'
         )
     return result
+
+
+def _check_names(spec: SweepSpec, dataset: Dataset) -> None:
+    """Finds a misspelt name, or a choice that cannot be, before any trial."""
+    from experiments.run import configure
+
+    for values in spec.samples():
+        configure(dataset, spec.preset, spec.gin_files, spec.gin_params(values))
 
 
 def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:

@@ -9,8 +9,13 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+import pydantic
+import pydantic_core
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ddsp.errors import ConfigError, require
 from experiments.compare import lower_is_better
@@ -18,10 +23,37 @@ from experiments.compare import lower_is_better
 if TYPE_CHECKING:
     import optuna
 
-SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
-PRUNERS = ('none', 'median', 'hyperband', 'asha')
-_RANGE_KEYS = ('low', 'high', 'step', 'log')
-_MAX_TRIALS = 10_000
+T = TypeVar('T')
+
+_MAX_TRIALS, _MAX_STEPS, _MAX_SEED = 10_000, 10**9, 2**32 - 1
+_STRICT = pydantic.ConfigDict(strict=True, extra='forbid')
+
+
+def _number_if_meant(value: Any) -> Any:
+    """Text such as '1e-4' as the number that it is: YAML 1.1 takes it for text, people do not."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise pydantic_core.PydanticCustomError('finite', 'finite')
+    return value
+
+
+def _field(allowed: str, **limits: Any) -> Any:
+    """Limits of a value, and what is allowed in words."""
+    return pydantic.Field(description=allowed, **limits)
+
+
+_MEANT, _FINITE = pydantic.BeforeValidator(_number_if_meant), pydantic.AfterValidator(_finite)
+Number = Annotated[int | float, _MEANT, _FINITE, _field('a number')]
+OptionalNumber = Annotated[int | float | None, _MEANT, _FINITE, _field('a number')]
+_COUNT = _field('a whole number of at least 1', ge=1, le=_MAX_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +61,11 @@ class Choice:
     """A parameter that takes one of some values."""
 
     values: tuple[Any, ...]
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self.values)
 
     def suggest(self, trial: optuna.Trial, name: str) -> Any:
         """A value for a trial. Optuna keeps only plain values, so lists travel as JSON."""
@@ -40,14 +77,32 @@ class Choice:
         return [json.dumps(value) for value in self.values]
 
 
-@dataclasses.dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=_STRICT)
 class Range:
     """A parameter between two numbers, whole ones where both limits (and the step) are whole."""
 
-    low: float
-    high: float
-    step: float | None = None
-    log: bool = False
+    low: Number
+    high: Number
+    step: OptionalNumber = None
+    log: Annotated[bool, _field('true or false')] = False
+
+    @pydantic.model_validator(mode='after')
+    def _limits(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f'low is {self.low}, which is not below high, {self.high}.')
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError(f'step is {self.step}; it must be above 0 and fit between low and high.')
+        if self.log and self.low <= 0:
+            raise ValueError(f'low is {self.low}; with log it must be above 0.')
+        if self.log and self.step is not None:
+            raise ValueError('log and step cannot be together.')
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many values there are; a range without a step has no number of them."""
+        assert self.step is not None
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     @property
     def whole(self) -> bool:
@@ -64,29 +119,54 @@ class Range:
 
     def grid(self) -> list[float | int]:
         """All values; only a range with a step has a list of them."""
-        assert self.step is not None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self.low + index * self.step for index in range(count)]
+        return [self.low + index * (self.step or 0) for index in range(self.count)]
 
 
-@dataclasses.dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=_STRICT)
 class SweepSpec:
     """A sweep. The fields are the keys of its file; docs/experiments.md describes them."""
 
-    parameters: Mapping[str, Choice | Range]
-    name: str
-    objective: str = 'eval/spectral_loss'
-    direction: str = ''
-    trials: int = 20
-    steps: int | None = None
-    batch_size: int | None = None
-    preset: str = ''
-    gin_files: Sequence[str] = ()
-    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    sampler: str = 'tpe'
-    pruner: str = 'median'
-    prune_on: str = 'losses/total_loss'
-    seed: int = 0
+    parameters: Annotated[
+        Mapping[str, Choice | Range],
+        _field('at least one, such as `Trainer.learning_rate: {low: 0.0001, high: 0.01}`', min_length=1),
+    ]
+    name: Annotated[
+        str, _field('text of letters, digits, spaces and "_.-", for a folder', pattern=r'^\w[\w .-]*$')
+    ]
+    objective: Annotated[str, _field('a metric of a run')] = 'eval/spectral_loss'
+    direction: Literal['', 'minimize', 'maximize'] = ''
+    trials: Annotated[int, _field(f'a whole number from 1 to {_MAX_TRIALS}', ge=1, le=_MAX_TRIALS)] = 20
+    steps: Annotated[int | None, _COUNT] = None
+    batch_size: Annotated[int | None, _COUNT] = None
+    preset: Annotated[str, _field('the name of a preset')] = ''
+    gin_files: Annotated[Sequence[str], _field('a list of files')] = ()
+    fixed: Annotated[
+        Mapping[str, Any], _field('names and values, such as `Trainer.learning_rate: 0.001`')
+    ] = dataclasses.field(default_factory=dict)
+    sampler: Literal['tpe', 'random', 'grid', 'cmaes'] = 'tpe'
+    pruner: Literal['none', 'median', 'hyperband', 'asha'] = 'median'
+    prune_on: Annotated[str, _field('a metric of a run')] = 'losses/total_loss'
+    seed: Annotated[int, _field(f'a whole number from 0 to {_MAX_SEED}', ge=0, le=_MAX_SEED)] = 0
+
+    @pydantic.model_validator(mode='after')
+    def _together(self) -> SweepSpec:
+        twice = sorted(set(self.fixed) & set(self.parameters))
+        if twice:
+            raise ValueError(f'{twice[0]} is in fixed and in parameters; it can be in one of them only.')
+        if self.sampler != 'grid':
+            return self
+        for name, parameter in self.parameters.items():
+            if isinstance(parameter, Range) and (parameter.step is None or parameter.log):
+                raise ValueError(
+                    f'parameters.{name}: the sampler grid needs a list, or a range with `step` and no `log`.'
+                )
+        points = math.prod(parameter.count for parameter in self.parameters.values())
+        if points > _MAX_TRIALS:
+            raise ValueError(
+                f'the grid of {", ".join(self.parameters)} has {points} points; there can be {_MAX_TRIALS}. '
+                'Give larger steps or shorter lists, or another sampler.'
+            )
+        return self
 
     @property
     def minimize(self) -> bool:
@@ -117,6 +197,17 @@ class SweepSpec:
         lists = [parameter.grid() for parameter in self.parameters.values()]
         return [dict(zip(self.parameters, values, strict=True)) for values in itertools.product(*lists)]
 
+    def samples(self) -> list[dict[str, Any]]:
+        """A few points in which every choice and every end of a range occurs."""
+        ends = [
+            list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
+            for parameter in self.parameters.values()
+        ]
+        return [
+            {name: values[index % len(values)] for name, values in zip(self.parameters, ends, strict=True)}
+            for index in range(max(map(len, ends)))
+        ]
+
     def gin_params(self, values: Mapping[str, Any]) -> list[str]:
         """Bindings of one trial: those fixed for all, then its own."""
         return [f'{name} = {gin_value(value)}' for name, value in {**self.fixed, **values}.items()]
@@ -137,8 +228,8 @@ def load_spec(path: str | os.PathLike[str]) -> SweepSpec:
     """Reads and checks a sweep's file: gin when its name ends so, else YAML.
 
     Raises:
-      ConfigError: The file is missing or cannot be read, or a key or a value in it cannot be; the message
-        names it.
+      ConfigError: The file is missing or cannot be read, or a key or a value in it is not allowed; the
+        message names it.
     """
     path = pathlib.Path(path)
     try:
@@ -199,125 +290,72 @@ def parse_spec(raw: Mapping[str, Any], default_name: str = 'sweep') -> SweepSpec
     """A sweep from the contents of its file.
 
     Raises:
-      ConfigError: A key or a value cannot be.
+      ConfigError: A key or a value is not allowed; the message names it.
     """
-    known = {field.name for field in dataclasses.fields(SweepSpec)}
-    for key in raw:
-        if key not in known:
-            raise ConfigError(f'unknown key {key!r}{_nearest(str(key), known)}')
     parameters = raw.get('parameters')
-    if not isinstance(parameters, dict) or not parameters:
-        raise ConfigError(
-            'parameters: give at least one, such as `Trainer.learning_rate: {low: 0.0001, high: 0.01}`.'
-        )
-    given = {key: value for key, value in raw.items() if value is not None}
-    given['parameters'] = {str(name): _parameter(str(name), value) for name, value in parameters.items()}
-    given.setdefault('name', default_name)
-    spec = SweepSpec(**given)
-    return _checked(dataclasses.replace(spec, direction=spec.direction or _direction(spec.objective)))
-
-
-def _direction(objective: str) -> str:
-    """Whether to minimise or maximise, from the metric's name."""
-    return 'maximize' if lower_is_better(objective) is False else 'minimize'
-
-
-def _checked(spec: SweepSpec) -> SweepSpec:
-    """The sweep, when all its values can be."""
-    _one_of('sampler', spec.sampler, SAMPLERS)
-    _one_of('pruner', spec.pruner, PRUNERS)
-    _one_of('direction', spec.direction, ('minimize', 'maximize'))
-    _whole('trials', spec.trials, 1, _MAX_TRIALS)
-    _whole('seed', spec.seed, 0, 2**32 - 1)
-    for key in ('steps', 'batch_size'):
-        if getattr(spec, key) is not None:
-            _whole(key, getattr(spec, key), 1, 10**9)
-    if not isinstance(spec.fixed, Mapping):
-        raise ConfigError('fixed: expected names and values, such as `Trainer.learning_rate: 0.001`.')
-    if isinstance(spec.gin_files, str) or not isinstance(spec.gin_files, Sequence):
-        raise ConfigError('gin_files: expected a list of files.')
-    twice = sorted(set(spec.fixed) & set(spec.parameters))
-    if twice:
-        raise ConfigError(f'{twice[0]} is in fixed and in parameters; it can be in one of them only.')
-    if spec.sampler == 'grid':
-        _check_grid(spec)
+    given = {str(key): value for key, value in raw.items() if value is not None}
+    if isinstance(parameters, Mapping):
+        given['parameters'] = {str(name): _parameter(str(name), value) for name, value in parameters.items()}
+    given.setdefault('name', re.sub(r'[^\w .-]', '_', default_name))
+    given.setdefault('parameters', {})
+    spec = _built(SweepSpec, given)
     if spec.sampler == 'cmaes':
         require('cmaes', 'for the sampler cmaes')
-    return spec
-
-
-def _check_grid(spec: SweepSpec) -> None:
-    """A grid needs parameters that can be counted."""
-    for name, parameter in spec.parameters.items():
-        if isinstance(parameter, Range) and (parameter.step is None or parameter.log):
-            raise ConfigError(
-                f'parameters.{name}: the sampler grid needs a list, or a range with `step` and no `log`.'
-            )
+    lower = lower_is_better(spec.objective)
+    direction = spec.direction or ('maximize' if lower is False else 'minimize')
+    return dataclasses.replace(spec, direction=direction)
 
 
 def _parameter(name: str, value: Any) -> Choice | Range:
     """One parameter: a list of values, or a range."""
+    where = f'parameters.{name}'
     if isinstance(value, list):
         if not value:
-            raise ConfigError(f'parameters.{name}: the list is empty.')
+            raise ConfigError(f'{where}: the list is empty.')
         return Choice(tuple(_number_if_meant(item) for item in value))
     if not isinstance(value, dict):
         raise ConfigError(
-            f'parameters.{name}: {value!r} is one value; a list or {{low: ..., high: ...}} is needed. '
+            f'{where}: {value!r} is one value; a list or {{low: ..., high: ...}} is needed. '
             'What does not vary belongs into `fixed`.'
         )
-    for key in value:
-        if key not in _RANGE_KEYS:
-            raise ConfigError(f'parameters.{name}: unknown key {key!r}{_nearest(str(key), _RANGE_KEYS)}')
-    limits = {key: _number(f'parameters.{name}.{key}', value.get(key)) for key in ('low', 'high')}
-    step = None if value.get('step') is None else _number(f'parameters.{name}.step', value['step'])
-    return _checked_range(name, Range(limits['low'], limits['high'], step, bool(value.get('log', False))))
+    return _built(Range, value, where)
 
 
-def _checked_range(name: str, made: Range) -> Range:
-    """The range, when its limits can be."""
-    if made.low >= made.high:
-        raise ConfigError(f'parameters.{name}: low is {made.low}, which is not below high, {made.high}.')
-    if made.step is not None and not 0 < made.step <= made.high - made.low:
+def _built(kind: Callable[..., T], given: Mapping[str, Any], where: str = '') -> T:
+    """An object of its contents.
+
+    Raises:
+      ConfigError: A key or a value is not allowed; the message names it.
+    """
+    fields = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    for key in given:
+        if key not in fields:
+            raise ConfigError(f'{where and where + ": "}unknown key {key!r}{_nearest(str(key), fields)}')
+    try:
+        return kind(**given)
+    except pydantic.ValidationError as refusal:
+        error = refusal.errors()[0]
+    own = error.get('ctx', {}).get('error')
+    if not error['loc'] and own:  # of a check of several keys
+        raise ConfigError(f'{where}: {own}' if where else str(own))
+    name = str(error['loc'][0])
+    key = f'{where}.{name}' if where else name
+    if error['type'].startswith('missing'):
+        raise ConfigError(f'{key} is missing; it must be {fields[name].description}.')
+    choices = [text for text in get_args(fields[name].annotation) if text and isinstance(text, str)]
+    if choices:
         raise ConfigError(
-            f'parameters.{name}: step is {made.step}; it must be above 0 and fit between low and high.'
+            f'{key}: {given[name]!r} is none of {", ".join(choices)}{_did_you_mean(given[name], choices)}'
         )
-    if made.log and made.low <= 0:
-        raise ConfigError(f'parameters.{name}: low is {made.low}; with log it must be above 0.')
-    if made.log and made.step is not None:
-        raise ConfigError(f'parameters.{name}: log and step cannot be together.')
-    return made
+    raise ConfigError(f'{key} must be {fields[name].description}, not {given[name]!r}.')
 
 
-def _number(key: str, value: Any) -> float | int:
-    """A number; YAML 1.1 takes `1e-4` for text, people do not."""
-    value = _number_if_meant(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f'{key}: expected a number, found {value!r}.')
-    return value
+def _did_you_mean(word: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f'. Did you mean {close[0]!r}?' if close else '.'
 
 
-def _number_if_meant(value: Any) -> Any:
-    """Text such as '1e-4' as the number that it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _whole(key: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f'{key}: expected a whole number from {low} to {high}, found {value!r}.')
-
-
-def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f'{key}: {value!r} is none of {", ".join(allowed)}.')
-
-
-def _nearest(word: str, known: Any) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' or the list of what there is."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f'. Did you mean {close[0]!r}?' if close else f'; there are {", ".join(sorted(known))}.'
+    meant = _did_you_mean(word, known)
+    return meant if len(meant) > 1 else f'; there are {", ".join(sorted(known))}.'

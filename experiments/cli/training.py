@@ -183,7 +183,7 @@ def sweep(
     dataset: DatasetArgument,
     workers: Annotated[int, typer.Option('--workers', min=1, help='Processes on this machine.')] = 1,
     trials: Annotated[
-        int | None, typer.Option('--trials', min=1, help="Trials, in place of the file's.")
+        int | None, typer.Option('--trials', min=1, max=10_000, help="Trials, in place of the file's.")
     ] = None,
     sweep_dir: Annotated[
         str, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')

@@ -55,12 +55,24 @@ def test_a_finished_sweep_does_nothing_more_and_a_larger_budget_goes_on(spec_pat
     assert len(sweep_runs('summary')) == 1
 
 
-def test_a_configuration_that_cannot_be_fails_the_sweep_with_its_message(spec_path, dataset, ddsp):
-    spec_path.write_text(SPEC.replace('Trainer.learning_rate:', 'Trainer.lerning_rate:'))
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('Trainer.learning_rate:', 'Trainer.lerning_rate:', "did you mean 'learning_rate'?"),
+        ('  RnnFcDecoder.ch: 8', '  RnnFcDecodr.ch: 8', "there is no 'RnnFcDecodr'; did you mean"),
+        ('  Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}',
+         "  Autoencoder.decoder: ['@RnnFcDecoder()', '@RnnFcDecodr()']", "there is no 'RnnFcDecodr'; did you mean"),
+        ('steps: 2', 'gin_files: [no.gin]', 'no.gin'),
+        ('  RnnFcDecoder.ch: 8', '  train.steps_per_save: 0', 'train.steps_per_save is 0; it must be'),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_name_is_found_before_any_trial(spec_path, dataset, ddsp, old, new, message):
+    spec_path.write_text(SPEC.replace(old, new))
     status, out, err = ddsp('sweep', spec_path, dataset)
     assert (status, out) == (1, '')
-    assert err.startswith("Error: all 2 trials of 'rates' failed; the first: ConfigError:")
-    assert "did you mean 'learning_rate'?" in err
+    assert err.startswith('Error: ')
+    assert message in err
+    assert not (spec_path.parent / 'sweeps').exists()
 
 
 @pytest.mark.slow
