@@ -254,6 +254,56 @@ def test_a_slot_that_was_lost_while_it_was_queued_again_is_found(spec, storage):
     assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
 
 
+OPENS = """
+import sys, time
+from experiments import study
+from experiments.sweep_spec import parse_spec
+
+spec = parse_spec({"parameters": {"x": {"low": 0.0, "high": 1.0}}, "trials": 6, "name": "queue"})
+import optuna, sqlalchemy.orm
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(study.TrialQueue(spec, sys.argv[1]).trials()), flush=True)
+"""
+
+
+def opening(storage) -> subprocess.Popen:
+    """A process that opens the study when it is told to."""
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    return subprocess.Popen([sys.executable, '-c', OPENS, storage], text=True, **pipes)
+
+
+@pytest.mark.slow
+@both_databases
+def test_many_processes_use_a_new_study_at_once(spec, storage):
+    processes = [opening(storage) for _ in range(8)]
+    for process in processes:
+        assert process.stdout.readline() == 'ready\n'
+    for process in processes:
+        process.stdin.write('go\n')
+        process.stdin.flush()
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out) == (0, '6\n'), err
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+@both_databases
+def test_a_kill_while_the_study_is_made_breaks_nothing(spec, storage):
+    """The same database all the while: each process is killed a little later than the one before it."""
+    for wait in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2):
+        process = opening(storage)
+        assert process.stdout.readline() == 'ready\n'
+        process.stdin.write('go\n')
+        process.stdin.flush()
+        time.sleep(wait)
+        process.kill()
+        process.communicate()
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
+    assert states(TrialQueue(spec, storage)) == {slot: ['COMPLETE'] for slot in range(6)}
+
+
 @both_databases
 @pytest.mark.parametrize(
     ('changes', 'told'),

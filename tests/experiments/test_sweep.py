@@ -61,7 +61,7 @@ def test_a_finished_sweep_does_nothing_more_and_a_larger_budget_goes_on(spec_pat
         ('Trainer.learning_rate:', 'Trainer.lerning_rate:', "did you mean 'learning_rate'?"),
         ('  RnnFcDecoder.ch: 8', '  RnnFcDecodr.ch: 8', "there is no 'RnnFcDecodr'; did you mean"),
         ('  Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}',
-         "  Autoencoder.decoder: ['@RnnFcDecoder()', '@RnnFcDecodr()']", "there is no 'RnnFcDecodr'; did you mean"),
+         "  Autoencoder.decoder: ['@RnnFcDecoder()', '@RnnFcDecodr()']", "no 'RnnFcDecodr'; did you mean"),
         ('steps: 2', 'gin_files: [no.gin]', 'no.gin'),
         ('  RnnFcDecoder.ch: 8', '  train.steps_per_save: 0', 'train.steps_per_save is 0; it must be'),
     ],
