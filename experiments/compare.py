@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _LOWER = re.compile(r'loss|_l1_|l1$|outlier|cents|error|data_wait|distance')
 _HIGHER = re.compile(r'per_sec|accuracy|voiced')
+_OF_THE_MACHINE = ('speed/', 'system/')
 _NO_ORDER = ('energy/', 'system/', 'optimizer/')
 
 
@@ -27,13 +28,14 @@ class MetricRow:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Runs side by side, each tuple in the order of `run_ids`."""
+    """Runs side by side, each tuple in the order of `run_ids`; `warnings` say why figures do not compare."""
 
     run_ids: tuple[str, ...]
     names: tuple[str, ...]
     statuses: tuple[str, ...]
     params: dict[str, tuple[str, ...]]
     metrics: tuple[MetricRow, ...]
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict:
         """For JSON."""
@@ -46,6 +48,7 @@ class Comparison:
             'metrics': {
                 row.name: {'values': list(row.values), 'best': sorted(row.best)} for row in self.metrics
             },
+            'warnings': list(self.warnings),
         }
 
 
@@ -58,7 +61,8 @@ def compare(runs: Sequence[Run], *, all_params: bool = False, system: bool = Fal
       system: True keeps the machine's load.
 
     Returns:
-      Parameters that differ and all metrics, each with the best runs marked.
+      Parameters that differ and all metrics, each with the best runs marked. Runs on different datasets are
+      not ranked: what is better on one says nothing about the other.
     """
     names = sorted({name for run in runs for name in run.data.params})
     params = {name: tuple(run.data.params.get(name, '') for run in runs) for name in names}
@@ -67,16 +71,35 @@ def compare(runs: Sequence[Run], *, all_params: bool = False, system: bool = Fal
     metrics = sorted(
         {name for run in runs for name in run.data.metrics if system or not name.startswith('system/')}
     )
+    warnings = dataset_warnings(runs)
     rows = []
     for name in metrics:
         values = tuple(run.data.metrics.get(name) for run in runs)
-        rows.append(MetricRow(name, values, best_of(name, values)))
+        comparable = not warnings or name.startswith(_OF_THE_MACHINE)
+        rows.append(MetricRow(name, values, best_of(name, values) if comparable else frozenset()))
     return Comparison(
         run_ids=tuple(run.info.run_id for run in runs),
         names=tuple(run.info.run_name or run.info.run_id[:8] for run in runs),
         statuses=tuple(run.info.status for run in runs),
         params=params,
         metrics=tuple(rows),
+        warnings=warnings,
+    )
+
+
+def dataset_warnings(runs: Sequence[Run]) -> tuple[str, ...]:
+    """A sentence where runs tell that they were trained on different datasets."""
+    names: dict[str, set[str]] = {}
+    for run in runs:
+        digest = run.data.tags.get('ddsp.dataset_digest')
+        if digest:
+            names.setdefault(digest, set()).add(run.data.tags.get('ddsp.dataset', ''))
+    if len(names) < 2:
+        return ()
+    shown = ', '.join(f'{min(paths)} (digest {digest[:8]})' for digest, paths in sorted(names.items()))
+    return (
+        f'These runs were trained on different datasets: {shown}. Their losses do not compare, so none is '
+        'marked as the best. `ddsp evaluate` measures models on one dataset.',
     )
 
 

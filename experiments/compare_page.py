@@ -38,7 +38,7 @@ def write_page(
       runs: In the order in which they are shown.
       comparison: Of the same runs.
       path: HTML file to write.
-      significance: As `listing.significance` returns it.
+      significance: As `significance.significance` returns it.
       title: Heading.
 
     Returns:

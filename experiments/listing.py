@@ -1,10 +1,9 @@
-"""Lists of runs: filtering, ordering, export, signs of life, and significance between two."""
+"""Lists of runs: filtering, ordering, export and signs of life."""
 
 from __future__ import annotations
 
 import csv
 import datetime
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,8 @@ from experiments import alive, store
 from experiments.compare import lower_is_better
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-EVALUATION_FILE = 'evaluation/examples.json'
-_BOOTSTRAP_SAMPLES = 5000
 
 
 def list_runs(
@@ -129,81 +124,3 @@ def state(run: Run) -> str:
     """A run's status for people, with the time of its last sign of life when there is none any more."""
     since = alive.silent_since(run.info.status, run.data.tags)
     return run.info.status if since is None else f'no sign of life since {clock(since)}'
-
-
-def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Whether two runs differ by more than chance on the examples that both were evaluated on.
-
-    Args:
-      client: Client of the store.
-      runs: Only two runs are tested; any other number gives nothing.
-
-    Returns:
-      One dictionary per metric with `metric, difference, low, high, p, examples, text`: a paired bootstrap
-      over examples of the mean difference (second run minus first) and its 95 % interval.
-    """
-    if len(runs) != 2:
-        return []
-    first, second = (evaluation_rows(client, run.info.run_id) for run in runs)
-    shared = [name for name in first if name in second]
-    if len(shared) < 2:
-        return []
-    import numpy as np
-
-    found: list[dict[str, Any]] = []
-    for metric in sorted(set(first[shared[0]]) & set(second[shared[0]])):
-        pairs = np.array(
-            [[first[name].get(metric), second[name].get(metric)] for name in shared], dtype=float
-        )
-        pairs = pairs[np.isfinite(pairs).all(axis=1)]
-        if len(pairs) >= 2:
-            found.append({'metric': metric, **paired_bootstrap(pairs[:, 0], pairs[:, 1])})
-    for entry in found:
-        verdict = 'differs' if entry['low'] > 0 or entry['high'] < 0 else 'no clear difference'
-        p = f'= {entry["p"]:.3f}' if entry['p'] >= 0.001 else '< 0.001'
-        entry['text'] = (
-            f'{entry["metric"]}: {verdict}; second minus first {entry["difference"]:+.3g} '
-            f'[{entry["low"]:+.3g}, {entry["high"]:+.3g}] at 95 %, p {p}, '
-            f'{entry["examples"]} examples'
-        )
-    return found
-
-
-def evaluation_rows(client: MlflowClient, run_id: str) -> dict[str, dict[str, float]]:
-    """Metrics of each held-out example of a run; empty when it was not evaluated by example."""
-    try:
-        path = client.download_artifacts(run_id, EVALUATION_FILE)
-        rows = json.loads(pathlib.Path(path).read_text())
-    except (*store.refusals(), OSError, ValueError):
-        return {}
-    return {
-        str(entry['example']): {name: value for name, value in entry.items() if isinstance(value, float)}
-        for entry in rows
-    }
-
-
-def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Paired bootstrap of a mean difference (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
-
-    Args:
-      first: [n_examples].
-      second: [n_examples], the same examples.
-      seed: Of the resampling.
-
-    Returns:
-      `difference` (second minus first), `low` and `high` of its 95 % interval, two-sided `p`, `examples`.
-    """
-    import numpy as np
-
-    differences = np.asarray(second, float) - np.asarray(first, float)
-    picks = np.random.default_rng(seed).integers(0, len(differences), (_BOOTSTRAP_SAMPLES, len(differences)))
-    means = differences[picks].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    tail = min((means <= 0).mean(), (means >= 0).mean())
-    return {
-        'difference': float(differences.mean()),
-        'low': float(low),
-        'high': float(high),
-        'p': float(min(1.0, 2 * max(tail, 1 / _BOOTSTRAP_SAMPLES))),
-        'examples': len(differences),
-    }

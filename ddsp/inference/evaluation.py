@@ -32,7 +32,8 @@ class EvaluationReport:
       totals: `spectral_loss`, `loudness_l1_db`, `f0_l1_midi` (outliers left out), `f0_median_cents` (median
         over all voiced frames), `f0_outlier_ratio`, `examples`, `unpitched_examples` (their pitch is not
         measured).
-      rows: One for each example: `example` (its number in the split) and the same measures.
+      rows: One for each example: `example` (its number in the split), `recording` (which it was cut from,
+        where the dataset tells) and the same measures.
       split: Of the dataset.
       estimator: Of pitch.
     """
@@ -89,6 +90,8 @@ def evaluate(
     provider = data.DatasetProvider(dataset, split, crop_secs=None, gain_db=None)
     total = min(dataset.splits[split], limit or dataset.splits[split])
     measure = _Measure(bundle, estimator, dataset.manifest.get('alignment', 'center'))
+    named = _recordings(dataset, split)
+    recordings = [named[number] for number in provider.read_order()]
     rows: list[dict[str, Any]] = []
     cents: list[np.ndarray] = []
     batches = provider.get_batch(_BATCH, shuffle=False, repeats=1, drop_remainder=False)
@@ -97,7 +100,7 @@ def evaluate(
         generated = bundle.synthesizer(batch, seed=seed)['audio']
         for i, audio in enumerate(generated):
             row, errors = measure({key: value[i] for key, value in batch.items()}, audio)
-            rows.append({'example': len(rows), **row})
+            rows.append({'example': len(rows), **recordings[len(rows)], **row})
             cents.append(errors)
         if progress:
             progress(len(rows), total, f'evaluating {split}')
@@ -163,6 +166,27 @@ class _Measure:
             'f0_outlier': mean > metrics.OUTLIER_MIDI_THRESH,
         }
         return row, 100 * errors
+
+
+def _recordings(dataset: Dataset, split: str) -> list[dict[str, str]]:
+    """`{'recording': name}` for each example of a split, counted file after file; else `{}`."""
+    rows = dataset.manifest['splits'][split]['files']
+    starts = dict(
+        zip((row['name'] for row in rows), np.cumsum([0, *(r['examples'] for r in rows)]), strict=False)
+    )
+    found: list[dict[str, str]] = [{} for _ in range(dataset.splits[split])]
+    try:
+        sources = [json.loads(line) for line in (dataset.path / 'sources.jsonl').read_text().splitlines()]
+        for source in sources:
+            # Recordings of one name in two folders are told apart by their content.
+            name = f'{pathlib.PurePath(source["path"]).name} {source["sha256"][:8]}'
+            for part in source.get('records', []):
+                if part['file'] in starts:
+                    first = int(starts[part['file']]) + part['first']
+                    found[first : first + part['examples']] = [{'recording': name}] * part['examples']
+    except (OSError, ValueError, TypeError, KeyError):
+        return [{}] * dataset.splits[split]
+    return found[: dataset.splits[split]]
 
 
 def _totals(rows: list[dict[str, Any]], cents: list[np.ndarray]) -> dict[str, float]:

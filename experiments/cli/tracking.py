@@ -148,7 +148,7 @@ def compare(
 ) -> int:
     """Put runs side by side: differing parameters, metrics with the better one marked."""
     from experiments import compare as comparing
-    from experiments import listing, reading, store
+    from experiments import listing, reading, significance, store
 
     if bool(references) == bool(experiment):
         raise typer.BadParameter('give two or more runs, or --experiment.')
@@ -164,20 +164,22 @@ def compare(
     if len(found) < 2:
         raise store.TrackingError(f'{len(found)} run found; a comparison needs two.')
     result = comparing.compare(found, all_params=all_params)
-    significance = listing.significance(client, found)
+    verdicts = [] if result.warnings else significance.significance(client, found)
     if html is not None:
         from experiments.compare_page import write_page
 
-        write_page(client, found, result, html, significance)
+        write_page(client, found, result, html, verdicts)
     if as_json:
-        output.print_json({**result.as_dict(), 'significance': significance})
+        output.print_json({**result.as_dict(), 'significance': verdicts})
         return 0
     if len(found) <= _SIDE_BY_SIDE:
         _print_comparison(result)
     else:
         _print_ranking(result, metric)
-    for line in significance:
+    for line in verdicts:
         print(line['text'])
+    for warning in result.warnings:
+        output.say(f'warning: {warning}')
     if html is not None:
         print(f'Page: {html}')
     _print_charts_link(found)

@@ -7,10 +7,9 @@ import json
 
 import numpy as np
 import pytest
-import scipy.stats
 import soundfile
 
-from experiments import compare, listing, store
+from experiments import compare, store
 from experiments.track import MLflowTracker
 
 
@@ -44,24 +43,6 @@ def test_best_values(name, values, best):
     assert compare.best_of(name, values) == best
 
 
-def test_paired_bootstrap_agrees_with_the_t_test():
-    rng = np.random.default_rng(1)
-    first = rng.normal(10, 3, 200)
-    second = first + rng.normal(0.3, 1, 200)
-    found = listing.paired_bootstrap(first, second)
-    interval = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
-    assert found['difference'] == pytest.approx((second - first).mean())
-    assert found['low'] == pytest.approx(interval.low, abs=0.03)
-    assert found['high'] == pytest.approx(interval.high, abs=0.03)
-    assert found['p'] < 0.01
-    assert found['examples'] == 200
-
-
-def test_paired_bootstrap_of_equal_runs():
-    same = np.arange(10.0)
-    assert listing.paired_bootstrap(same, same)['p'] == 1.0
-
-
 def make_run(
     folder, name: str, loss: float, rate: str, examples=None, audio: bool = False, **tags: str
 ) -> str:
@@ -85,7 +66,10 @@ def make_run(
 
 @pytest.fixture
 def two_runs(workdir):
-    examples = [{'example': index, 'spectral_loss': float(index)} for index in range(20)]
+    examples = [
+        {'example': index, 'recording': f'take_{index // 2}.wav', 'spectral_loss': float(index)}
+        for index in range(20)
+    ]
     better = [
         {**row, 'spectral_loss': row['spectral_loss'] - 1.0 - 0.01 * row['example']} for row in examples
     ]
@@ -107,10 +91,28 @@ def test_compare_command(two_runs, ddsp, workdir):
     assert speed.split()[1:] == ['4', '*', '3']
     (verdict,) = [line for line in lines if line.startswith('spectral_loss:')]
     assert 'differs; second minus first -1.1' in verdict
-    assert 'p < 0.001, 20 examples' in verdict
+    assert 'p = 0.002 (exact), 20 examples of 10 recordings' in verdict
     text = (workdir / 'out' / 'compare.html').read_text()
     assert text.count('<audio') == 2
     assert 'This run has no audio.' in text
+
+
+def test_runs_on_different_datasets_are_not_ranked(workdir, ddsp):
+    examples = [{'example': i, 'recording': f'{i}.wav', 'spectral_loss': float(i)} for i in range(20)]
+    better = [{**row, 'spectral_loss': row['spectral_loss'] - 1} for row in examples]
+    for name, loss, rows in (('first', 4.0, examples), ('second', 3.0, better)):
+        tags = {'ddsp.dataset_digest': f'{name}-digest', 'ddsp.dataset': f'data/{name}/1.0.0'}
+        make_run(workdir, name, loss, '0.001', rows, **tags)
+    status, out, err = ddsp('compare', 'first', 'second', '--html', 'compare.html')
+    assert status == 0
+    warning = 'trained on different datasets: data/first/1.0.0 (digest first-di), data/second/1.0.0'
+    assert warning in err
+    (loss,) = [line for line in out.splitlines() if line.startswith('losses/total_loss')]
+    assert loss.split()[1:] == ['4', '3']
+    (speed,) = [line for line in out.splitlines() if line.startswith('speed/steps_per_sec')]
+    assert speed.split()[1:] == ['4', '*', '3']
+    assert 'differs' not in out
+    assert warning in (workdir / 'compare.html').read_text()
 
 
 def test_compare_as_json(two_runs, ddsp):

@@ -114,12 +114,25 @@ class RecordProvider(SeededProvider):
 
     def _read(self, paths: tf.Tensor, skips: tf.Tensor, takes: tf.Tensor) -> tf.data.Dataset:
         """Serialised examples of files, of several by turns."""
-        return tf.data.Dataset.from_tensor_slices((paths, skips, takes)).interleave(
+        return self._by_turns(
+            tf.data.Dataset.from_tensor_slices((paths, skips, takes)),
             lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
+        )
+
+    def _by_turns(self, files: tf.data.Dataset, read: Any) -> tf.data.Dataset:
+        """One example of each of several files, then the next ones."""
+        return files.interleave(
+            read,
             cycle_length=min(len(self._parts()), _PARALLEL_FILES),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
+
+    def read_order(self) -> list[int]:
+        """Numbers of the examples, counted file after file, in the order in which they come unshuffled."""
+        ends = np.cumsum([0, *(len(part) for part in self._parts())])
+        files = tf.data.Dataset.from_tensor_slices((ends[:-1], ends[1:]))
+        return [int(i) for i in self._by_turns(files, tf.data.Dataset.range).as_numpy_iterator()]
 
     def _order(self, epoch: tf.Tensor, count: int, shuffle: bool) -> tf.data.Dataset:
         """Numbers of the kept records in the order of a pass."""

@@ -92,3 +92,28 @@ def test_padded_and_unvoiced_frames_do_not_count(tiny_bundle):
     assert totals['f0_outlier_ratio'] == 0.5
     assert totals['f0_l1_midi'] == pytest.approx(row['f0_l1_midi'])
     assert totals['unpitched_examples'] == 1
+
+
+def test_rows_name_the_recording_that_they_were_cut_from(tiny_bundle, tmp_path, write_tone_dataset):
+    import tensorflow as tf
+
+    dataset = write_tone_dataset(tmp_path, train=1, test=3)
+    names = [f'tones-test.tfrecord-{shard:05d}-of-00002' for shard in range(2)]
+    places = [('b', names[1], 0, 1), ('a', names[0], 0, 1), ('c', names[0], 1, 1)]
+    sources = [
+        {'path': f'/x/{name}.wav', 'sha256': name * 64, 'records': [{'file': f, 'first': i, 'examples': n}]}
+        for name, f, i, n in places
+    ]
+    (dataset.path / 'sources.jsonl').write_text('\n'.join(map(json.dumps, sources)))
+    rows = inference.evaluate(tiny_bundle, dataset, 'test').rows
+    # Examples come from the files by turns; each is told by its pitch.
+    written = [tf.data.TFRecordDataset(str(dataset.path / name)) for name in names]
+    pitch = {}
+    for name, file, first, _ in places:
+        record = next(iter(written[names.index(file)].skip(first))).numpy()
+        pitch[f'{name}.wav {name * 8}'] = tf.train.Example.FromString(record).features.feature['f0_hz']
+    batch = next(iter(data.DatasetProvider(dataset, 'test').get_batch(3, shuffle=False)))
+    for f0_hz, row in zip(batch['f0_hz'], rows, strict=True):
+        np.testing.assert_allclose(f0_hz, pitch[row['recording']].float_list.value, rtol=1e-6)
+    (dataset.path / 'sources.jsonl').write_text('{"path": 1}\n')
+    assert 'recording' not in inference.evaluate(tiny_bundle, dataset, 'test', limit=1).rows[0]
