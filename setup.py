@@ -35,6 +35,7 @@ EXTRAS = {
         'pyyaml>=6,<7',
         'pydantic>=2.9,<3',
         'matplotlib>=3.9,<4',
+        'jinja2>=3.1,<4',
         'psutil>=5.9',
         'google-crc32c>=1.5,<2',
     ],

@@ -1,12 +1,11 @@
-"""The page of a comparison: a ranked table, and the runs' players and pictures below each other."""
+"""The page of a comparison: the runs' players of each example side by side, then figures and pictures."""
 
 from __future__ import annotations
 
-import html
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments import curves, page, store
@@ -17,10 +16,12 @@ if TYPE_CHECKING:
 
     from experiments.compare import Comparison
 
-_EXAMPLES_PER_RUN = 3
+_EXAMPLES = 3
 _DRAWN = ('losses/spectral_loss', 'held_out/spectral_loss')
 _RUNS_DRAWN = 20
 _PARAMS_BESIDE = 6
+
+Media = Mapping[str, pathlib.Path]
 
 
 def write_page(
@@ -44,16 +45,45 @@ def write_page(
     Returns:
       The path.
     """
-    body = [curves.STYLE, f'<h1>{html.escape(title)}</h1>', _table(comparison)]
-    body += [curves.line_chart(metric, _histories(client, runs, metric)) for metric in _DRAWN]
-    body += [f'<p>{html.escape(entry["text"])}</p>' for entry in significance]
-    body += [
-        _run_section(client, run, _numbers(comparison, index), index + 1) for index, run in enumerate(runs)
-    ]
+    media = [_download_media(client, run.info.run_id) for run in runs]
+    examples = sorted(
+        {match[1] for files in media for n in files if (match := re.match(r'(.+)_target\.wav$', n))}
+    )
+    examples = examples[:_EXAMPLES]
+    same_data = not comparison.warnings
+    text = page.render(
+        'compare.html', title=title, comparison=comparison, significance=significance,
+        examples=[_example(name, comparison.names, media, same_data) for name in examples],
+        silent=[name for name, files in zip(comparison.names, media, strict=True) if not _sounds(files)],
+        charts=[curves.line_chart(metric, _histories(client, runs, metric)) for metric in _DRAWN],
+        runs=[
+            {
+                'id': run_id, 'name': comparison.names[i], 'numbers': _numbers(comparison, i),
+                'pictures': [media[i][n] for e in examples if (n := f'{e}_spectrogram.png') in media[i]],
+            }
+            for i, run_id in enumerate(comparison.run_ids)
+        ],
+    )  # fmt: skip
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page.document(title, '\n'.join(body)), encoding='utf-8')
+    path.write_text(text, encoding='utf-8')
     return path
+
+
+def _example(name: str, runs: Sequence[str], media: Sequence[Media], same_data: bool) -> page.Example:
+    """Players of one example: what was to be played, once where all runs had the same, and the runs' own."""
+    clips: list[page.Clip] = []
+    for number, (run, files) in enumerate(zip(runs, media, strict=True), 1):
+        target, own = files.get(f'{name}_target.wav'), files.get(f'{name}_synthesized.wav')
+        if target is not None and (not clips or not same_data):
+            clips.append(page.Clip.of('Target' if same_data else f'Target of {number}. {run}', target))
+        if own is not None:
+            clips.append(page.Clip.of(f'{number}. {run}', own))
+    return page.Example(name.replace('_', ' ').capitalize(), clips)
+
+
+def _sounds(files: Media) -> bool:
+    return any(name.endswith('_synthesized.wav') for name in files)
 
 
 def _histories(
@@ -68,66 +98,20 @@ def _histories(
     return found
 
 
-def _table(comparison: Comparison) -> str:
-    """Parameters that differ and metrics; the best value of a row is marked."""
-    headings = ''.join(f'<th><a href="#{run_id}">{html.escape(name)}</a></th>' for name, run_id in zip(
-        comparison.names, comparison.run_ids, strict=True))  # fmt: skip
-    rows = [f'<tr><th></th>{headings}</tr>']
-    for name, values in comparison.params.items():
-        cells = ''.join(f'<td>{html.escape(value)}</td>' for value in values)
-        rows.append(f'<tr><td>{html.escape(name)}</td>{cells}</tr>')
-    for row in comparison.metrics:
-        cells = ''.join(
-            f'<td class="number{" best" if index in row.best else ""}">'
-            f'{"" if value is None else page.format_number(value)}</td>'
-            for index, value in enumerate(row.values)
-        )
-        rows.append(f'<tr><td>{html.escape(row.name)}</td>{cells}</tr>')
-    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
-
-
-def _numbers(comparison: Comparison, index: int) -> str:
+def _numbers(comparison: Comparison, index: int) -> list[tuple[str, str]]:
     """What tells a run from the others: its own parameters and the metrics that people look at first."""
     cells = [(name, values[index]) for name, values in comparison.params.items()][:_PARAMS_BESIDE]
     for row in comparison.metrics:
         value = row.values[index]
         if row.name.startswith(('eval/', 'losses/spectral_loss')) and value is not None:
             cells.append((row.name, page.format_number(value) + (' *' if index in row.best else '')))
-    rows = ''.join(
-        f'<tr><td>{html.escape(name)}</td><td class="number">{html.escape(text)}</td></tr>'
-        for name, text in cells
-    )
-    return f'<table>{rows}</table>'
+    return cells
 
 
-def _run_section(client: MlflowClient, run: Run, numbers: str, rank: int) -> str:
-    """One run: its numbers with players and pictures beside them, from its `media` artefacts."""
-    media = _download_media(client, run.info.run_id)
-    name = html.escape(run.info.run_name or run.info.run_id)
-    examples = sorted({match[1] for path in media if (match := re.match(r'(.+)_target\.wav$', path.name))})
-    parts = [] if examples else ['<p>This run has no audio.</p>']
-    by_name = {path.name: path for path in media}
-    for example in examples[:_EXAMPLES_PER_RUN]:
-        clips = [(part, by_name.get(f'{example}_{part}.wav')) for part in ('target', 'synthesized')]
-        players = ''.join(_player(f'{example} {part}', path) for part, path in clips if path is not None)
-        parts.append(f'<div class="players">{players}</div>')
-        picture = by_name.get(f'{example}_spectrogram.png')
-        if picture is not None:
-            parts.append(page.picture(picture))
-    beside = f'<div style="flex: 1 1 30rem; min-width: 0">{"".join(parts)}</div>'
-    return f'<h2 id="{run.info.run_id}">{rank}. {name}</h2><div class="players">{numbers}{beside}</div>'
-
-
-def _player(label: str, path: pathlib.Path) -> str:
-    import soundfile
-
-    audio, sample_rate = soundfile.read(path, dtype='float32')
-    return page.audio_player(page.Clip(label, audio, sample_rate))
-
-
-def _download_media(client: MlflowClient, run_id: str) -> list[pathlib.Path]:
-    """The files of a run's `media` folder on this disk."""
+def _download_media(client: MlflowClient, run_id: str) -> dict[str, pathlib.Path]:
+    """The files of a run's `media` folder on this disk, by name."""
     try:
-        return sorted(pathlib.Path(client.download_artifacts(run_id, 'media')).iterdir())
+        folder = pathlib.Path(client.download_artifacts(run_id, 'media'))
+        return {path.name: path for path in sorted(folder.iterdir())}
     except (*store.refusals(), OSError):
-        return []
+        return {}

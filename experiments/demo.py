@@ -38,7 +38,7 @@ PRESET = 'laptop'
 EXPERIMENT = 'demo'
 DATASET = 'demo'
 _SETTINGS = 'demo.json'
-_LISTEN = pathlib.Path('run', 'media', 'listen.html')
+_LISTEN = 'listen.html'
 # Key of the metrics: what people call it, how it is printed.
 _FIGURES = {
     'spectral_loss': ('spectral loss', '{:.2f}'),
@@ -169,7 +169,7 @@ class _Demo:
         dataset = self._dataset(self._corpus())
         run_id, bundle = self._train(dataset)
         metrics = self._evaluate(run_id, bundle, dataset)
-        sounds, pictures = self._sound(run_id, bundle, dataset)
+        sounds, pictures = self._sound(run_id, bundle, dataset, metrics)
         result = DemoResult(self._home, dataset, bundle, metrics, sounds, pictures, self._costs, run_id)
         write_json(self._home / 'results.json', _plain(result))
         return result
@@ -280,14 +280,14 @@ class _Demo:
         return report.totals, report.rows
 
     def _sound(
-        self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path
+        self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path, metrics: dict[str, float]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """WAVs and pictures: a held-out example, its variations, and another instrument's melody."""
+        """WAVs, pictures and a page: a held-out example, its variations, and another instrument's melody."""
 
         def make() -> dict[str, Any]:
             from ddsp import inference
             from experiments import store
-            from experiments.demo_sounds import make_sounds
+            from experiments.demo_sounds import make_sounds, write_page
 
             with self._measured('sound', 'Making sound') as progress:
                 made = make_sounds(
@@ -295,7 +295,9 @@ class _Demo:
                     self._home / 'sound', seed=self._settings.seed, progress=progress,
                 )  # fmt: skip
                 store.client().log_artifacts(run_id, str(self._home / 'sound'), 'sound')
-            return made
+                page = write_page(self._home, made['sounds'], made['pictures'], metrics)
+                store.client().log_artifact(run_id, str(page))
+            return {**made, 'page': str(page)}
 
         made = self._stored('sound', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
         return made['sounds'], made['pictures']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,23 @@ import numpy as np
 from ddsp.audio import load_audio, write_wav
 from ddsp.inference import Bundle, dereverberate, transfer
 from ddsp.training.data import DatasetProvider
-from experiments import report
+from experiments import page, report
 
 Progress = Callable[[int, int, str], None]
 _STEPS = 5
+# Sections of the page: heading, sounds and pictures.
+_SECTIONS = (
+    (
+        'A melody of another instrument',
+        ('melody of another instrument', 'the melody in the voice of the model'),
+        ('spectrograms of the transfer',),
+    ),
+    (
+        'A recording that the model has not heard',
+        ('held-out recording', 'resynthesis', 'an octave lower', 'without the room'),
+        ('spectrograms of the resynthesis', 'its pitch and loudness'),
+    ),
+)
 
 
 def make_sounds(
@@ -66,6 +79,45 @@ def make_sounds(
     _transfer(bundle, writer, seed)
     step('done')
     return {'sounds': writer.sounds, 'pictures': writer.pictures}
+
+
+def write_page(
+    home: pathlib.Path, sounds: Mapping[str, str], pictures: Mapping[str, str], metrics: Mapping[str, float]
+) -> pathlib.Path:
+    """Writes `listen.html`: what the demo made, and the held-out examples that the training left.
+
+    Args:
+      home: Folder of the demo.
+      sounds: As `make_sounds` gives them.
+      pictures: As `make_sounds` gives them.
+      metrics: Of the held-out examples.
+
+    Returns:
+      The page.
+    """
+    examples = []
+    for title, names, drawn in _SECTIONS:
+        clips = [page.Clip.of(name.capitalize(), sounds[name]) for name in names if name in sounds]
+        examples.append(page.Example(title, clips, [pictures[name] for name in drawn if name in pictures]))
+    media = home / 'run' / 'media'
+    for target in sorted(media.glob('example_*_target.wav')):
+        name = target.name.removesuffix('_target.wav')
+        files = [('Target', target), ('Synthesised', media / f'{name}_synthesized.wav')]
+        examples.append(
+            page.Example(
+                name.replace('_', ' ').capitalize(),
+                [page.Clip.of(label, path) for label, path in files if path.exists()],
+                [path for path in [media / f'{name}_spectrogram.png'] if path.exists()],
+            )
+        )
+    loss = media / 'loss.png'
+    text = page.listen_page(
+        'What the demo learned', examples, metrics=metrics, facts={'folder': home.name},
+        pictures=[loss] if loss.exists() else [],
+    )  # fmt: skip
+    path = home / 'listen.html'
+    path.write_text(text, encoding='utf-8')
+    return path
 
 
 class _Steps:

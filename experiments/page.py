@@ -1,33 +1,25 @@
 """Self-contained HTML pages to listen to: players, pictures and numbers in one file that opens anywhere.
 
 Audio and pictures are embedded, so that a page works as an e-mail attachment and inside MLflow's artefact
-pane.
+pane. What pages look like is in `templates/`; Jinja escapes whatever they are filled with.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import html
+import functools
 import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --best: #2a9d5c; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-top: 1px solid var(--line);
-padding-top: 1rem; } img { max-width: 100%; border-radius: 6px; display: block; margin: .5rem 0; background:
-#fff; } table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem; text-align: left;
-border-bottom: 1px solid var(--line); } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.best { color: var(--best); font-weight: 700; } .players { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; } figcaption { font-size: .85rem; opacity: .75; } audio { width: 22rem; max-width: 90vw; }
-code { background: var(--soft); padding: .1rem .35rem; border-radius: 4px; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-"""
+from ddsp.errors import require
+
+MOST_PLAYED_SECS = 60.0  # of a clip: a page must stay small enough to be opened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +30,34 @@ class Clip:
     audio: np.ndarray
     sample_rate: int
 
+    @classmethod
+    def of(cls, label: str, path: str | os.PathLike[str]) -> Clip:
+        """A clip of the first minute of a WAV file."""
+        import soundfile
+
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            audio = file.read(int(MOST_PLAYED_SECS * file.samplerate), dtype='float32')
+            return cls(label, audio, file.samplerate)
+
+    @property
+    def source(self) -> str:
+        """The sound as a data URL."""
+        return _data_url('audio/wav', wav_bytes(self.audio, self.sample_rate))
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One section of a page: players beside each other, numbers and pictures below."""
+    """One section of a page: players beside each other; numbers and pictures further down."""
 
     title: str
     clips: Sequence[Clip] = ()
     pictures: Sequence[str | os.PathLike[str]] = ()
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package, filled in; whatever is no `Markup` is escaped."""
+    return _templates().get_template(template).render(values)
 
 
 def listen_page(
@@ -57,30 +68,21 @@ def listen_page(
     facts: Mapping[str, str] | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
 ) -> str:
-    """A page of examples to listen to.
+    """A page of examples to listen to: all players first, then figures and pictures.
 
     Args:
       title: Heading.
       examples: Sections.
-      metrics: Totals, shown as a table under the heading.
-      facts: What is listened to (run, dataset, model): shown as a list.
+      metrics: Totals.
+      facts: What is listened to (run, dataset, model): one line under the heading.
       pictures: Pictures that belong to no example, such as the loss curve.
 
     Returns:
       HTML.
     """
-    parts = [f'<h1>{html.escape(title)}</h1>']
-    if facts:
-        rows = ''.join(
-            f'<li>{html.escape(name)}: <code>{html.escape(str(value))}</code></li>'
-            for name, value in facts.items()
-        )
-        parts.append(f'<ul>{rows}</ul>')
-    if metrics:
-        parts.append(metrics_table(metrics))
-    parts += [picture(path) for path in pictures]
-    parts += [_section(example) for example in examples]
-    return document(title, '\n'.join(parts))
+    return render(
+        'listen.html', title=title, examples=examples, metrics=metrics, facts=facts, pictures=pictures
+    )
 
 
 def document(title: str, body: str, style: str = '', script: str = '') -> str:
@@ -92,22 +94,9 @@ def document(title: str, body: str, style: str = '', script: str = '') -> str:
       style: CSS after that of all pages.
       script: JavaScript that runs at the end.
     """
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<title>{html.escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<style>{_STYLE}{style}</style></head>\n'
-        f'<body>{body}{f"<script>{script}</script>" if script else ""}</body></html>\n'
-    )
+    from markupsafe import Markup
 
-
-def metrics_table(metrics: Mapping[str, float]) -> str:
-    """Names and numbers as an HTML table."""
-    rows = ''.join(
-        f'<tr><td>{html.escape(name)}</td><td class="number">{format_number(value)}</td></tr>'
-        for name, value in metrics.items()
-    )
-    return f'<table>{rows}</table>'
+    return render('page.html', title=title, body=Markup(body), style=style, script=script)
 
 
 def format_number(value: float) -> str:
@@ -119,11 +108,12 @@ def format_number(value: float) -> str:
 
 def audio_player(clip: Clip) -> str:
     """An `<audio>` element with its sound inside."""
-    source = base64.b64encode(wav_bytes(clip.audio, clip.sample_rate)).decode()
-    return (
-        f'<figure><figcaption>{html.escape(clip.label)}</figcaption>'
-        f'<audio controls preload="metadata" src="data:audio/wav;base64,{source}"></audio></figure>'
-    )
+    return _part('player', clip)
+
+
+def embedded_picture(png: bytes, alternative: str) -> str:
+    """The bytes of a PNG inside the page, with words for those who do not see it."""
+    return _part('picture', _data_url('image/png', png), alternative)
 
 
 def wav_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
@@ -137,23 +127,27 @@ def wav_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _section(example: Example) -> str:
-    """One example as HTML."""
-    players = ''.join(audio_player(clip) for clip in example.clips)
-    parts = [f'<h2>{html.escape(example.title)}</h2>', f'<div class="players">{players}</div>']
-    if example.metrics:
-        parts.append(metrics_table(example.metrics))
-    parts += [picture(path) for path in example.pictures]
-    return '\n'.join(parts)
+@functools.cache
+def _templates() -> Any:
+    require('jinja2', 'to write pages')
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('experiments'), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals |= {'style': '', 'script': ''}
+    environment.filters['number'] = format_number
+    environment.filters['stem'] = lambda path: pathlib.Path(path).stem
+    environment.filters['picture_source'] = lambda path: _data_url(
+        'image/png', pathlib.Path(path).read_bytes()
+    )
+    return environment
 
 
-def picture(path: str | os.PathLike[str]) -> str:
-    """A PNG inside the page."""
-    path = pathlib.Path(path)
-    return embedded_picture(path.read_bytes(), path.stem)
+def _part(macro: str, *values: Any) -> str:
+    return str(getattr(_templates().get_template('parts.html').module, macro)(*values)).strip()
 
 
-def embedded_picture(png: bytes, alternative: str) -> str:
-    """The bytes of a PNG inside the page, with words for those who do not see it."""
-    source = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{source}">'
+def _data_url(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'

@@ -94,7 +94,8 @@ def test_compare_command(two_runs, ddsp, workdir):
     assert 'p = 0.002 (exact), 20 examples of 10 recordings' in verdict
     text = (workdir / 'out' / 'compare.html').read_text()
     assert text.count('<audio') == 2
-    assert 'This run has no audio.' in text
+    assert 'This run has no audio: <code>second</code>' in text
+    assert text.index('<audio') < text.index('losses/total_loss')  # sound before numbers
 
 
 def test_runs_on_different_datasets_are_not_ranked(workdir, ddsp):

@@ -63,6 +63,39 @@ def test_players_hold_the_sound(picture):
     assert '1.25' in text
 
 
+def test_players_come_before_figures_and_pictures(picture):
+    examples = [
+        page.Example(f'Take {i}', [page.Clip(f'clip {i}', np.zeros(10), 8000)], [picture], {'x': 1.0})
+        for i in range(4)
+    ]
+    text = page.listen_page('Run', examples, metrics={'eval/x': 0.5}, pictures=[picture])
+    last_player = text.rindex('<audio')
+    assert last_player < text.index('<table')
+    assert last_player < text.index('<img')
+
+
+def test_the_demos_page_plays_all_that_it_made(tmp_path, picture):
+    from experiments import demo_sounds
+
+    media = tmp_path / 'run' / 'media'
+    media.mkdir(parents=True)
+    names = ['held-out recording', 'resynthesis', 'an octave lower', 'melody of another instrument',
+             'the melody in the voice of the model']  # fmt: skip
+    paths = [media / 'example_000_target.wav', media / 'example_000_synthesized.wav']
+    paths += [tmp_path / f'{i}.wav' for i in range(len(names))]
+    for path in paths:
+        soundfile.write(path, np.zeros(80), 8000)
+    sounds = {name: str(tmp_path / f'{i}.wav') for i, name in enumerate(names)}
+    path = demo_sounds.write_page(
+        tmp_path, sounds, {'spectrograms of the transfer': str(picture)}, {'x': 1.0}
+    )
+    text = path.read_text()
+    assert Elements(text).open == []
+    assert text.count('<audio') == 7
+    for name in names:
+        assert f'<figcaption>{name.capitalize()}</figcaption>' in text
+
+
 def test_nothing_is_loaded_from_elsewhere(picture):
     text = page.listen_page('x', [page.Example('y', [page.Clip('z', np.zeros(10), 8000)], [picture])])
     assert 'http' not in text
