@@ -77,10 +77,11 @@ setup(
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={
+        'mlflow.app': ['ddsp=experiments.mlflow_app:create_app'],
         'console_scripts': [
             'ddsp = experiments.cli:main',
             'ddsp_prepare_tfrecord = pipelines.prepare_tfrecord:console_entry_point',
             'ddsp_run = ddsp.training.ddsp_run:console_entry_point',
-        ]
+        ],
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from experiments import database, masking, store
+from experiments import database, masking, mlflow_app, store
 
 _START_SECS, _STOP_SECS = 180.0, 10.0
 _ENVIRONMENT = {
@@ -51,7 +52,7 @@ class UIServer:
             )
         command = [
             sys.executable, '-m', 'mlflow', 'server', '--host', self.host, '--port', str(self.port),
-            '--workers', '1', *_artifact_options(self._uri), *_host_options(self.host),
+            '--workers', '1', *_app_options(), *_artifact_options(self._uri), *_host_options(self.host),
         ]  # fmt: skip
         # The address by the environment: command lines are for everyone to read, and it may hold a password.
         addresses = {'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_BACKEND_STORE_URI': self._uri}
@@ -112,6 +113,12 @@ class UIServer:
         """Last lines that the server wrote."""
         self._log.seek(0)
         return masking.clean('\n'.join(self._log.read().decode(errors='replace').splitlines()[-8:]))
+
+
+def _app_options() -> list[str]:
+    """The application that opens in model-training mode, where the installation has announced it."""
+    announced = importlib.metadata.entry_points(group='mlflow.app', name=mlflow_app.APP)
+    return ['--app-name', mlflow_app.APP] if announced else []
 
 
 def _artifact_options(uri: str) -> list[str]:
