@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
-_BINDING = re.compile(r'^([\w./]+)\s*=\s*(.*)$')
+from gin import config_parser
+
 _MAX_KEY, _MAX_VALUE = 250, 6000
 
 
@@ -12,36 +13,58 @@ def config_to_params(gin_config: str) -> dict[str, str]:
     """Flattens an operative gin configuration.
 
     Args:
-      gin_config: Text such as gin writes: bindings, comments, values over several lines.
+      gin_config: Text as gin writes it.
 
     Returns:
-      Names such as `'Trainer.learning_rate'` to values as text. A module prefix is dropped where the name
-      stays unique without it; scopes are kept (`'evaluate/Provider.batch_size'`).
+      Names such as `'Trainer.learning_rate'` to values as text, macros replaced. A module prefix is dropped
+      where the name stays unique without it; scopes are kept (`'evaluate/Provider.batch_size'`).
 
     Example:
-      >>> config_to_params('ddsp.training.Trainer.learning_rate = 0.001\\nbatch_size = 16')
-      {'Trainer.learning_rate': '0.001', 'batch_size': '16'}
+      >>> config_to_params('rate = 0.001\\nddsp.training.Trainer.learning_rate = %rate')
+      {'rate': '0.001', 'Trainer.learning_rate': '0.001'}
     """
-    bindings = dict(_bindings(gin_config))
+    bindings: dict[str, Any] = {}
+    for found in config_parser.ConfigParser(gin_config, _Delegate()):
+        if isinstance(found, config_parser.BindingStatement):
+            name = '.'.join(part for part in (found.selector, found.arg_name) if part)
+            bindings[f'{found.scope}/{name}' if found.scope else name] = found.value
     short = {name: _without_modules(name) for name in bindings}
     taken = list(short.values())
-    named = {name if taken.count(short[name]) > 1 else short[name]: value for name, value in bindings.items()}
-    return {name[-_MAX_KEY:]: value[:_MAX_VALUE] for name, value in named.items()}
+    return {
+        (name if taken.count(short[name]) > 1 else short[name])[-_MAX_KEY:]: _text(value, bindings)[
+            :_MAX_VALUE
+        ]
+        for name, value in bindings.items()
+    }
 
 
-def _bindings(gin_config: str) -> list[tuple[str, str]]:
-    """Name and value of each binding, continuation lines joined."""
-    found: list[tuple[str, str]] = []
-    for line in gin_config.splitlines():
-        if not line.strip() or line.startswith('#') or line.startswith(('import ', 'include ', 'from ')):
-            continue
-        match = _BINDING.match(line)
-        if match:
-            found.append((match[1], match[2].rstrip('\\').strip()))
-        elif found and line[0].isspace():
-            name, value = found[-1]
-            found[-1] = (name, f'{value} {line.strip().rstrip(chr(92)).strip()}'.strip())
-    return found
+class _Name(str):
+    """A reference, which is written without quotes."""
+
+    __repr__ = str.__str__
+
+
+class _Delegate(config_parser.ParserDelegate):
+    """Keeps references as they are written."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> _Name:
+        """`@name` or `@name()`."""
+        return _Name(f'@{scoped_configurable_name}{"()" if evaluate else ""}')
+
+    def macro(self, macro_name: str) -> _Name:
+        """`%name`."""
+        return _Name(f'%{macro_name}')
+
+
+def _resolved(value: Any, bindings: dict[str, Any], opened: tuple[str, ...] = ()) -> Any:
+    """The value with macros replaced, but for those that nothing defines or that refer to themselves."""
+    if isinstance(value, _Name) and value.startswith('%') and value[1:] in bindings and value not in opened:
+        return _resolved(bindings[value[1:]], bindings, (*opened, value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(part, bindings, opened) for part in value)
+    if isinstance(value, dict):
+        return {key: _resolved(part, bindings, opened) for key, part in value.items()}
+    return value
 
 
 def _without_modules(name: str) -> str:

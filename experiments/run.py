@@ -322,11 +322,12 @@ def configure(data: Dataset, preset: str, gin_files: Sequence[str], bindings: Se
     Raises:
       ConfigError: A name or a value that cannot work.
     """
-    from ddsp.training import config, rates
+    from ddsp.training import config, rates, safe_config
 
     files = ([f'presets/{preset or DEFAULT_PRESET}.gin'] if preset or not gin_files else []) + list(gin_files)
     config.parse_config(files, bindings)
     rates.configure_for_dataset(data)
+    safe_config.check_parts()
     _check_counts()
     return files
 

@@ -3,13 +3,13 @@
 For tracked runs use `ddsp train`; this command is for scripts and configurations written for ddsp 3.7.0. Gin
 files are read in upstream's order, later ones win: `optimization/base.gin`, `eval/basic.gin`, the newest
 operative configuration in the restore directory, `--gin_file`, `--gin_param`. Names that do not exist are
-errors here.
+errors here. A folder may come from somebody else: of its operative configuration only plain settings of model
+and training count. Data and modules of one's own are always named by `--gin_file` and `--gin_param`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
@@ -19,13 +19,14 @@ from ddsp.errors import ConfigError, DDSPError
 from ddsp.flags import FlagParser
 
 _BASE = ('optimization/base.gin', 'eval/basic.gin')
+_DEFAULT_FOLDER = 'runs/ddsp_run'  # upstream's is /tmp/ddsp, which everybody on a machine can fill
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     """Upstream's flags."""
     parser = FlagParser(prog='ddsp_run', description=__doc__.splitlines()[0])
     parser.add_argument('--mode', choices=('train', 'eval', 'sample'), default='train', help='what to do')
-    parser.add_argument('--save_dir', default='/tmp/ddsp', help='where checkpoints and results go')
+    parser.add_argument('--save_dir', default=_DEFAULT_FOLDER, help='where checkpoints and results go')
     parser.add_argument('--restore_dir', default='', help='where checkpoints come from; save_dir by default')
     parser.add_argument('--tpu', default='', help='address of a TPU')
     parser.add_argument('--cluster_config', default='', help='as in TF_CONFIG, JSON')
@@ -44,18 +45,40 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def configure(flags: argparse.Namespace) -> None:
     """Reads the configuration in upstream's order."""
-    from ddsp.training import config, train_util
+    from ddsp.training import config
 
-    files = list(_BASE)
-    with contextlib.suppress(FileNotFoundError):  # a new training has none
-        files.append(train_util.get_latest_operative_config(flags.restore_dir or flags.save_dir))
-    config.parse_config([*files, *flags.gin_file], flags.gin_param, flags.gin_search_path)
+    config.parse_config(_BASE)
+    _read_folder(flags.restore_dir or flags.save_dir)
+    config.parse_config(flags.gin_file, flags.gin_param, flags.gin_search_path, clear=False)
     job = {'eval': 'evaluate'}.get(flags.mode, flags.mode)
     if not config.is_bound(f'{job}.data_provider'):
         raise ConfigError(
             f'the configuration has no {job}.data_provider: add --gin_file=datasets/tfrecord.gin and '
             '--gin_param="TFRecordProvider.file_pattern=\'data/train.tfrecord*\'"'
         )
+
+
+def _read_folder(folder: str) -> None:
+    """Adds the plain settings of a folder's operative configuration; says what else is in it."""
+    import tensorflow as tf
+
+    from ddsp import files, gcs
+    from ddsp.training import safe_config, train_util
+
+    try:
+        path = train_util.get_latest_operative_config(folder)
+    except FileNotFoundError:  # a new training has none
+        return
+    if not gcs.is_gcs(path):
+        files.inside(*os.path.split(path), folder)
+    with tf.io.gfile.GFile(path, 'rb') as file:
+        content = file.read()
+    try:
+        text = content.decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path} is damaged: it is not UTF-8 text ({error})') from None
+    for left_out in safe_config.parse_settings(text, path):
+        print(f'Note: not read from {path}, {left_out}', file=sys.stderr)
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -56,8 +56,8 @@ MODEL = {
     }.items()
     for name in names.split()
 }
-# What training uses beside the model: settings whose plain values can be read from a training folder, and
-# what only the user may name.
+# What training uses beside the model: plain values of them are read from a training folder, but for names of
+# data.
 _DATA = ('ddsp.training.data.', 'ddsp.training.evaluators.')
 TRAINING = ('ddsp.training.train_util.', 'ddsp.training.trainers.', 'ddsp.training.eval_util.', *_DATA)
 
@@ -106,7 +106,7 @@ def parse_model(text: str, source: object) -> None:
 def parse_settings(text: str, source: object) -> list[str]:
     """Adds the plain settings of a training folder to the configuration, which is checked with the rest.
 
-    Data and evaluators are left out without a word: they are always the user's to name.
+    Names of data and evaluators are left out without a word: they are always the user's to give.
 
     Args:
       text: Content of the folder's operative configuration.
@@ -119,7 +119,7 @@ def parse_settings(text: str, source: object) -> list[str]:
       ConfigError: The text cannot be read.
     """
     statements = _read(text, source)
-    _bind([s for s in statements if not s.reason and not s.key[1].startswith(_DATA)], source)
+    _bind([s for s in statements if not s.reason and not _names_data(s)], source)
     return [
         f'line {s.line}: {s.reason}'
         for s in statements
@@ -214,7 +214,7 @@ def _objection(value: Any) -> str:
     return ''
 
 
-def _leaves(value: Any, kind: type) -> Iterator[Any]:
+def _leaves(value: Any, kind: type | tuple[type, ...]) -> Iterator[Any]:
     """All objects of a class in a value of lists, tuples and dictionaries."""
     if isinstance(value, kind):
         yield value
@@ -223,6 +223,11 @@ def _leaves(value: Any, kind: type) -> Iterator[Any]:
             yield from _leaves(part, kind)
     if isinstance(value, dict):
         yield from _leaves([*value, *value.values()], kind)
+
+
+def _names_data(statement: _Statement) -> bool:
+    """Whether data or evaluators are given a name, such as that of a file; a rate, for one, is not."""
+    return statement.key[1].startswith(_DATA) and any(_leaves(statement.value, (str, bytes)))
 
 
 def _check_sizes(statements: list[_Statement]) -> None:

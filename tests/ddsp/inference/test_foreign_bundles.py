@@ -3,8 +3,6 @@
 Each configuration below would leave a trace (a file made, or a file read) if any part of it were carried out.
 """
 
-import builtins
-import io
 import json
 import shutil
 import sys
@@ -36,22 +34,25 @@ class Traces:
 
 @pytest.fixture
 def traces(tmp_path, monkeypatch):
-    """A folder that Python imports from, and every file that is opened there."""
+    """A folder that Python imports from, and the files of it that are opened."""
     found = Traces(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def watch(original):
-        def opened(path, *args, **kwargs):
-            if str(path).startswith(str(tmp_path)) and 'bundle' not in str(path):
-                found.opened.append(path)
-            return original(path, *args, **kwargs)
-
-        return opened
-
-    monkeypatch.setattr(builtins, 'open', watch(builtins.open))
-    monkeypatch.setattr(io, 'open', watch(io.open))
+    _told[:] = [found.opened.append]
     yield found
+    del _told[:]
     sys.modules.pop('evil_module', None)
+
+
+_WATCHED = ('secret.gin', 'canary', 'evil_module.py', 'solo_instrument.gin', 'passwd', 'stdin')
+_told = []  # who wants to know which of these files are opened
+
+
+@sys.addaudithook
+def _audit(event, arguments):
+    """Sees every file that Python opens, by whatever function."""
+    if event == 'open' and _told and str(arguments[0]).endswith(_WATCHED):
+        _told[0](str(arguments[0]))
 
 
 @pytest.fixture(scope='session')

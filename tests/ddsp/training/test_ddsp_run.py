@@ -6,6 +6,7 @@ import gin
 import pytest
 import soundfile
 
+from ddsp.errors import ConfigError, DDSPError
 from ddsp.training import config
 from ddsp.training.ddsp_run import configure, console_entry_point, parse_flags
 
@@ -90,3 +91,85 @@ def test_errors_are_one_message(arguments, message, capsys):
 )
 def test_switches_are_read_as_absl_reads_them(arguments, value):
     assert parse_flags(arguments).run_once is value
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    """A file that `evil_module`, which can be imported, would make."""
+    import sys
+
+    path = tmp_path / 'canary'
+    (tmp_path / 'evil_module.py').write_text(
+        f'open({str(path)!r}, "w").close()\ndef call(*args): open({str(path)!r}, "w")\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield path
+    sys.modules.pop('evil_module', None)
+
+
+@pytest.mark.parametrize(
+    ('text', 'left_out'),
+    [
+        ('import evil_module', 'line 2: `import evil_module` would run code'),
+        ('from __gin__ import dynamic_registration\nimport evil_module\n'
+         'Harmonic.scale_fn = @evil_module.call()',
+         "line 4: there is no 'evil_module.call'"),
+        ("include 'secret.gin'", 'line 2: `include` would read another file'),
+        ("include '/etc/passwd'", 'line 2: `include` would read another file'),
+        ('Autoencoder.encoder = @hidden()\nhidden = @tf.keras.layers.TFSMLayer()', 'not a part of a model'),
+        ("Dense.kernel_initializer = {'module': 'evil_module', 'class_name': 'call'}", 'a dictionary'),
+    ],
+)  # fmt: skip
+def test_a_folder_runs_no_code(canary, tmp_path, capsys, text, left_out):
+    """Whoever filled it: the plain settings count, the rest is named and left out."""
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'secret.gin').write_text('secret_password_line\n')
+    (folder / 'operative_config-7.gin').write_text(f'Trainer.learning_rate = 0.5\n{text}\n')
+    configure(parse_flags([f'--save_dir={folder}', '--gin_file=datasets/tfrecord.gin']))
+    assert gin.query_parameter('Trainer.learning_rate') == 0.5
+    assert not canary.exists()
+    err = capsys.readouterr().err
+    assert f'Note: not read from {folder}/operative_config-7.gin, ' in err
+    assert left_out in err
+    assert 'secret_password' not in err
+
+
+def test_a_folder_does_not_choose_the_data(tmp_path, capsys):
+    (tmp_path / 'operative_config-7.gin').write_text(
+        "train.data_provider = @data.TFRecordProvider()\nTFRecordProvider.file_pattern = '/secret/*'\n"
+        'TFRecordProvider.example_secs = 3\n'
+        'evaluators = [@evaluators.F0LdEvaluator]\nevaluate.evaluator_classes = %evaluators\n'
+    )
+    with pytest.raises(ConfigError, match=r'no train\.data_provider: add --gin_file=datasets'):
+        configure(parse_flags([f'--save_dir={tmp_path}']))
+    configure(parse_flags([f'--save_dir={tmp_path}', '--gin_file=datasets/tfrecord.gin']))
+    assert not config.is_bound('TFRecordProvider.file_pattern')
+    assert gin.query_parameter('TFRecordProvider.example_secs') == 3
+    assert capsys.readouterr().err == ''  # every folder has such lines
+
+
+def test_a_link_in_a_folder_is_not_followed(tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'secret').write_text('secret password')
+    (tmp_path / 'run' / 'operative_config-7.gin').symlink_to(tmp_path / 'secret')
+    with pytest.raises(DDSPError, match='a link that leaves'):
+        configure(parse_flags([f'--save_dir={tmp_path / "run"}']))
+
+
+def test_nothing_lies_in_a_shared_folder_by_default(tmp_path, monkeypatch):
+    import inspect
+    import pathlib
+    import tempfile
+
+    from ddsp.training import eval_util, train_util
+
+    monkeypatch.chdir(tmp_path)
+    folders = [parse_flags([]).save_dir]
+    for function in (train_util.train, eval_util.evaluate, eval_util.sample, eval_util.evaluate_or_sample):
+        found = inspect.signature(inspect.unwrap(function)).parameters
+        folders += [found[name].default for name in ('save_dir', 'restore_dir') if found[name].default]
+    assert len(folders) >= 6
+    for folder in folders:
+        assert not pathlib.Path(folder).is_absolute()
+        assert not folder.startswith(tempfile.gettempdir())
