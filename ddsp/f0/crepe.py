@@ -7,6 +7,7 @@ import numpy as np
 from ddsp.f0.crepe_engine import FRAME, CrepeEngine
 from ddsp.f0.crepe_weights import SIZES, WeightsError, load_weights
 from ddsp.f0.framing import window_audio
+from ddsp.f0.viterbi import likeliest_path
 
 N_BINS = 360
 CENTS = np.linspace(0, 7180, N_BINS) + 1997.3794084376191  # above 10 Hz
@@ -37,15 +38,19 @@ class Crepe:
         frames = window_audio(np.asarray(audio, np.float32), n_frames, frame_rate, FRAME)
         parts = [self._engine.activations(frames[i : i + _CHUNK]) for i in range(0, n_frames, _CHUNK)]
         activations = np.concatenate(parts) if parts else np.zeros((0, N_BINS), np.float32)
-        return activations_to_f0(activations, viterbi)
+        return activations_to_f0(activations, viterbi, np.logical_not(frames.any(axis=1)))
 
 
-def activations_to_f0(activations: np.ndarray, viterbi: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def activations_to_f0(
+    activations: np.ndarray, viterbi: bool = True, silent: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Pitch and confidence from activations, as `crepe.predict` computes them.
 
     Args:
       activations: [n_frames, 360].
       viterbi: Take the bins of the likeliest path instead of the highest one of each frame.
+      silent: Frames of digital silence [n_frames], bool: their activations say nothing, and the path begins
+        anew behind them.
 
     Returns:
       f0_hz [n_frames] and confidence [n_frames], float32.
@@ -53,7 +58,7 @@ def activations_to_f0(activations: np.ndarray, viterbi: bool = True) -> tuple[np
     if not len(activations):
         return np.zeros(0, np.float32), np.zeros(0, np.float32)
     highest = activations.argmax(axis=1)
-    centres = _likeliest_path(highest) if viterbi else highest
+    centres = _likeliest_path(highest, silent) if viterbi else highest
     bins = centres[:, None] + np.arange(-4, 5)
     inside = (bins >= 0) & (bins < N_BINS)
     bins = np.clip(bins, 0, N_BINS - 1)
@@ -62,7 +67,7 @@ def activations_to_f0(activations: np.ndarray, viterbi: bool = True) -> tuple[np
     return (10 * 2 ** (cents / 1200)).astype(np.float32), activations.max(axis=1).astype(np.float32)
 
 
-def _likeliest_path(highest: np.ndarray) -> np.ndarray:
+def _likeliest_path(highest: np.ndarray, silent: np.ndarray | None = None) -> np.ndarray:
     """Viterbi decoding of the highest bins [n_frames] under crepe's hidden Markov model.
 
     Moves of d bins have the weight max(12 - |d|, 0), normalised for each start; a bin is observed at its own
@@ -82,20 +87,20 @@ def _likeliest_path(highest: np.ndarray) -> np.ndarray:
     total = (weights * ((ends >= 0) & (ends < N_BINS))).sum(axis=1)
     log_move = np.where(inside, _exact(np.log(weights) - np.log(total[origin])), -np.inf)
     gain = _exact(np.log(0.1 + 0.9 / N_BINS) - np.log(0.9 / N_BINS))
-    score = np.zeros(N_BINS)
-    score[highest[0]] += gain
-    back = np.empty((len(highest), N_BINS), np.int64)
-    for i in range(1, len(highest)):
+    heard = np.ones(len(highest), bool) if silent is None else ~silent
+
+    def step(i: int, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not heard[i]:  # anything may follow, whatever came before
+            return np.full(N_BINS, score.max()), np.full(N_BINS, score.argmax())
         paths = score[origin] + log_move
         best = paths.argmax(axis=1)
-        back[i] = origin[states, best]
         score = paths[states, best]
         score[highest[i]] += gain
-    path = np.empty(len(highest), np.int64)
-    path[-1] = score.argmax()
-    for i in range(len(highest) - 1, 0, -1):
-        path[i - 1] = back[i, path[i]]
-    return path
+        return score, origin[states, best]
+
+    first = np.zeros(N_BINS)
+    first[highest[0]] += gain * heard[0]
+    return likeliest_path(first, step, len(highest))
 
 
 def _exact(log_probability: np.ndarray) -> np.ndarray:

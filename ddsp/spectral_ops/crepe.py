@@ -13,6 +13,7 @@ from keras import ops
 from ddsp import core
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
+from ddsp.f0.viterbi import likeliest_path
 from ddsp.spectral_ops.frames import frame, pad, to_mono
 
 Tensor = Any
@@ -171,8 +172,8 @@ class PretrainedCREPE(keras.Model):
     ) -> tuple[Tensor, Tensor]:
         """Pitch around the strongest bin.
 
-        The pitch is the mean of ten bins' pitch (four below the centre to five above), weighted by
-        activation.
+        The pitch is the mean of nine bins' pitch (four to either side of the centre, as far as there are
+        any), weighted by activation, as `ddsp.f0` and the package crepe have it.
 
         Args:
           activations: [n_frames, 360].
@@ -184,9 +185,10 @@ class PretrainedCREPE(keras.Model):
         activations = core.tf_float32(activations)
         confidence = ops.max(activations, axis=-1, keepdims=True)
         centers = ops.argmax(activations, axis=-1) if centers is None else centers
-        window = ops.cast(centers, 'int32')[:, None] + constant(np.arange(-4, 6, dtype='int32'))
+        window = ops.cast(centers, 'int32')[:, None] + constant(np.arange(-4, 5, dtype='int32'))
+        inside = ops.cast((window >= 0) & (window < _N_BINS), 'float32')
         window = ops.clip(window, 0, _N_BINS - 1)
-        weights = ops.take_along_axis(activations, window, axis=1)
+        weights = ops.take_along_axis(activations, window, axis=1) * inside
         cents = ops.take(core.tf_float32(_CENTS), window)
         mean = core.safe_divide(ops.sum(weights * cents, axis=1), ops.sum(weights, axis=1))
         return 10.0 * ops.power(2.0, mean / 1200.0), confidence
@@ -216,15 +218,12 @@ class PretrainedCREPE(keras.Model):
         transition, emission = self.create_hmm()
         log_transition = np.log(transition)
         log_emission = ops.convert_to_numpy(acts) @ np.log(emission)
-        score, origins = log_emission[:, 0], []
-        for i in range(1, log_emission.shape[1]):
+
+        def step(i: int, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             moves = score[:, :, None] + log_transition
-            origins.append(moves.argmax(1))
-            score = moves.max(1) + log_emission[:, i]
-        path = [score.argmax(1)]
-        for origin in reversed(origins):
-            path.append(np.take_along_axis(origin, path[-1][:, None], axis=1)[:, 0])
-        return np.stack(path[::-1], axis=1).astype(np.int32)
+            return moves.max(1) + log_emission[:, i], moves.argmax(1)
+
+        return likeliest_path(log_emission[:, 0], step, log_emission.shape[1]).astype(np.int32)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make the same model."""
