@@ -30,11 +30,9 @@ def config_to_params(gin_config: str) -> dict[str, str]:
             bindings[f'{found.scope}/{name}' if found.scope else name] = found.value
     short = {name: _without_modules(name) for name in bindings}
     taken = list(short.values())
+    named = {name if taken.count(short[name]) > 1 else short[name]: name for name in bindings}
     return {
-        (name if taken.count(short[name]) > 1 else short[name])[-_MAX_KEY:]: _text(value, bindings)[
-            :_MAX_VALUE
-        ]
-        for name, value in bindings.items()
+        key[-_MAX_KEY:]: repr(_resolved(bindings[name], bindings))[:_MAX_VALUE] for key, name in named.items()
     }
 
 
