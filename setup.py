@@ -17,6 +17,7 @@ REQUIRED = [
     'gin-config>=0.5,<1',
     'soundfile>=0.12,<1',
     'soxr>=0.5,<2',
+    'google-crc32c>=1.5,<2',
     'threadpoolctl>=3,<4',
     'typer>=0.15,<1',
     'rich>=13,<16',
@@ -26,7 +27,6 @@ EXTRAS = {
         'apache-beam>=2.70,<3',
         'tensorflow-datasets>=4.9.9,<5',
         'swift-f0>=0.1.2,<1',
-        'google-crc32c>=1.5,<2',
     ],
     'tracking': [
         'mlflow>=3.10,<4',
@@ -37,7 +37,6 @@ EXTRAS = {
         'matplotlib>=3.9,<4',
         'jinja2>=3.1,<4',
         'psutil>=5.9',
-        'google-crc32c>=1.5,<2',
     ],
     'postgres': ['psycopg[binary]>=3.1,<4'],
     'cloud': ['google-cloud-storage>=3,<4'],
