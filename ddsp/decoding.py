@@ -297,6 +297,8 @@ def _not_audio(path: PathLike, error: Exception) -> AudioError:
         or head[:4] in (b'\x1aE\xdf\xa3', b'0&\xb2u')
     ):
         hint = ' It looks like m4a, aac, webm or wma: these are read when ffmpeg is installed.'
+        if shutil.which('ffprobe') and shutil.which('ffmpeg'):
+            hint = ' It looks like m4a, aac, webm or wma, but ffmpeg finds no sound in it.'
     return AudioError('not_audio', f'{name} is not audio that can be read ({detail}).{hint}')
 
 

@@ -28,6 +28,7 @@ _FLOOR_DB = -60.0
 _JUMP = 7.0  # semitones between neighbouring frames; singers and strings do not do that
 _EDGE = 0.5  # semitones from the limit of an estimator
 _RATE_16K = 16000
+_FRAMEWISE = ('f0_hz', 'f0_confidence', 'loudness_db')
 # Rows of sources.jsonl and rejected.jsonl.
 _RECORDS = {'file': TEXT, 'first': COUNT, 'examples': COUNT}
 _SOURCE = {
@@ -210,7 +211,7 @@ class _Reader:
 
     def _count(self, counts: FrameCounts, features: dict[str, np.ndarray]) -> None:
         kept = slice(0, len(features['f0_hz']) - _padded_frames(features))
-        values = [np.nan_to_num(features[name][kept]) for name in ('f0_hz', 'f0_confidence', 'loudness_db')]
+        values = [np.nan_to_num(features[name][kept]) for name in _FRAMEWISE]
         counts.statistics.examples += 1
         counts.statistics.add_frames(*values)
         counts.confidence += np.histogram(np.clip(values[1], 0, 1), len(counts.confidence), (0, 1))[0]
@@ -281,10 +282,17 @@ def _read_some(file: str, indices: Sequence[int]) -> Iterator[tuple[int, dict[st
         if index >= len(offsets):
             raise DatasetError(f'{file} is damaged: it has {len(offsets)} examples where more were written.')
         features = decode_example(read_record(file, offsets[index]))
-        missing = {'audio', 'f0_hz', 'f0_confidence', 'loudness_db'} - set(features)
-        if missing:
-            raise DatasetError(f'{file}: example {index} has no feature {", ".join(sorted(missing))}.')
+        _check_features(features, f'{file}: example {index}')
         yield index, features
+
+
+def _check_features(features: dict[str, np.ndarray], place: str) -> None:
+    missing = {'audio', *_FRAMEWISE} - set(features)
+    if missing:
+        raise DatasetError(f'{place} has no feature {", ".join(sorted(missing))}.')
+    lengths = {name: len(features[name]) for name in _FRAMEWISE}
+    if len(set(lengths.values())) > 1 or not all(map(len, features.values())):
+        raise DatasetError(f'{place} has features of lengths that cannot be: {lengths}.')
 
 
 def _counted_files(dataset: Dataset, split: str) -> list[tuple[str, int]]:
@@ -309,9 +317,7 @@ def _inspect_bare(path: str, files: list[str], examples: int) -> Inspection:
     first = next(iter(read_examples(files[0])), None)
     if first is None:
         raise DatasetError(f'{files[0]} holds no example.')
-    missing = {'audio', 'f0_hz', 'f0_confidence', 'loudness_db'} - set(first)
-    if missing:
-        raise DatasetError(f'{files[0]}: there is no feature {", ".join(sorted(missing))}.')
+    _check_features(first, f'{files[0]}: example 0')
     seconds = len(first.get('audio_16k', first['audio'])) / _RATE_16K
     frame_rate = int(len(first['f0_hz']) / seconds)  # a centred example has one frame more
     reader = _Reader(frame_rate, '', _Origins([]))

@@ -143,6 +143,15 @@ def test_a_channel_that_cannot_be_is_refused(tmp_path, channel):
         load_audio(tmp_path / 'a.wav', channel=channel)
 
 
+def test_what_ffmpeg_could_read_says_whether_it_is_there(tmp_path, ffmpeg, monkeypatch):
+    (tmp_path / 'a.m4a').write_bytes(b'\x00\x00\x00\x20ftypM4A ' + bytes(200))
+    with pytest.raises(AudioError, match='but ffmpeg finds no sound in it'):
+        probe(tmp_path / 'a.m4a')
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(AudioError, match='these are read when ffmpeg is installed'):
+        probe(tmp_path / 'a.m4a')
+
+
 def test_a_written_file_keeps_to_the_umask(tmp_path):
     old = os.umask(0o077)
     try:
@@ -255,7 +264,7 @@ SAMPLES = (tone(16000) * 32767).astype('<i2').tobytes()
         (wav_header(32000, channels=65535) + SAMPLES, 'unsupported', '65535 channels'),
         (wav_header(32000, rate=0) + SAMPLES, 'unsupported', 'a sample rate of 0 Hz'),
         (wav_header(32000, tag=0x7A7A) + SAMPLES, 'unsupported', 'not known here .0x7a7a'),
-        (b'\x00\x00\x00\x20ftypM4A ' + bytes(200), 'not_audio', 'read when ffmpeg is installed'),
+        (b'\x00\x00\x00\x20ftypM4A ' + bytes(200), 'not_audio', 'It looks like m4a'),
     ],
 )
 def test_files_that_are_no_audio_have_one_clear_reason(tmp_path, content, reason, text):

@@ -101,7 +101,7 @@ def test_records_without_pitch_are_refused(tmp_path):
     writer = RecordWriter(tmp_path / 'x.tfrecord')
     writer.write({'audio': np.zeros(100)})
     writer.close()
-    with pytest.raises(DatasetError, match='there is no feature f0_confidence, f0_hz, loudness_db'):
+    with pytest.raises(DatasetError, match='example 0 has no feature f0_confidence, f0_hz, loudness_db'):
         inspect_dataset(tmp_path)
     with pytest.raises(DatasetError, match='no dataset'):
         inspect_dataset(tmp_path / 'nowhere')
@@ -226,3 +226,21 @@ def test_a_dataset_in_a_bucket(bucket_server, folder):
     assert found.path == 'gs://bucket/data/notes/1.0.0'
     assert len(found.examples) == sum(figures['examples'] for figures in found.splits.values()) == 18
     assert {pathlib.Path(example.source).parent for example in found.examples} == {folder}
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'audio': 0}, {'audio_16k': 0}, {'loudness_db': 5}, {'f0_hz': 0, 'f0_confidence': 0, 'loudness_db': 0}],
+    ids=str,
+)
+@pytest.mark.parametrize('first', [True, False])
+def test_features_whose_lengths_do_not_fit_are_a_sentence(tmp_path, changes, first):
+    lengths = {'audio': 16000, 'f0_hz': 250, 'f0_confidence': 250, 'loudness_db': 250}
+    writer = RecordWriter(tmp_path / 'x.tfrecord-00000-of-00001')
+    for each in ([] if first else [lengths]) + [lengths | changes]:
+        writer.write({name: np.ones(length) for name, length in each.items()})
+    writer.close()
+    with pytest.raises(
+        DatasetError, match=rf'example {int(not first)} has features of lengths that cannot be'
+    ):
+        inspect_dataset(tmp_path)
