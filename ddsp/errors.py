@@ -28,6 +28,7 @@ _INSTALL = {
     'tensorflow_datasets': 'tensorflow-datasets>=4.9.9,<5',
     'mlflow': 'mlflow>=3.10,<4',
     'optuna': 'optuna>=4.9,<6',
+    'pydantic': 'pydantic>=2.9,<3',
     'psycopg': 'psycopg[binary]>=3.1,<4',
     'matplotlib': 'matplotlib>=3.9,<4',
     'psutil': 'psutil>=5.9',

@@ -99,7 +99,7 @@ def run_sweep(
       SweepError: All trials failed, or the database cannot be used.
     """
     dataset = open_dataset(place.dataset)
-    if os.environ.get(_WORKER) != str(os.getppid()):
+    if _WORKER not in os.environ:
         _check_names(spec, dataset)
     place.folder.mkdir(parents=True, exist_ok=True)
     queue = TrialQueue(
@@ -107,7 +107,7 @@ def run_sweep(
         patient_start=_WORKER in os.environ,
     )  # fmt: skip
     report = progress or (lambda done, total, text: None)
-    if os.environ.get(_WORKER) == str(os.getppid()):
+    if _WORKER in os.environ:
         _work(queue, place, report)
         return outcome(queue, place)  # what follows is done by the process that waits for this one
     from experiments.sweep_report import record_view
@@ -170,7 +170,7 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     ]  # fmt: skip
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
     # Command lines are seen by everybody on the machine; the address may hold a password.
-    environment = {**os.environ, _WORKER: str(os.getpid()), STORAGE: place.storage}
+    environment = {**os.environ, _WORKER: 'yes', STORAGE: place.storage}
     processes = [
         subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) for log in logs
     ]

@@ -200,7 +200,11 @@ def sweep(
     as_json: JsonOption = False,
 ) -> int:
     """Train over a space of parameters. The same command joins, and goes on after an interruption."""
+    from ddsp.errors import require
     from experiments import quiet
+
+    for package in ('optuna', 'pydantic'):
+        require(package, 'to run sweeps')
     from experiments.run import check_backend
     from experiments.sweep import SweepPlace, run_sweep
     from experiments.sweep_spec import load_spec
