@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from experiments import quiet, reading, store, views
-from experiments.ui import UIServer, free_port
+from experiments.ui import UIServer, _app_options, free_port
 
 pytestmark = pytest.mark.end_to_end
 
@@ -244,15 +244,13 @@ def test_a_server_gives_the_same_runs_as_its_database(server, swept, names):
 
 
 def test_a_click_on_an_experiment_leads_to_its_runs(workdir, view):
+    assert _app_options(), 'the installation is older than setup.py: pip install -e . (and rm -r ddsp.egg-info)'
     client = store.client()
-    run = client.create_run(store.experiment_id(client, 'violin'), run_name='first take')
-    client.log_metric(run.info.run_id, 'eval/spectral_loss', 4.25)
+    client.create_run(store.experiment_id(client, 'violin'), run_name='first take')
     with UIServer(store.tracking_uri(), port=free_port(preferred=0)) as server:
         server.wait_until_ready()
         view.goto(f'http://127.0.0.1:{server.port}/')
         view.goto(f'http://127.0.0.1:{server.port}/#/experiments')
         view.get_by_role('link', name='violin', exact=True).click()
         view.get_by_role('link', name='first take', exact=True).wait_for()
-        assert view.get_by_text('matching run').count()
-        assert '/traces' not in view.url
-        assert view.get_by_text('Traces', exact=True).count() == 0
+        assert '/runs?' in view.url
