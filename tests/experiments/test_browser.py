@@ -244,7 +244,9 @@ def test_a_server_gives_the_same_runs_as_its_database(server, swept, names):
 
 
 def test_a_click_on_an_experiment_leads_to_its_runs(workdir, view):
-    assert _app_options(), 'the installation is older than setup.py: pip install -e . (and rm -r ddsp.egg-info)'
+    assert _app_options(), (
+        'the installation is older than setup.py: pip install -e . (and rm -r ddsp.egg-info)'
+    )
     client = store.client()
     client.create_run(store.experiment_id(client, 'violin'), run_name='first take')
     with UIServer(store.tracking_uri(), port=free_port(preferred=0)) as server:
