@@ -268,8 +268,7 @@ def _tracking() -> list[Check]:
             else Check('tracking', OK, f'{shown} answers')
         ]
     problem = database.problem(uri)
-    return [
-        Check('tracking', WARNING, f'{shown}: {problem}', 'docs/experiments.md')
-        if problem
-        else Check('tracking', OK, shown)
-    ]
+    if not problem:
+        return [Check('tracking', OK, shown)]
+    found = problem if shown in problem else f'{shown}: {problem}'
+    return [Check('tracking', WARNING, found, 'docs/experiments.md')]
