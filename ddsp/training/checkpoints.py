@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ddsp import files
 from ddsp.errors import DDSPError
 
 PREFIX = 'ckpt-'
@@ -57,6 +58,7 @@ def get_latest_checkpoint(checkpoint_path: str | os.PathLike[str]) -> str:
         return found
     other = tf.train.latest_checkpoint(path)  # named otherwise, but listed in the file `checkpoint`
     if other:
+        files.inside(path, os.path.relpath(other, path), os.path.join(path, 'checkpoint'))
         return other
     raise CheckpointError(
         f'no checkpoint at {path}: it is neither a checkpoint nor a directory that holds one'
@@ -205,6 +207,7 @@ def restore_newest(
       CheckpointError: There is none, or none can be read.
     """
     newest = get_latest_checkpoint(path)
+    _check_backend(newest)
     candidates = [newest]
     if newest != os.path.expanduser(os.fspath(path)):
         candidates += [p for p in list_checkpoints(os.path.expanduser(os.fspath(path))) if p != newest]
@@ -220,9 +223,24 @@ def restore_newest(
     raise CheckpointError('no checkpoint can be read: ' + '; '.join(reasons))
 
 
+def _check_backend(prefix: str) -> None:
+    """Refuses a checkpoint of another Keras backend; what cannot be read is left to whoever reads it."""
+    try:
+        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    except _UNREADABLE:
+        return
+    for backend, part in (('jax', 'weights/'), ('tensorflow', 'model/')):
+        if backend != keras.backend.backend() and any(name.startswith(part) for name in names):
+            raise CheckpointError(
+                f'{prefix} was written on {backend}, and this program runs on {keras.backend.backend()}. Set '
+                f'KERAS_BACKEND={backend}, or train in another folder'
+            )
+
+
 def restore_model(model: Any, path: str | os.PathLike[str], keys: Sequence[str] | None = None) -> str:
     """Restores a built model, or some of its parts, from a training checkpoint; returns its prefix."""
     prefix = get_latest_checkpoint(path)
+    _check_backend(prefix)
     parts = {key: getattr(model, key) for key in keys} if keys else None
     target = tf.train.Checkpoint(**parts) if parts else model
     # TensorFlow's checkpoints do not see what Keras layers hold in lists, as the stacks of a decoder; the
@@ -263,7 +281,10 @@ def _remove(prefix: str) -> None:
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
     for path in glob.glob(glob.escape(prefix) + '_temp*'):
-        tf.io.gfile.rmtree(path)
+        if os.path.islink(path):  # in a folder from elsewhere: what it leads to is not ours
+            os.unlink(path)
+        else:
+            tf.io.gfile.rmtree(path)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,11 @@
 """Checkpoints: kept, fallen back on, and refused with a reason."""
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from ddsp.errors import DDSPError
 from ddsp.training import checkpoints, train_util
 
 
@@ -85,3 +88,50 @@ def test_the_newest_operative_config_is_found(tmp_path):
     assert train_util.get_latest_operative_config(tmp_path / 'ckpt-100').endswith('operative_config-100.gin')
     with pytest.raises(FileNotFoundError, match='no file'):
         train_util.get_latest_file(tmp_path, prefix='other-')
+
+
+def test_a_link_in_a_folder_is_removed_and_not_what_it_leads_to(tmp_path):
+    """Whoever trains on in somebody's folder must not lose a folder elsewhere."""
+    precious = tmp_path / 'precious'
+    (precious / 'deep').mkdir(parents=True)
+    (precious / 'deep' / 'thesis.txt').write_text('mine')
+    run = tmp_path / 'run'
+    _save(run, 1)
+    (run / 'ckpt-1_temp').symlink_to(precious)
+    _save(run, 2, keep=1)
+    assert (precious / 'deep' / 'thesis.txt').read_text() == 'mine'
+    assert not list(run.glob('ckpt-1*'))
+
+
+@pytest.mark.parametrize('name', ['{elsewhere}/model-9', '../elsewhere/model-9'])
+def test_a_folder_names_no_checkpoint_elsewhere(tmp_path, name):
+    elsewhere = tmp_path / 'elsewhere'
+    tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(elsewhere / 'model-9'))
+    run = tmp_path / 'run'
+    run.mkdir()
+    (run / 'checkpoint').write_text(f'model_checkpoint_path: "{name.format(elsewhere=elsewhere)}"\n')
+    assert tf.train.latest_checkpoint(str(run)) is not None
+    with pytest.raises(DDSPError, match=r'run/checkpoint names .*model-9., which is not a file name inside'):
+        train_util.get_latest_checkpoint(run)
+
+
+@pytest.mark.parametrize('newest', ['jax', 'tensorflow'])
+def test_a_checkpoint_of_another_backend_says_so(tmp_path, newest, monkeypatch):
+    import types
+
+    from ddsp.training.jax_trainer import JaxTrainer
+
+    value = types.SimpleNamespace(value=np.ones(2, np.float32))
+    model = types.SimpleNamespace(weights=[value])
+    trainer = types.SimpleNamespace(model=model, optimizer=types.SimpleNamespace(variables=[value]))
+    layer = keras.layers.Dense(2)
+    layer(np.ones([1, 2], np.float32))
+    made = {'jax': JaxTrainer.get_checkpoint(trainer), 'tensorflow': tf.train.Checkpoint(model=layer)}
+    checkpoints.save(made[newest], str(tmp_path), 5, 3)
+    other = {'jax': 'tensorflow', 'tensorflow': 'jax'}[newest]
+    monkeypatch.setattr(keras.backend, 'backend', lambda: other)
+    message = f'ckpt-5 was written on {newest}, and this program runs on {other}. Set KERAS_BACKEND={newest}'
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.restore_newest(_read([]), tmp_path, lambda _: None)
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.restore_model(layer, tmp_path)
