@@ -148,3 +148,39 @@ def test_one_call_sets_everything_that_follows_from_the_rates():
     assert values['F0LoudnessPreprocessor.time_steps'] == 500
     assert values['SpectralLoss.fft_sizes'] == (6144, 3072, 1536, 768, 384, 192)
     assert gin.query_parameter('TFRecordProvider.sample_rate') == 48000
+
+
+@pytest.mark.parametrize(
+    ('binding', 'message'),
+    [
+        ("train.batch_size = 'many'", "train.batch_size is 'many'; it must be of type int"),
+        ('train.num_steps = 1.5', 'train.num_steps is 1.5; it must be of type int'),
+        ('train.batch_size = True', 'train.batch_size is True; it must be of type int'),
+        ('train.batch_size = None', 'train.batch_size is None; it must be of type int'),
+        ('train.batch_size = [16]', r'train.batch_size is \[16\]; it must be of type int'),
+        ("n = '8'\ntwice = %n\ntrain.batch_size = %twice", "train.batch_size is '8'; it must be of type int"),
+        ("Trainer.learning_rate = 'high'", "Trainer.learning_rate is 'high'; it must be of type float"),
+        ("scope/Trainer.grad_clip_norm = 'x'", "grad_clip_norm is 'x'; it must be of type float or None"),
+        ('Harmonic.normalize_below_nyquist = "no"', "is 'no'; it must be of type bool"),
+        ('SpectralLoss.loss_type = 1', 'SpectralLoss.loss_type is 1; it must be of type str'),
+        ('RnnFcDecoder.ch = "512"', "RnnFcDecoder.ch is '512'; it must be of type int"),
+        ('Reverb.trainable = 3', 'Reverb.trainable is 3; it must be of type bool'),
+        ('a = %b\nb = %a\ntrain.batch_size = %a', '%[ab] refers to itself'),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_anything_is_done(binding, message):
+    with pytest.raises(ConfigError, match=message):
+        config.parse_config(bindings=binding)
+
+
+@pytest.mark.parametrize(
+    'binding',
+    [
+        'train.num_steps = 1e6', 'Trainer.learning_rate = 1', 'Trainer.grad_clip_norm = None',
+        'Trainer.grad_clip_norm = 3', 'n = 8\ntrain.batch_size = %n', 'Harmonic.scale_fn = @core.exp_sigmoid',
+        'Autoencoder.decoder = None', "SpectralLoss.loss_type = 'L2'", 'exp_sigmoid.max_value = 2',
+        "Dense.units = 'keras checks its own'", "Reverb.name = 'room'",
+    ],
+)  # fmt: skip
+def test_a_value_that_fits_is_taken(binding):
+    config.parse_config(bindings=binding)
