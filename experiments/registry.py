@@ -12,6 +12,7 @@ import urllib.request
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.files import inside
 from experiments import store
 from experiments.compare import best_of, lower_is_better
 from experiments.mlflow_model import NAME, register
@@ -157,7 +158,7 @@ def _local_copy(client: MlflowClient, model_id: str) -> pathlib.Path:
     cache = (
         pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'ddsp' / 'models'
     )
-    folder = cache / model_id
+    folder = inside(cache, model_id, 'the tracking server')
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as part:

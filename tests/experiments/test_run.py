@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from ddsp import bundle_files
 from ddsp.dataset import Dataset, open_dataset
+from ddsp.errors import DDSPError
 from ddsp.training import health
 from experiments import mlflow_model, quiet, registry, run, store
 from experiments.run import train_run
@@ -69,6 +72,7 @@ def test_run_contract(there, dataset):
     assert result.metrics['held_out/spectral_loss'] == held_out[-1].value
     assert run.data.params['train.batch_size'] == '2'
     assert run.data.params['RnnFcDecoder.ch'] == '16'
+    assert run.data.params['Trainer.learning_rate'] == run.data.params['learning_rate'] == '0.002'
     assert run.data.tags['ddsp.code_clean'] in ('true', 'false')
     assert re.fullmatch('[0-9a-f]{40}', run.data.tags['mlflow.source.git.commit'])
     (data,) = run.inputs.dataset_inputs
@@ -237,6 +241,100 @@ def test_transfer_evaluate_and_export_commands(there, dataset, ddsp, tmp_path):
     status, out, err = ddsp('export', 'run', '--format', 'impulse-response', '--output', room)
     assert (status, err) == (0, '')
     assert soundfile.info(room).frames == 400
+
+
+def test_an_output_is_never_an_input(there, dataset, ddsp, tmp_path):
+    source = tmp_path / 'in.wav'
+    soundfile.write(source, 0.3 * np.sin(2 * np.pi * 330 * np.arange(22050) / 22050), 22050)
+    before = source.read_bytes()
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'link.wav').symlink_to(source)
+    os.link(source, tmp_path / 'hard.wav')
+    outputs = [source, tmp_path / 'folder' / '..' / 'in.wav', tmp_path / 'link.wav', tmp_path / 'hard.wav']
+    for output in [*outputs, os.path.relpath(source)]:
+        status, out, err = ddsp('transfer', source, '--model', 'run', '--output', output)
+        assert (status, out) == (1, '')
+        assert err == f'Error: the output {output} is the input {source}. Give another output.\n'
+        status, out, err = ddsp('transfer', output, '--model', 'run', '--output', source)
+        assert (status, out) == (1, '')
+        assert 'Give another output.' in err
+    assert source.read_bytes() == before
+    bundle = {path: path.read_bytes() for path in pathlib.Path('run/bundle').iterdir()}
+    commands = [
+        ('transfer', source, '--model', 'run'),
+        ('export', 'run', '--format', 'impulse-response'),
+        ('export', 'run', '--format', 'saved-model'),
+        ('evaluate', 'run', 'DATASET'),
+    ]
+    for command in commands:
+        output = 'run/bundle/new' if command[0] == 'evaluate' else 'run/bundle/weights.weights.h5'
+        arguments = [dataset if word == 'DATASET' else word for word in command]
+        status, out, err = ddsp(*arguments, '--output', output)
+        assert (status, out) == (1, '')
+        assert f'the output {output} lies in the input run/bundle' in err
+    assert {path: path.read_bytes() for path in pathlib.Path('run/bundle').iterdir()} == bundle
+
+
+@pytest.fixture
+def foreign(there, tmp_path, monkeypatch):
+    """A bundle from elsewhere that would run code: (its folder, the file that the code would make)."""
+    canary = tmp_path / 'canary'
+    (tmp_path / 'evil_module.py').write_text(f'open({str(canary)!r}, "w").close()\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = shutil.copytree(there[1].bundle, tmp_path / 'bundle')
+    text = (folder / 'config.gin').read_text()
+    (folder / 'config.gin').write_text(f'import evil_module\n{text}')
+    metadata = bundle_files.read_metadata(folder)
+    metadata['sha256']['config.gin'] = bundle_files.sha256(folder / 'config.gin')
+    bundle_files.write_metadata(folder, metadata)
+    return folder, canary
+
+
+def test_no_command_runs_what_is_in_a_bundle(foreign, dataset, ddsp, tmp_path):
+    folder, canary = foreign
+    source = tmp_path / 'in.wav'
+    soundfile.write(source, np.zeros(16000), 16000)
+    for command in [
+        ('transfer', source, '--model', folder, '--output', tmp_path / 'x.wav'),
+        ('evaluate', folder, dataset),
+        ('export', folder, '--format', 'impulse-response', '--output', tmp_path / 'x.wav'),
+        ('export', folder, '--format', 'saved-model', '--output', tmp_path / 'x'),
+    ]:
+        status, out, err = ddsp(*command)
+        assert (status, out) == (1, '')
+        assert err.startswith(f'Error: {folder}/config.gin, line 1: `import evil_module` would run code.')
+    assert not canary.exists()
+    assert not (tmp_path / 'x.wav').exists()
+
+
+def test_mlflow_gets_no_code_from_a_bundle(foreign, tmp_path):
+    import mlflow
+    from mlflow.models import Model
+
+    folder, canary = foreign
+    (tmp_path / 'secret').write_text('secret')
+    (folder / 'extra').symlink_to(tmp_path / 'secret')
+    (folder / 'code').mkdir()
+    (folder / 'code' / 'evil_module.py').write_text('')
+    mlflow_model.save_model(str(tmp_path / 'model'), Model(), folder)
+    assert {path.name for path in (tmp_path / 'model').iterdir()} == {
+        'MLmodel', 'config.gin', 'input_example.json', 'metadata.json', 'python_env.yaml', 'requirements.txt',
+        'serving_input_example.json', 'statistics.json', 'weights.weights.h5',
+    }  # fmt: skip
+    with pytest.raises(DDSPError, match='`import evil_module` would run code'):
+        mlflow.pyfunc.load_model(str(tmp_path / 'model'))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize('name', ['../../outside', '/tmp/outside', '..'])
+def test_a_server_names_no_folder_outside_the_cache(there, tmp_path, monkeypatch, name):
+    import types
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    model = types.SimpleNamespace(artifact_location='mlflow-artifacts:/x')
+    client = types.SimpleNamespace(get_logged_model=lambda _: model)
+    with pytest.raises(DDSPError, match=r'the tracking server names .* not a file name inside'):
+        registry._local_copy(client, name)
 
 
 @pytest.mark.parametrize(
