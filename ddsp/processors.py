@@ -209,7 +209,7 @@ class Mix(Processor):
         signal_one, signal_two = core.tf_float32(signal_one), core.tf_float32(signal_two)
         if len(signal_one.shape) == 2:
             mix_level = mix_level[:, :, 0]
-        return ops.sqrt(mix_level) * signal_one + ops.sqrt(1.0 - mix_level) * signal_two
+        return core.safe_sqrt(mix_level) * signal_one + core.safe_sqrt(1.0 - mix_level) * signal_two
 
 
 @gin.register(module='ddsp.processors')

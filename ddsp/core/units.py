@@ -129,13 +129,15 @@ def hz_to_unit(hz: Number, hz_min: Number, hz_max: Number, clip: bool = False) -
 
 
 def hz_to_bark(hz: Number) -> Tensor:
-    """Frequency to critical-band rate, `26.81 / (1 + 1960 / hz) - 0.53` (Traunmüller, 1990)."""
-    return 26.81 / (1.0 + 1960.0 / tf_float32(hz)) - 0.53
+    """Frequency to critical-band rate, `26.81 hz / (1960 + hz) - 0.53` (Traunmüller, 1990)."""
+    hz = tf_float32(hz)
+    return 26.81 * hz / (hz + 1960.0) - 0.53  # with a slope at 0 Hz
 
 
 def bark_to_hz(bark: Number) -> Tensor:
     """Critical-band rate to frequency: the inverse of `hz_to_bark`."""
-    return 1960.0 / (26.81 / (tf_float32(bark) + 0.53) - 1.0)
+    bark = tf_float32(bark) + 0.53
+    return 1960.0 * bark / (26.81 - bark)
 
 
 def hz_to_mel(hz: Number) -> Tensor:

@@ -71,9 +71,7 @@ class PretrainedCREPE(keras.layers.Layer):
             audio = core.pad_axis(audio, (512, 512), axis=-1)
         frames = spectral_ops.frame(audio, 1024, hop_length)
         frames = frames - ops.mean(frames, axis=-1, keepdims=True)
-        power = ops.mean(frames * frames, axis=-1, keepdims=True)
-        silent = power <= 0.0  # the root has no finite gradient there
-        deviation = ops.where(silent, 0.0, ops.sqrt(ops.where(silent, 1.0, power)))
+        deviation = core.safe_sqrt(ops.mean(frames * frames, axis=-1, keepdims=True))
         return frames / (deviation + 1e-5)
 
     def call(self, audio: Tensor) -> Tensor:

@@ -85,9 +85,7 @@ def compute_rms_energy(
       [batch, n_frames], or [n_frames] for audio of one dimension; linear amplitude.
     """
     frames = frame_at_rate(to_mono(audio), sample_rate, frame_rate, frame_size, padding)
-    power = ops.mean(frames * frames, axis=-1)
-    silent = power <= 0.0
-    return ops.where(silent, 0.0, ops.sqrt(ops.where(silent, 1.0, power)))
+    return core.safe_sqrt(ops.mean(frames * frames, axis=-1))
 
 
 def compute_power(

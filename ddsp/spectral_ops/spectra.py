@@ -96,9 +96,7 @@ def stft_np(
 
 def magnitude(real: Tensor, imag: Tensor) -> Tensor:
     """`sqrt(real^2 + imag^2)`; its gradient is zero, not NaN, at digital silence."""
-    power = real * real + imag * imag
-    silent = power <= 0.0
-    return ops.where(silent, 0.0, ops.sqrt(ops.where(silent, 1.0, power)))
+    return core.safe_sqrt(real * real + imag * imag)
 
 
 @gin.register(module='ddsp.spectral_ops')

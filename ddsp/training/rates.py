@@ -115,11 +115,11 @@ def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:
         if not value > 0:
             raise ConfigError(f'{name} is {value}; it must be above 0')
     if sample_rate % frame_rate:
-        legal = [r for r in range(1, sample_rate + 1) if sample_rate % r == 0]
-        below, above = max(r for r in legal if r < frame_rate), min(r for r in legal if r > frame_rate)
+        legal = [r for r in range(1, int(sample_rate) + 1) if sample_rate % r == 0] or [1]
+        around = [r for r in legal if r < frame_rate][-1:] + [r for r in legal if r > frame_rate][:1]
         raise ConfigError(
-            f'frame_rate {frame_rate} does not divide sample_rate {sample_rate}; the nearest that do are '
-            f'{below} and {above} frames per second'
+            f'frame_rate {frame_rate} does not divide sample_rate {sample_rate}; nearest are '
+            f'{" and ".join(map(str, around))} frames per second'
         )
     frames = Fraction(str(example_secs)) * frame_rate
     if frames.denominator != 1:

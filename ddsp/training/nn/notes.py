@@ -6,6 +6,8 @@ from typing import Any
 
 from keras import ops, random
 
+from ddsp import core
+
 
 def straight_through_softmax(logits: Any) -> tuple[Any, Any]:
     """Samples a category; the gradient is that of the probabilities.
@@ -109,7 +111,7 @@ def get_note_moments(x: Any, note_mask: Any, return_std: bool = True) -> Any:
     if not return_std:
         return mean
     centred = (x[:, :, None, :] - mean[:, None]) * note_mask[..., None]
-    return mean, ops.sqrt(ops.sum(ops.square(centred), axis=1) / lengths)
+    return mean, core.safe_sqrt(ops.sum(ops.square(centred), axis=1) / lengths)
 
 
 def pool_over_notes(x: Any, note_mask: Any, return_std: bool = True) -> Any:

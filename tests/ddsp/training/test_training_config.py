@@ -132,6 +132,8 @@ def test_isolated_configuration_leaves_the_one_in_use_alone():
     ('values', 'message'),
     [
         ((44100, 250, 4), r'frame_rate 250 does not divide sample_rate 44100; .* 245 and 252'),
+        ((16000, 20000, 4), r'frame_rate 20000 does not divide sample_rate 16000; nearest are 16000 frames'),
+        ((16000, 0.7, 4), r'frame_rate 0.7 does not divide sample_rate 16000; nearest are 1 frames'),
         ((16000, 250, 4.001), r'1000.25 frames.* the nearest length is 4 s'),
         ((16000, 0, 4), r'frame_rate is 0; it must be above 0'),
     ],
