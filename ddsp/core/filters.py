@@ -88,12 +88,9 @@ def fft_convolve(
     frames, ir = _frames(audio, ir)
     if frames.shape[2] is None:
         raise ConfigError('the number of samples must be known when the function is traced')
-    n_frames, hop = frames.shape[1:]
-    convolved = _convolve_rows(ops.reshape(frames, [-1, hop]), ops.reshape(ir, [-1, ir_size]))
-    convolved = ops.reshape(convolved, [-1, n_frames, hop + ir_size - 1])
-    return crop_and_compensate_delay(
-        _overlap_add(convolved, hop), n_samples, ir_size, padding, delay_compensation
-    )
+    hop = frames.shape[2]
+    convolved = _overlap_add(_convolve(frames, ir), hop)
+    return crop_and_compensate_delay(convolved, n_samples, ir_size, padding, delay_compensation)
 
 
 def _check_shapes(audio: Tensor, ir: Tensor) -> None:
@@ -113,7 +110,7 @@ def _check_shapes(audio: Tensor, ir: Tensor) -> None:
 
 
 def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
-    """Audio [batch, n_frames, hop] without overlap, and impulse responses [batch, n_frames, ir_size]."""
+    """Audio [batch, n_frames, hop] without overlap, and impulse responses [batch or 1, n_frames, ir_size]."""
     batch, n_samples = dim(audio, 0), dim(audio, 1)
     n_irs = ir.shape[1]
     hop = -(-n_samples // n_irs)
@@ -125,17 +122,15 @@ def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
     missing = n_frames * hop - n_samples
     if not isinstance(missing, int) or missing:
         audio = ops.pad(audio, [[0, 0], [0, missing]])
-    if ir.shape[0] == 1 and audio.shape[0] != 1:
-        ir = ops.broadcast_to(ir, [batch, n_frames, ir.shape[2]])
     return ops.reshape(audio, [batch, n_frames, hop]), ir
 
 
-def _convolve_rows(x: Tensor, h: Tensor) -> Tensor:
-    """Convolution of each row of `x` [rows, n] with that of `h` [rows, m]: [rows, n + m - 1]."""
-    size = x.shape[1] + h.shape[1] - 1
-    fft_size = get_fft_size(x.shape[1], h.shape[1], power_of_2=False)
+def _convolve(x: Tensor, h: Tensor) -> Tensor:
+    """Convolution along the last axis, n + m - 1 samples; what the batch shares is transformed once."""
+    size = x.shape[-1] + h.shape[-1] - 1
+    fft_size = get_fft_size(x.shape[-1], h.shape[-1], power_of_2=False)
     (a, b), (c, d) = ops.rfft(x, fft_length=fft_size), ops.rfft(h, fft_length=fft_size)
-    return ops.irfft((a * c - b * d, a * d + b * c), fft_length=fft_size)[:, :size]
+    return ops.irfft((a * c - b * d, a * d + b * c), fft_length=fft_size)[..., :size]
 
 
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:

@@ -17,18 +17,34 @@ def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
     """Reads periodic tables with linear interpolation.
 
     Args:
-      phase: Position in the table [batch, n_samples, 1] or [batch, n_samples], 0 to 1.
+      phase: Position in the table [batch, n_samples, 1] or [batch, n_samples], 0 to 1; outside it wraps
+        around.
       wavetables: One table a batch item [batch, n_wavetable], or one a sample
-        [batch, n_samples, n_wavetable].
+        [batch, n_samples, n_wavetable]; or a batch of 1 for all.
 
     Returns:
       [batch, n_samples].
+
+    Raises:
+      ConfigError: `phase` and `wavetables` differ in batch or samples.
     """
     phase, wavetables = tf_float32(phase), tf_float32(wavetables)
     phase = phase[:, :, 0] if len(phase.shape) == 3 else phase
+    _check_tables(phase, wavetables)
     if len(wavetables.shape) == 2:
         return _read(wavetables[:, None, :], [(0, 1.0)], phase)
     return _read(wavetables, [(ops.arange(dim(phase, 1), dtype='int32'), 1.0)], phase)
+
+
+def _check_tables(phase: Tensor, wavetables: Tensor) -> None:
+    """Refuses shapes of which some backends would read other items' tables, or nothing, without a word."""
+    batches = {phase.shape[0], wavetables.shape[0]} - {1, None}
+    samples = {phase.shape[1], wavetables.shape[1] if len(wavetables.shape) == 3 else None} - {None}
+    if len(batches) > 1 or len(samples) > 1:
+        raise ConfigError(
+            f'phase is {tuple(phase.shape)} and wavetables {tuple(wavetables.shape)}: [batch, n_samples] '
+            'needs [batch, n_wavetable] or [batch, n_samples, n_wavetable]'
+        )
 
 
 def _read(
@@ -39,14 +55,14 @@ def _read(
     Args:
       tables: [batch, n_tables, n_wavetable].
       rows: For each reading, which table each sample reads ([n_samples] or an int) and the reading's weight.
-      phase: [batch, n_samples], turns.
+      phase: [batch, n_samples], turns; whole turns do not count.
       scale_fn: Element-wise function of the values that are read.
 
     Returns:
       [batch, n_samples].
     """
     n_tables, n_wavetable = dim(tables, 1), tables.shape[2]
-    position = phase * float(n_wavetable)
+    position = (phase - ops.floor(phase)) * float(n_wavetable)  # no integer holds any number of turns
     low = ops.floor(position)
     fraction = position - low
     first = ops.mod(ops.cast(low, 'int32'), n_wavetable)
@@ -126,7 +142,7 @@ def wavetable_synthesis(
         low, fraction = positions(n_frames, n_samples, True, 'linear')
         fraction = tf_float32(fraction)
         rows = [(low, 1.0 - fraction), (ops.minimum(low + 1, n_frames - 1), fraction)]
-    return amplitude * _read(wavetables, rows, phase - ops.floor(phase), scale_fn)
+    return amplitude * _read(wavetables, rows, phase, scale_fn)
 
 
 def variable_length_delay(phase: Tensor, audio: Tensor, max_length: int = 512) -> Tensor:

@@ -54,10 +54,6 @@ class Reverb(Processor):
                     f'{name} must be given to {type(self).__name__} {self.name!r}, or trainable=True'
                 )
 
-    def _tile(self, value: Tensor, audio: Tensor) -> Tensor:
-        """One impulse response [1, n_taps] for all of the batch."""
-        return ops.broadcast_to(value, [core.dim(audio, 0), value.shape[-1]])
-
     def get_controls(self, audio: Tensor, ir: Tensor | None = None) -> TensorDict:
         """Audio and impulse response.
 
@@ -66,13 +62,13 @@ class Reverb(Processor):
           ir: [batch or 1, n_taps] or [batch or 1, n_taps, 1]; not used when trainable.
 
         Returns:
-          `audio` and `ir`.
+          `audio`, and `ir`: [1, n_taps] for the whole batch when it is learned.
 
         Raises:
           ConfigError: `ir` is missing.
         """
         if self.trainable:
-            ir = self._tile(ops.convert_to_tensor(self._ir)[None, :], audio)
+            ir = ops.convert_to_tensor(self._ir)[None, :]
         else:
             self._needed(ir=ir)
         return {'audio': audio, 'ir': ir}
@@ -139,7 +135,7 @@ class ExpDecayReverb(Reverb):
           decay: [batch, 1], any number; larger is shorter. Not used when trainable.
 
         Returns:
-          `audio` and `ir` [batch, reverb_length].
+          `audio` and `ir` [batch, reverb_length], or [1, reverb_length] when it is learned.
 
         Raises:
           ConfigError: `gain` or `decay` is missing.
@@ -152,7 +148,7 @@ class ExpDecayReverb(Reverb):
         else:
             self._needed(gain=gain, decay=decay)
         ir = self._impulse_response(core.tf_float32(gain), core.tf_float32(decay))
-        return {'audio': audio, 'ir': self._tile(ir, audio) if self.trainable else ir}
+        return {'audio': audio, 'ir': ir}
 
 
 @gin.register(module='ddsp.effects')
@@ -215,7 +211,7 @@ class FilteredNoiseReverb(Reverb):
           magnitudes: [batch, n_frames, n_filter_banks], any number; not used when trainable.
 
         Returns:
-          `audio` and `ir` [batch, reverb_length].
+          `audio` and `ir` [batch, reverb_length], or [1, reverb_length] when it is learned.
 
         Raises:
           ConfigError: `magnitudes` is missing.
@@ -225,4 +221,4 @@ class FilteredNoiseReverb(Reverb):
         else:
             self._needed(magnitudes=magnitudes)
         ir = self._synth(magnitudes)
-        return {'audio': audio, 'ir': self._tile(ir, audio) if self.trainable else ir}
+        return {'audio': audio, 'ir': ir}

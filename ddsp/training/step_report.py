@@ -99,11 +99,12 @@ def set_model_precision(model: Any, precision: str) -> None:
             nn.set_precision(network, precision)
 
 
-def check_positive(**values: float) -> None:
-    """Raises a ConfigError for a setting of the trainer that is not above 0."""
+def check_positive(owner: str, **values: float) -> None:
+    """Raises a ConfigError for a setting, such as `Trainer.learning_rate`, that is not above 0."""
     for name, value in values.items():
         if not value > 0:
-            raise ConfigError(f'Trainer.{name} is {value}; it must be above 0')
+            least = '; the least is 1' if isinstance(value, int) else ''
+            raise ConfigError(f'{owner}.{name} is {value}; it must be above 0{least}')
 
 
 def check_parts(accumulate_steps: int, n_examples: int) -> None:

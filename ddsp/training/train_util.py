@@ -18,7 +18,7 @@ from ddsp.training.cluster import cluster_from_environment, get_strategy
 from ddsp.training.data.base import UNREADABLE
 from ddsp.training.loop import Best, Loop, Means
 from ddsp.training.signals import Interrupted, StopRequest
-from ddsp.training.step_report import WORKER_LOST, WorkerLostError
+from ddsp.training.step_report import WORKER_LOST, WorkerLostError, check_positive
 
 __all__ = [
     'Interrupted',
@@ -158,6 +158,7 @@ def train(
       Why it ended: `'done'` or `'early_stop'`.
 
     Raises:
+      ConfigError: A number of steps or examples is not above 0, or the dataset gives no batch.
       Interrupted: A signal stopped it (a KeyboardInterrupt with `exit_code`).
       NonFiniteError: A loss or a gradient is not finite; the state of before is saved.
       WorkerLostError: Another worker is gone: start all again.
@@ -167,6 +168,9 @@ def train(
         raise ConfigError(
             'train.report_loss_to_hypertune is True; the service is gone: use `ddsp sweep` instead'
         )
+    check_positive(
+        'train', batch_size=batch_size, steps_per_summary=steps_per_summary, steps_per_save=steps_per_save
+    )  # fmt: skip
     save_dir = expand_path(save_dir) if save_dir else ''
     batches = iter(trainer.distribute_dataset(data_provider.get_batch(batch_size, shuffle=True, repeats=-1)))
     first = _first_batch(batches, data_provider, batch_size)

@@ -83,7 +83,7 @@ class Trainer:
         jit_compile: bool = False,
     ) -> None:
         check_positive(
-            checkpoints_to_keep=checkpoints_to_keep, learning_rate=learning_rate,
+            'Trainer', checkpoints_to_keep=checkpoints_to_keep, learning_rate=learning_rate,
             lr_decay_steps=lr_decay_steps, lr_decay_rate=lr_decay_rate, accumulate_steps=accumulate_steps,
         )  # fmt: skip
         self.model = model

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from ddsp.errors import ConfigError
+
 
 class _LossBook:
     """Losses and metrics of the call in progress; a plain object, so that Keras does not track it."""
@@ -44,12 +46,21 @@ class Model(keras.Model):
 
         Returns:
           The outputs, or (outputs, losses) with `losses['total_loss']` their sum.
+
+        Raises:
+          ConfigError: Losses are wanted and the model has none.
         """
         self._book = _LossBook()
         args = tuple(dict(arg) if isinstance(arg, Mapping) else arg for arg in args)
         outputs = super().__call__(*args, **kwargs)
         if not return_losses:
             return outputs
+        if not self._book.losses:
+            name = type(self).__name__
+            raise ConfigError(
+                f'{name}.losses is empty: nothing would be learned, at a loss of 0. It needs at least one, '
+                f'such as {name}.losses = [@losses.SpectralLoss()]'
+            )
         losses = dict(self._book.losses)
         losses['total_loss'] = self.sum_losses(losses)
         return outputs, losses

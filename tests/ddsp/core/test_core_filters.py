@@ -1,5 +1,6 @@
 """Filters, delays and tables against scipy and numpy."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.signal
@@ -7,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from ddsp import core
+from ddsp import core, effects
+from ddsp.core import filters
+from ddsp.errors import ConfigError
 
 pytestmark = pytest.mark.portable
 
@@ -57,6 +60,41 @@ def test_gradients_are_correlations(gradients):
         np.testing.assert_allclose(found[1][item], expected[1], atol=1e-4)
 
 
+@pytest.mark.parametrize('block_values', [1 << 18, 300])
+def test_one_response_for_all_is_that_response_for_each(gradients, monkeypatch, block_values):
+    monkeypatch.setattr(filters, '_BLOCK_VALUES', block_values)  # all rows at once, or two at a time
+    rng = np.random.default_rng(0)
+    x, h, g = (rng.normal(size=[rows, n]).astype(np.float32) for rows, n in ((5, 60), (1, 25), (5, 84)))
+
+    def loss(x, h):
+        return ops.sum(ops.multiply(core.fft_convolve(x, h, 'valid', 0), g))
+
+    each = np.tile(h, [5, 1])
+    np.testing.assert_allclose(npy(core.fft_convolve(x, h)), npy(core.fft_convolve(x, each)), atol=1e-6)
+    found, expected = gradients(loss, x, h), gradients(loss, x, each)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1].sum(axis=0, keepdims=True), atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != 'tensorflow', reason='looks into a graph of TensorFlow')
+def test_one_response_for_all_is_transformed_once():
+    import tensorflow as tf
+
+    reverb = effects.Reverb(trainable=True, reverb_length=20)
+
+    @tf.function
+    def step(audio):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(reverb(audio) ** 2)
+        return tape.gradient(loss, [v.value for v in reverb.trainable_variables])
+
+    graph = step.get_concrete_function(tf.TensorSpec([8, 64])).graph
+    rows = {kind: [op.inputs[0].shape[0] for op in graph.get_operations() if op.type == kind]
+            for kind in ('RFFT', 'IRFFT')}  # fmt: skip
+    assert sorted(rows['RFFT']) == [1, 1, 8, 8, 8]  # forwards audio, backwards audio and gradient
+    assert sorted(rows['IRFFT']) == [1, 8, 8]
+
+
 def test_gradients_of_a_changing_filter(check_gradients):
     rng = np.random.default_rng(0)
     x, magnitudes = rng.normal(size=[1, 120]), rng.random([1, 6, 9])
@@ -93,6 +131,15 @@ def test_sinc_filter_passes_and_stops(high_pass):
 )
 def test_fft_sizes(frame, taps, power, size):
     assert core.get_fft_size(frame, taps, power) == size
+
+
+def test_tables_are_read_around_and_must_fit():
+    table = np.arange(8, dtype=np.float32)[None]
+    turns = np.array([[0.25, 1.25, -0.75, 4096.25, -1e9, 1e20]], np.float32)
+    np.testing.assert_allclose(npy(core.linear_lookup(turns, table))[0], [2, 2, 2, 2, 0, 0], atol=1e-3)
+    for phase, tables in (((2, 7), (2, 5, 8)), ((2, 7), (3, 8)), ((2, 7), (2, 9, 8)), ((2, 7), (3, 7, 8))):
+        with pytest.raises(ConfigError, match=r'phase is \(2, 7\) and wavetables .* needs'):
+            core.linear_lookup(np.zeros(phase), np.zeros(tables))
 
 
 def test_delay_is_a_fractional_shift_up_to_its_maximum():

@@ -172,6 +172,20 @@ def test_too_few_examples_are_named(shared, tone_dataset):
         train_util.train(OnePass(tone_dataset, 'test'), shared, batch_size=4, save_dir='')
 
 
+@pytest.mark.parametrize('name', ['batch_size', 'steps_per_summary', 'steps_per_save'])
+def test_numbers_of_steps_and_examples_are_above_0(shared, tone_dataset, name):
+    settings = {'batch_size': 4, 'num_steps': 1, 'save_dir': '', name: 0}
+    with pytest.raises(ConfigError, match=rf'train\.{name} is 0; it must be above 0; the least is 1'):
+        train_util.train(data.DatasetProvider(tone_dataset, 'train'), shared, **settings)
+
+
+def test_a_model_without_losses_is_not_trained(configure_tiny, tone_dataset):
+    configure_tiny('Autoencoder.losses = []')
+    trainer = trainers.Trainer(models.get_model(), train_util.get_strategy())
+    with pytest.raises(ConfigError, match=r'Autoencoder\.losses is empty'):
+        train_util.train(data.DatasetProvider(tone_dataset, 'train'), trainer, batch_size=4, save_dir='')
+
+
 def test_a_corrupt_record_ends_the_training_with_its_file(shared, tmp_path, write_tone_dataset):
     dataset = write_tone_dataset(tmp_path)
     path = tmp_path / 'tones' / '1.0.0' / 'tones-train.tfrecord-00000-of-00002'
