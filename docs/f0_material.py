@@ -46,7 +46,7 @@ Sound = tuple[np.ndarray, np.ndarray]  # audio at 16 kHz; pitch of its frames, 0
 def speech(folder: pathlib.Path) -> list[Sound]:
     """Speech, by linear prediction with pulses of known pitch and noise as excitation."""
     sounds = [load_audio(folder / file) for file in SPEECH] + list(_spoken())
-    return [_vocoded(audio, *_track(audio, 60, 500)) for audio in sounds]
+    return [spoken_again(audio) for audio in sounds]
 
 
 def music(folder: pathlib.Path) -> list[Sound]:
@@ -159,8 +159,9 @@ def _phase(f0_hz: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     return track, 2 * np.pi * np.cumsum(track) / RATE
 
 
-def _vocoded(audio: np.ndarray, f0_hz: np.ndarray, voiced: np.ndarray) -> Sound:
+def spoken_again(audio: np.ndarray) -> Sound:
     """Linear prediction every 5 ms, driven by pulses where there is a pitch and by noise elsewhere."""
+    f0_hz, voiced = _track(audio, 60, 500)
     track, phase = _phase(f0_hz, len(audio))
     pulses = np.zeros(len(audio))
     for k in range(1, int(RATE / 2 / track.min()) + 1):
