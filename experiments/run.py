@@ -41,6 +41,7 @@ class RunResult:
       metrics: Newest value of every metric, training and evaluation.
       step: Steps done.
       listen_page: Page with held-out examples; None without an evaluation.
+      advice: A sentence when the training was too short or too long.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class RunResult:
     metrics: dict[str, float]
     step: int
     listen_page: pathlib.Path | None
+    advice: str = ''
 
 
 def train_run(
@@ -256,6 +258,7 @@ class _Training:
     ) -> RunResult:
         """Saves the bundle, evaluates it, records pictures, sound and model."""
         from ddsp import inference
+        from experiments import advice
 
         bundle = inference.save_bundle(
             self._folder / mlflow_model.NAME, self._model, self._data, metrics=self._last.metrics
@@ -269,7 +272,8 @@ class _Training:
             metrics, page = self._evaluate(tracker, bundle, metrics, progress)
             inference.add_metrics(bundle, metrics)
         tracker.log_model(bundle, self._trainer.step, register_as)
-        return RunResult(tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page)
+        words = advice.after_training(self._last.losses.get('losses/total_loss', []), self._last.held_out)
+        return RunResult(tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page, words)
 
     def _evaluate(
         self,

@@ -64,6 +64,7 @@ class LastMetrics(TrainingCallback):
         self.losses: dict[str, list[tuple[int, float]]] = {}
         self.step = 0
         self.held_out_step = -1  # of the newest held-out losses
+        self.held_out: list[tuple[int, float]] = []  # steps and spectral losses
         self._folder = folder
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
@@ -89,6 +90,8 @@ class LastMetrics(TrainingCallback):
         """Remembers held-out losses."""
         self.held_out_step = step
         self.metrics.update(metrics)
+        if f'{HELD_OUT}spectral_loss' in metrics:
+            self.held_out.append((step, float(metrics[f'{HELD_OUT}spectral_loss'])))
 
 
 class HeldOutWatcher(TrainingCallback):

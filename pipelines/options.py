@@ -22,6 +22,10 @@ MIN_FRAME_RATE = 32  # 16000 / 512, rounded up
 _MEMORY_PER_WORKER = 1.2e9
 
 
+# dB that recordings may be brought to.
+_LEVELS = {'peak': (-60.0, 0.0), 'loudness': (-70.0, 10.0)}
+
+
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
     """How recordings become a dataset.
@@ -106,9 +110,11 @@ class PrepareOptions:
         _check(quiet is None or -80 <= quiet <= 20, 'min_loudness_db', quiet, '-80 to 20 dB, or None')
         _check(0 <= self.min_voiced <= 1, 'min_voiced', self.min_voiced, 'a share, 0 to 1')
         level = re.fullmatch(r'(peak|loudness):(-?\d+(\.\d+)?)', self.normalize)
+        low, high = _LEVELS[level[1]] if level else (0, 0)
         _check(
-            not self.normalize or level is not None, 'normalize', self.normalize,
-            "'peak:DB' or 'loudness:DB' such as 'peak:-1' (of full scale) or 'loudness:-20', or ''",
+            not self.normalize or (level is not None and low <= float(level[2]) <= high), 'normalize',
+            self.normalize, "'peak:DB' from -60 to 0 (full scale) such as 'peak:-1', "
+            "'loudness:DB' from -70 to 10 such as 'loudness:-20', or ''",
         )  # fmt: skip
         _check(
             not (self.normalize and self.keep_features), 'normalize', self.normalize,

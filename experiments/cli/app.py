@@ -19,12 +19,13 @@ from typing import Annotated, Any
 import typer
 
 from experiments import quiet
+from experiments.cli.help import App
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
 INTERRUPTED_MESSAGE = 'Interrupted. The same command goes on from here.'
 
-app = typer.Typer(
+app = App(
     name='ddsp',
     no_args_is_help=True,
     rich_markup_mode='rich',

@@ -12,7 +12,7 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
-from experiments.cli.options import JsonOption
+from experiments.cli.options import JsonOption, choice, f0_choice
 
 if TYPE_CHECKING:
     from pipelines.health import Finding
@@ -61,21 +61,32 @@ def prepare(
         ),
     ] = 'data',
     name: Annotated[
-        str, typer.Option('--name', help='Name of the dataset; that of the source by default.')
+        str, typer.Option('--name', help='Name of the dataset.', show_default='that of the first source')
     ] = '',
     version: Annotated[
-        str, typer.Option('--version', help='Such as 1.0.0; the newest while nothing changed, else the next.')
+        str,
+        typer.Option(
+            '--version',
+            metavar='<number>',
+            help='Version of the dataset, such as 1.0.0.',
+            show_default='the newest while nothing changed, else the next',
+        ),
     ] = '',
-    sample_rate: Annotated[int, typer.Option('--sample-rate', help='Of the audio, Hz.')] = 16000,
+    sample_rate: Annotated[
+        int, typer.Option('--sample-rate', help='Sample rate of the audio, Hz, and so of the models.')
+    ] = 16000,
     frame_rate: Annotated[
         int, typer.Option('--frame-rate', help='Of f0 and loudness, frames per second.')
     ] = 250,
     example_secs: Annotated[
         float, typer.Option('--example-secs', help='Length of an example, seconds.')
     ] = 4.0,
-    hop_secs: Annotated[float, typer.Option('--hop-secs', help='Between starts of examples, seconds.')] = 1.0,
+    hop_secs: Annotated[
+        float, typer.Option('--hop-secs', help='Seconds from the start of an example to that of the next.')
+    ] = 1.0,
     f0: Annotated[
-        str, typer.Option('--f0', help='Pitch estimator; `ddsp doctor` lists those usable here.')
+        str,
+        typer.Option('--f0', help="Pitch estimator; 'ddsp doctor' lists those usable here.", **f0_choice()),
     ] = 'auto',
     viterbi: Annotated[
         bool, typer.Option('--viterbi/--no-viterbi', help='Join f0 frames by a likely path.')
@@ -85,11 +96,11 @@ def prepare(
     ] = 'train=0.8,test=0.2',
     num_shards: Annotated[
         int | None,
-        typer.Option('--num-shards', min=1, help='Files of each split; about a minute each by default.'),
+        typer.Option('--num-shards', min=1, help='Files of each split.', show_default='one a minute'),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option('--workers', min=1, help='Processes; what cores and memory allow by default.'),
+        typer.Option('--workers', min=1, help='Processes.', show_default='as cores and memory allow'),
     ] = None,
     max_rejected: Annotated[
         str, typer.Option('--max-rejected', help='Share of inputs that may be unusable, such as 5%.')
@@ -101,7 +112,8 @@ def prepare(
         str,
         typer.Option(
             '--alignment',
-            help="What frame i describes: 'center': around i / rate; 'start': from there (ddsp 3.7).",
+            help='What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7).',
+            **choice('center', 'start'),
         ),
     ] = 'center',
     pad_tail: Annotated[
@@ -112,7 +124,13 @@ def prepare(
         str, typer.Option('--channel', help="'mix', or the number of the channel from 0.")
     ] = 'mix',
     normalize: Annotated[
-        str, typer.Option('--normalize', help="Level of every recording, dB: 'peak:-1' or 'loudness:-20'.")
+        str,
+        typer.Option(
+            '--normalize',
+            metavar='<peak:DB|loudness:DB>',
+            help="Bring every recording to a level: 'peak:-1' (-60 to 0) or 'loudness:-20' (-70 to 10).",
+            show_default='as recorded',
+        ),
     ] = '',
     min_loudness_db: Annotated[
         float | None,
@@ -130,13 +148,19 @@ def prepare(
     f0_rate: Annotated[
         int | None,
         typer.Option(
-            '--f0-rate', help='Frames per second of the estimator (100 is 2.5 times cheaper), interpolated.'
+            '--f0-rate',
+            min=1,
+            max=1000,
+            help='Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper.',
+            show_default='--frame-rate',
         ),
     ] = None,
     track: Annotated[
         bool | None,
         typer.Option(
-            '--track/--no-track', help='Record it in MLflow; by default where MLFLOW_TRACKING_URI is set.'
+            '--track/--no-track',
+            help='Record the preparation in MLflow.',
+            show_default='where MLFLOW_TRACKING_URI is set',
         ),
     ] = None,
     experiment: Annotated[str, typer.Option('--experiment', help='MLflow experiment.')] = 'ddsp',
@@ -195,7 +219,7 @@ def inspect(
     ] = 200,
     to: Annotated[
         pathlib.Path | None,
-        typer.Option('--html', help='Page to write; inspect-NAME-VERSION.html by default.'),
+        typer.Option('--html', help='Page to write.', show_default='inspect-NAME-VERSION.html'),
     ] = None,
     open_page: Annotated[bool, typer.Option('--open', help='Open the page in the browser.')] = False,
     pickle: Annotated[

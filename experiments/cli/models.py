@@ -44,7 +44,7 @@ def transfer(
         ),
     ] = 'auto',
     loudness_shift: Annotated[
-        float, typer.Option('--loudness-shift', min=-_MOST, max=_MOST, help='Decibels.')
+        float, typer.Option('--loudness-shift', metavar='<-60 to 60>', help='Decibels.')
     ] = 0.0,
     match_loudness: Annotated[
         bool,

@@ -12,7 +12,14 @@ import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
-from experiments.cli.options import DatasetArgument, ExperimentOption, JsonOption, ModelArgument
+from experiments.cli.options import (
+    DatasetArgument,
+    ExperimentOption,
+    JsonOption,
+    ModelArgument,
+    choice,
+    f0_choice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,29 +38,81 @@ _POLL_SECS = 2.0
 )
 def train(
     dataset: DatasetArgument,
-    preset: Annotated[str, typer.Option('--preset', help="Packaged configuration, such as 'laptop'.")] = '',
+    preset: Annotated[
+        str,
+        typer.Option(
+            '--preset',
+            help='Packaged configuration.',
+            show_default='laptop; none with --gin-file',
+            **choice('laptop'),
+        ),
+    ] = '',
     gin_file: Annotated[
         list[str] | None,
-        typer.Option('--gin-file', help='Gin file, packaged or your own; may be given again.'),
+        typer.Option(
+            '--gin-file',
+            metavar='<file>',
+            help="Gin file, your own or packaged ('models/solo_instrument.gin'); may be given again.",
+        ),
     ] = None,
     gin_param: Annotated[
-        list[str] | None, typer.Option('--gin-param', help="Binding such as 'Trainer.learning_rate = 0.001'.")
+        list[str] | None,
+        typer.Option(
+            '--gin-param',
+            metavar='<binding>',
+            help="Binding such as 'learning_rate = 0.001'; may be given again.",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option('--steps', min=1, help='Training steps in total.')] = None,
-    batch_size: Annotated[int | None, typer.Option('--batch-size', min=1, help='Examples in a step.')] = None,
-    seed: Annotated[int, typer.Option('--seed', min=0, help='Of weights, order of examples and noise.')] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            '--steps',
+            min=1,
+            help='Training steps in total, those of an interrupted training included.',
+            show_default="the configuration's; laptop: 1600",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            '--batch-size',
+            min=1,
+            help='Examples in a step.',
+            show_default="the configuration's; laptop: 4",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            '--seed', min=0, max=2**32 - 1, help='Random seed of weights, order of examples and noise.'
+        ),
+    ] = 0,
     save_dir: Annotated[
-        str, typer.Option('--save-dir', help='Training folder; runs/DATASET-PRESET by default.')
+        str,
+        typer.Option(
+            '--save-dir',
+            metavar='<folder>',
+            help='Training folder; one that holds a training goes on with it.',
+            show_default='runs/DATASET-PRESET',
+        ),
     ] = '',
     experiment: ExperimentOption = 'ddsp',
-    run_name: Annotated[str, typer.Option('--run-name', help='That of the folder by default.')] = '',
+    run_name: Annotated[
+        str, typer.Option('--run-name', help='Name of the run in MLflow.', show_default='name of the folder')
+    ] = '',
     evaluate: Annotated[
         bool, typer.Option('--evaluate/--no-evaluate', help='Evaluate on the held-out examples at the end.')
     ] = True,
-    register: Annotated[str, typer.Option('--register', help='Register the model under this name.')] = '',
+    register: Annotated[
+        str, typer.Option('--register', help='Register the model in MLflow under this name.')
+    ] = '',
     strategy: Annotated[
         str,
-        typer.Option('--strategy', help='Devices: auto, default, mirrored (GPUs), multi_worker or tpu.'),
+        typer.Option(
+            '--strategy',
+            help='Devices: auto takes all GPUs of this machine, or the machines that TF_CONFIG names.',
+            **choice('auto', 'default', 'mirrored', 'multi_worker', 'tpu'),
+        ),
     ] = 'auto',
     restart: Annotated[
         bool, typer.Option('--restart', help='Move aside what lies in the training folder, and begin anew.')
@@ -86,6 +145,8 @@ def train(
     rows = [('run', result.run_id), ('folder', result.save_dir), ('model', result.bundle)]
     rows += [('listen', result.listen_page)] if result.listen_page else []
     output.print_table('', ('', ''), rows, header=False)
+    if result.advice:
+        print(result.advice)
     print(
         f'Next: ddsp ui --run {result.run_id[:8]}'
         if result.run_id
@@ -144,12 +205,25 @@ def evaluate(
     model: ModelArgument,
     dataset: DatasetArgument,
     split: Annotated[str, typer.Option('--split', help='Split of the dataset.')] = 'test',
-    f0: Annotated[str, typer.Option('--f0', help='Pitch estimator for the generated audio.')] = 'auto',
+    f0: Annotated[
+        str,
+        typer.Option(
+            '--f0',
+            help="Pitch estimator for the generated audio; auto: the dataset's.",
+            **f0_choice(),
+        ),
+    ] = 'auto',
     limit: Annotated[
-        int | None, typer.Option('--limit', min=1, help='Evaluate at most so many examples.')
+        int | None,
+        typer.Option('--limit', min=1, help='Evaluate only the first so many examples.', show_default='all'),
     ] = None,
     to: Annotated[
-        pathlib.Path | None, typer.Option('--output', help='Folder for WAV pairs, pictures and listen.html.')
+        pathlib.Path | None,
+        typer.Option(
+            '--output',
+            help='Folder for WAV pairs, pictures and listen.html.',
+            show_default='nothing is written',
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -186,7 +260,7 @@ def sweep(
         int | None, typer.Option('--trials', min=1, max=10_000, help="Trials, in place of the file's.")
     ] = None,
     sweep_dir: Annotated[
-        str, typer.Option('--sweep-dir', help='Folder of the sweep; sweeps/NAME by default.')
+        str, typer.Option('--sweep-dir', help='Folder of the sweep.', show_default='sweeps/NAME')
     ] = '',
     storage: Annotated[
         str,
@@ -247,17 +321,23 @@ def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
 @app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')
 def demo(
     audio: Annotated[
-        str | None, typer.Option('--audio', help='Recordings to learn from; a synthetic corpus by default.')
+        str | None,
+        typer.Option('--audio', help='Recordings to learn from.', show_default='a synthetic corpus'),
     ] = None,
     workdir: Annotated[
-        pathlib.Path | None, typer.Option('--workdir', help='Folder for everything; ddsp-demo by default.')
+        pathlib.Path | None,
+        typer.Option(
+            '--workdir', help='Folder for everything.', show_default='ddsp-demo, or ddsp-demo-AUDIO'
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option('--seconds', min=10, help='Length of the synthetic corpus, seconds.')
     ] = 180.0,
-    seed: Annotated[int, typer.Option('--seed', min=0, help='Of corpus, weights and order of examples.')] = 0,
+    seed: Annotated[
+        int, typer.Option('--seed', min=0, max=2**32 - 1, help='Random seed of corpus, weights and order.')
+    ] = 0,
     steps: Annotated[
-        int | None, typer.Option('--steps', min=1, help="Training steps; the preset's by default.")
+        int | None, typer.Option('--steps', min=1, help='Training steps.', show_default='1600')
     ] = None,
     as_json: JsonOption = False,
 ) -> int:

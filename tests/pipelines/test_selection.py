@@ -129,7 +129,9 @@ def test_interpolation_is_straight_in_pitch_and_keeps_out_of_notes():
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        ({'normalize': 'peak'}, "normalize is 'peak'; it must be 'peak:DB' or 'loudness:DB'"),
+        ({'normalize': 'peak'}, "normalize is 'peak'; it must be 'peak:DB' from -60 to 0"),
+        ({'normalize': 'peak:100'}, "normalize is 'peak:100'; it must be 'peak:DB' from -60 to 0"),
+        ({'normalize': 'loudness:11'}, "'loudness:DB' from -70 to 10"),
         ({'normalize': 'rms:-3'}, "normalize is 'rms:-3'"),
         ({'normalize': 'peak:-1', 'keep_features': True}, 'keep_features'),
         ({'min_voiced': 1.5}, 'min_voiced is 1.5; it must be a share, 0 to 1'),
