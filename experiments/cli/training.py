@@ -288,8 +288,7 @@ def sweep(
     if trials is not None:
         loaded = dataclasses.replace(loaded, trials=trials)
     place = SweepPlace.at(loaded, spec, dataset, folder=sweep_dir, storage=storage, experiment=experiment)
-    if workers == 1:
-        quiet.load_keras()
+    quiet.load_keras()
     with output.progress('Trials', enabled=not as_json) as progress:
         result = run_sweep(loaded, place, workers=workers, progress=progress)
     if as_json:
