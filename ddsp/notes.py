@@ -8,6 +8,8 @@ import numpy as np
 
 from ddsp.loudness import DB_RANGE
 
+UPSTREAM_THRESHOLD = 0.7  # which ddsp 3.7.0 has for CREPE
+
 
 def smooth(x: Any, filter_size: int = 3) -> np.ndarray:
     """Mean over `filter_size` frames, zeros beyond the ends.
@@ -34,7 +36,7 @@ def detect_notes(
     note_threshold: float = 1.0,
     exponent: float = 2.0,
     smoothing: int = 40,
-    f0_confidence_threshold: float = 0.7,
+    f0_confidence_threshold: float = UPSTREAM_THRESHOLD,
     min_db: float = -DB_RANGE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames that belong to notes: loud and surely pitched.
@@ -48,7 +50,7 @@ def detect_notes(
       note_threshold: A frame is on from this ratio.
       exponent: Of the confidence.
       smoothing: Frames.
-      f0_confidence_threshold: Confidence of a note of mean loudness.
+      f0_confidence_threshold: Confidence of a note of mean loudness: `ddsp.f0.voiced_threshold`.
       min_db: Silence, dB.
 
     Returns:

@@ -165,7 +165,8 @@ def _draw_resynthesis(
     bundle: Bundle, writer: _Writer, target: np.ndarray, features: dict[str, np.ndarray], audio: np.ndarray
 ) -> None:
     heard = bundle.features(audio, bundle.sample_rate)
-    wanted, got = _voiced(features), _voiced(heard)
+    estimator = bundle.metadata['f0_estimator']
+    wanted, got = _voiced(features, estimator), _voiced(heard, estimator)
     report.spectrogram_pair(
         writer.picture('spectrograms of the resynthesis', 'resynthesis'), target, audio, bundle.sample_rate,
         f0_hz=wanted['f0_hz'], synthesized_f0_hz=got['f0_hz'], frame_rate=bundle.frame_rate,
@@ -185,18 +186,18 @@ def _transfer(bundle: Bundle, writer: _Writer, seed: int) -> None:
     melody = load_audio(source, bundle.sample_rate)
     result = transfer(bundle, melody, bundle.sample_rate, seed=seed)
     writer.wav('the melody in the voice of the model', 'transfer', result.audio)
-    heard = bundle.features(melody, bundle.sample_rate)
+    heard = _voiced(bundle.features(melody, bundle.sample_rate), bundle.metadata['f0_estimator'])
     report.spectrogram_pair(
         writer.picture('spectrograms of the transfer', 'transfer'), melody,
-        result.audio[: len(melody)], bundle.sample_rate, f0_hz=_voiced(heard)['f0_hz'],
+        result.audio[: len(melody)], bundle.sample_rate, f0_hz=heard['f0_hz'],
         synthesized_f0_hz=result.f0_hz, frame_rate=bundle.frame_rate,
         titles=('Melody of another instrument', 'In the voice of the model'),
     )  # fmt: skip
 
 
-def _voiced(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _voiced(features: dict[str, np.ndarray], estimator: str) -> dict[str, np.ndarray]:
     """f0 with gaps where there is no pitch, for drawing."""
-    from ddsp.f0 import VOICED
+    from ddsp.f0 import voiced_threshold
 
-    sure = (features['f0_confidence'] >= VOICED) & (features['loudness_db'] > -60)
+    sure = (features['f0_confidence'] >= voiced_threshold(estimator)) & (features['loudness_db'] > -60)
     return {**features, 'f0_hz': np.where(sure, features['f0_hz'], np.nan)}

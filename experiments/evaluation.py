@@ -156,7 +156,8 @@ def _write_example(
     files = [folder / f'{name}_target.wav', folder / f'{name}_synthesized.wav']
     write_wav(files[0], target, rate)
     write_wav(files[1], synthesized, rate)
-    pitch, pitch_there = _voiced(example), _voiced(features)
+    pitch = _voiced(example, bundle.metadata['f0_estimator'])
+    pitch_there = _voiced(features, estimator)
     spectrogram = report.spectrogram_pair(
         folder / f'{name}_spectrogram.png', target, synthesized, rate,
         f0_hz=pitch, synthesized_f0_hz=pitch_there, frame_rate=frame_rate,
@@ -173,8 +174,8 @@ def _write_example(
     return section, [*files, spectrogram, curves]
 
 
-def _voiced(features: Mapping[str, np.ndarray]) -> np.ndarray:
+def _voiced(features: Mapping[str, np.ndarray], estimator: str) -> np.ndarray:
     """f0 [n_frames] in Hz, 0 where the estimator is not sure of a pitch."""
-    from ddsp.f0 import VOICED
+    from ddsp.f0 import voiced_threshold
 
-    return np.where(features['f0_confidence'] >= VOICED, features['f0_hz'], 0.0)
+    return np.where(features['f0_confidence'] >= voiced_threshold(estimator), features['f0_hz'], 0.0)

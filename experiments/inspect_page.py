@@ -75,7 +75,7 @@ def inspect_page(inspection: Inspection, findings: Sequence[health.Finding]) -> 
     parts = [f'<h1>{html.escape(title)}</h1>', _facts(inspection), _tiles(inspection), _findings(findings)]
     parts += ['<h2>Splits</h2>', _splits(inspection)]
     if any(example.finite for example in inspection.examples):
-        drawn = inspect_pictures.histograms(inspection.frames)
+        drawn = inspect_pictures.histograms(inspection.frames, inspection.estimator)
         parts.append(page.embedded_picture(drawn, 'histograms of pitch, loudness and confidence'))
         parts.append(f'<p>Frames of {_sample_words(inspection)}, without padding.</p>')
     parts += _cards('Examples that deserve a look', inspection, suspicious)
@@ -201,7 +201,9 @@ def _card(inspection: Inspection, example: ExampleFigures) -> str:
     figures = f'{pitch}confidence {example.confidence:.2f}, loudest {example.loudness_db:.0f} dB'
     chips = ''.join(f'<span class="chip">{html.escape(w)}</span>' for _, w in health.suspicions(example))
     player = page.audio_player(page.Clip('', features['audio'], inspection.sample_rate))
-    drawn = inspect_pictures.example(features, inspection.sample_rate, inspection.frame_rate)
+    drawn = inspect_pictures.example(
+        features, inspection.sample_rate, inspection.frame_rate, inspection.estimator
+    )
     return (
         f'<div class="card"><h3>{html.escape(name)}</h3><p>{html.escape(place)} · {figures}</p>{chips}'
         f'{player}{page.embedded_picture(drawn, f"spectrogram, f0 and loudness of {name}")}</div>'

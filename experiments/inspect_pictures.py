@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddsp.f0 import voiced_threshold
 from experiments import report
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from pipelines.statistics import Distribution
 
 _COLORS = ('#1f5fa8', '#d9541e', '#2a9d5c', '#8a4fbf')  # the first two differ for every kind of colour vision
-_VOICED = 0.5
 _DYNAMIC_RANGE_DB = 80.0
 _LOWEST_HZ = 40.0
 
 
-def histograms(frames: Mapping[str, FrameCounts]) -> bytes:
+def histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
     """Pitch, loudness and confidence of the frames of each split, in percent of its frames.
 
     Args:
       frames: Counts of each split.
+      estimator: Of the pitch.
 
     Returns:
       A PNG.
@@ -41,7 +42,7 @@ def histograms(frames: Mapping[str, FrameCounts]) -> bytes:
     axes[0].set(xlabel='Pitch of voiced frames (MIDI)', ylabel='Frames (%)')
     axes[1].set(xlabel='Loudness (dB)')
     axes[2].set(xlabel='Confidence of f0', xlim=(0, 1))
-    axes[2].axvline(_VOICED, color='gray', linewidth=1, linestyle=':')
+    axes[2].axvline(voiced_threshold(estimator), color='gray', linewidth=1, linestyle=':')
     for axis in axes:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
@@ -67,13 +68,14 @@ def _curve(axis: Axes, edges: np.ndarray, counts: np.ndarray, color: str, label:
     axis.stairs(share, edges, color=color, linewidth=1.6, label=label)
 
 
-def example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: int) -> bytes:
+def example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: int, estimator: str) -> bytes:
     """The spectrogram of an example with its f0, and its loudness and confidence below.
 
     Args:
       features: `audio` [n_samples], `f0_hz`, `f0_confidence` and `loudness_db` [n_frames].
       sample_rate: Of the audio, Hz.
       frame_rate: Of the others, frames per second.
+      estimator: Of the pitch.
 
     Returns:
       A PNG.
@@ -86,7 +88,7 @@ def example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: in
         rasterized=True,
     )  # fmt: skip
     seconds = np.arange(len(features['f0_hz'])) / frame_rate
-    voiced = (features['f0_confidence'] >= _VOICED) & (features['f0_hz'] > 0)
+    voiced = (features['f0_confidence'] >= voiced_threshold(estimator)) & (features['f0_hz'] > 0)
     f0_hz = np.where(features['f0_hz'] > 0, features['f0_hz'], np.nan)
     top.plot(seconds, np.where(voiced, np.nan, f0_hz), color='#bbbbbb', linewidth=0.9, linestyle=':',
              label='not voiced')  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 
 from ddsp.audio import StreamResampler
 from ddsp.dataset import PADDED_CONFIDENCE, PADDED_LOUDNESS_DB
-from ddsp.f0 import F0Estimator, count_frames, estimate_f0, interpolate_track
+from ddsp.f0 import F0Estimator, count_frames, estimate_f0, interpolate_track, voiced_threshold
 from ddsp.loudness import loudness_db, power_db
 from pipelines.options import CHUNK_GRID_SECS, PrepareOptions
 
@@ -145,7 +145,8 @@ class Analyser:
         )  # fmt: skip
         if rate != options.frame_rate:
             n_frames = count_frames(len(segment), RATE, options.frame_rate, padding)
-            result = interpolate_track(*result, rate, options.frame_rate, n_frames)
+            voiced_from = voiced_threshold(self._estimator)
+            result = interpolate_track(*result, rate, options.frame_rate, n_frames, voiced_from)
         self.costs['f0'] += time.thread_time() - started
         return result
 

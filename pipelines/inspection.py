@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ddsp.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
-from ddsp.f0 import VOICED
+from ddsp.f0 import f0_range, voiced_threshold
 from ddsp.json_types import COUNT, NUMBER, TEXT
 from pipelines.records import decode_example, read_examples, read_record, record_offsets
 from pipelines.statistics import Statistics
@@ -37,8 +37,6 @@ _SOURCE = {
     'message?': TEXT, 'dropped?': {TEXT: COUNT},
 }  # fmt: skip
 _REJECTED = {'path': TEXT, 'reason': TEXT, 'message': TEXT}
-# Lowest and highest f0 that an estimator can give, Hz; for others nothing is said about limits.
-_RANGES = {'crepe': (32.7, 1975.5), 'swift': (46.875, 2093.75), 'yin': (40.0, 2100.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +191,7 @@ class _Reader:
 
     def __init__(self, frame_rate: int, estimator: str, origins: _Origins) -> None:
         self._frame_rate, self._origins = frame_rate, origins
-        self._range = next((limits for name, limits in _RANGES.items() if estimator.startswith(name)), None)
+        self._range, self._voiced_from = f0_range(estimator), voiced_threshold(estimator)
         self.rows: list[ExampleFigures] = []
         self.frames: dict[str, FrameCounts] = {}
 
@@ -213,7 +211,7 @@ class _Reader:
         kept = slice(0, len(features['f0_hz']) - _padded_frames(features))
         values = [np.nan_to_num(features[name][kept]) for name in _FRAMEWISE]
         counts.statistics.examples += 1
-        counts.statistics.add_frames(*values)
+        counts.statistics.add_frames(values[0], values[1] >= self._voiced_from, values[2])
         counts.confidence += np.histogram(np.clip(values[1], 0, 1), len(counts.confidence), (0, 1))[0]
 
     def _figures(self, split: str, file: str, index: int, features: dict[str, np.ndarray]) -> ExampleFigures:
@@ -224,7 +222,7 @@ class _Reader:
         f0_hz, confidence, loudness = (
             features[name][kept] for name in ('f0_hz', 'f0_confidence', 'loudness_db')
         )
-        voiced = (confidence >= VOICED) & (f0_hz > 0)
+        voiced = (confidence >= self._voiced_from) & (f0_hz > 0)
         midi = 69 + 12 * np.log2(np.maximum(f0_hz, 1e-3) / 440)
         jumps = np.abs(np.diff(midi)) > _JUMP
         jumps &= voiced[1:] & voiced[:-1]

@@ -52,8 +52,8 @@ class Recording:
         self._warnings: list[str] = []
         self._error: AudioError | None = None
         self._seconds = 0.0
-        self._screening = Screening(options.frame_rate)
-        self._selection = Selection(options, self.statistics)
+        self._screening = Screening(options.frame_rate, estimator)
+        self._selection = Selection(options, self.statistics, estimator)
         self._gain_db = 0.0
 
     def examples(self) -> Iterator[dict[str, np.ndarray]]:

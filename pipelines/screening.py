@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from ddsp.f0 import VOICED
+from ddsp.f0 import F0Estimator, voiced_threshold
 
 RATE = 16000
 _STEP_SECS = 0.1  # one frame in so many is looked at
@@ -28,7 +28,8 @@ _AUDIBLE_RMS = 1e-3
 class Screening:
     """Looks at a tenth of a second here and there; the pieces of a recording come one after the other."""
 
-    def __init__(self, frame_rate: int) -> None:
+    def __init__(self, frame_rate: int, estimator: F0Estimator) -> None:
+        self._voiced_from = voiced_threshold(estimator)
         self._step = max(1, round(_STEP_SECS * frame_rate))
         self._hop = RATE / frame_rate
         self._pitched = self._polyphonic = 0
@@ -38,7 +39,7 @@ class Screening:
     def add(self, audio_16k: np.ndarray, f0_hz: np.ndarray, confidence: np.ndarray) -> None:
         """Takes in a piece: audio [n_samples] at 16 kHz with its frames [n_frames]."""
         frames = np.arange(0, len(f0_hz), self._step)
-        voiced = confidence[frames] >= VOICED
+        voiced = confidence[frames] >= self._voiced_from
         pitched = frames[voiced & (f0_hz[frames] > _LOWEST_F0)]
         if len(pitched):
             spectra = _power_spectra(self._cut(audio_16k, pitched, _WINDOW))
@@ -47,7 +48,7 @@ class Screening:
             self._polyphonic += int((_has_note_between(spectra, f0_hz[pitched]) & (high == 0)).sum())
             self._looked_at += len(high)
             self._repetitions += [float(hz) for hz in high if hz]
-        if len(frames) and np.mean(confidence >= VOICED) < _UNPITCHED_SHARE:
+        if len(frames) and np.mean(confidence >= self._voiced_from) < _UNPITCHED_SHARE:
             windows = self._cut(audio_16k, frames, _LONG_WINDOW)
             windows = windows[np.square(windows).mean(axis=1) > _AUDIBLE_RMS**2]
             self._looked_at += len(windows)

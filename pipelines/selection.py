@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ddsp.audio import StreamResampler
-from ddsp.f0 import VOICED
+from ddsp.f0 import F0Estimator, voiced_threshold
 from ddsp.loudness import loudness_db
 from ddsp.notes import detect_notes
 from pipelines.options import PrepareOptions
@@ -27,8 +27,9 @@ class Selection:
       dropped: Number of examples left out, by reason.
     """
 
-    def __init__(self, options: PrepareOptions, statistics: Statistics) -> None:
+    def __init__(self, options: PrepareOptions, statistics: Statistics, estimator: F0Estimator) -> None:
         self._options, self._statistics = options, statistics
+        self._voiced_from = voiced_threshold(estimator)
         self._hop, self._counted = options.hop_frames, 0
         self.dropped: Counter[str] = Counter()
         self.n_frames = 0  # of the recording, so far
@@ -52,12 +53,16 @@ class Selection:
         f0_hz, confidence, loudness, power = (
             example[name][fresh] for name in ('f0_hz', 'f0_confidence', 'loudness_db', 'power_db')
         )
-        self._statistics.add_frames(f0_hz, confidence, loudness)
-        on, _ = detect_notes(example['loudness_db'][:own], example['f0_confidence'][:own])
+        self._statistics.add_frames(f0_hz, confidence >= self._voiced_from, loudness)
+        on, _ = detect_notes(
+            example['loudness_db'][:own],
+            example['f0_confidence'][:own],
+            f0_confidence_threshold=self._voiced_from,
+        )
         self._statistics.add_notes(on[fresh], f0_hz, loudness, power)
 
     def _why_not(self, example: dict[str, np.ndarray], own: int) -> str:
-        least, voiced = self._options.min_loudness_db, example['f0_confidence'][:own] >= VOICED
+        least, voiced = self._options.min_loudness_db, example['f0_confidence'][:own] >= self._voiced_from
         if least is not None and example['loudness_db'][:own].max(initial=-np.inf) < least:
             return SILENT
         return UNPITCHED if voiced.sum() < self._options.min_voiced * own else ''

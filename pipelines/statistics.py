@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.f0 import VOICED
 from ddsp.json_types import COUNT, NUMBER
 
 _LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # dB
@@ -141,9 +140,9 @@ class Statistics:
         self.note_power_db.add(power[on])
         self.note_pitch_midi.add(69 + 12 * np.log2(f0_hz[on].astype(np.float64) / 440))
 
-    def add_frames(self, f0_hz: np.ndarray, confidence: np.ndarray, loudness: np.ndarray) -> None:
+    def add_frames(self, f0_hz: np.ndarray, voiced: np.ndarray, loudness: np.ndarray) -> None:
         """Takes in frames [n] that were not counted before."""
-        voiced = (confidence >= VOICED) & (f0_hz > 0)
+        voiced = voiced & (f0_hz > 0)
         self.frames += len(f0_hz)
         self.voiced_frames += int(voiced.sum())
         self.loudness_db.add(loudness)

@@ -15,7 +15,7 @@ SAMPLE_RATE = 16000  # of the audio that estimators take, in Hz
 UPSTREAM_OFFSET = 512
 PADDINGS = ('same', 'center')
 ALIGNMENTS = ('center', 'start')
-VOICED = 0.5  # confidence from which a frame counts as voiced
+VOICED = 0.5  # confidence from which a frame counts as voiced, unless the estimator says otherwise
 _SILENCE_RMS = 2e-5  # -94 dB of full scale
 
 
@@ -94,7 +94,12 @@ def fill_unvoiced(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
 
 
 def interpolate_track(
-    f0_hz: np.ndarray, confidence: np.ndarray, rate: float, new_rate: float, n_frames: int
+    f0_hz: np.ndarray,
+    confidence: np.ndarray,
+    rate: float,
+    new_rate: float,
+    n_frames: int,
+    voiced_from: float = VOICED,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A track of pitch on another grid of frames.
 
@@ -104,6 +109,7 @@ def interpolate_track(
       rate: Frames per second.
       new_rate: Frames per second of the result.
       n_frames: Frames of the result; beyond the last one the track is held.
+      voiced_from: Confidence from which a frame counts as voiced.
 
     Returns:
       Pitch, straight in log frequency between voiced frames and held towards unvoiced ones, and confidence,
@@ -112,7 +118,7 @@ def interpolate_track(
     wanted = np.arange(n_frames) * (rate / new_rate)
     known = np.arange(len(f0_hz))
     confidence_there = np.interp(wanted, known, confidence)
-    voiced = (confidence >= VOICED) & (f0_hz > 0)
+    voiced = (confidence >= voiced_from) & (f0_hz > 0)
     left = np.minimum(wanted.astype(np.int64), len(f0_hz) - 1)
     right = np.minimum(np.ceil(wanted).astype(np.int64), len(f0_hz) - 1)
     pitch = np.interp(wanted, known, np.log(np.maximum(f0_hz, 1e-3)))

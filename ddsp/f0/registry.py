@@ -80,12 +80,13 @@ _factories: dict[str, Callable[[], F0Estimator]] = {
     'crepe': functools.partial(_crepe, None),
     **{f'crepe-{size}': functools.partial(_crepe, size) for size in SIZES},
 }
-# Families: voiced from this confidence; lowest and highest pitch in Hz. Datasets and bundles name estimators
-# that need not be installed here.
-_FAMILIES = {
-    'crepe': (0.85, (32.7, 1975.5)),
-    'swift': (VOICED, (46.875, 2093.75)),
-    'yin': (VOICED, (40.0, 2100.0)),
+# Voiced from this confidence (like precision on singing, docs/f0.md); lowest and highest pitch, Hz. Datasets
+# and bundles name estimators that need not be installed here.
+_TRAITS = {
+    'crepe-tiny': (0.6, (32.7, 1975.5)),
+    'crepe': (0.7, (32.7, 1975.5)),
+    'swift': (VOICED, (30.0, 2093.75)),
+    'yin': (VOICED, (30.0, 2100.0)),
 }
 _AUTO = ('swift', 'yin')  # best first, among those that cost little
 
@@ -145,23 +146,23 @@ def voiced_threshold(estimator: str | F0Estimator = 'auto') -> float:
       The threshold, 0 to 1.
     """
     if isinstance(estimator, str) and estimator != 'auto':
-        if family := _family(estimator):
-            return family[0]
+        if traits := _traits_of(estimator):
+            return traits[0]
         if estimator not in _all_factories():
             return VOICED
     chosen = get_estimator(estimator) if isinstance(estimator, str) else estimator
-    family = _family(chosen.name)
-    return float(getattr(chosen, 'voiced_from', family[0] if family else VOICED))
+    traits = _traits_of(chosen.name)
+    return float(getattr(chosen, 'voiced_from', traits[0] if traits else VOICED))
 
 
 def f0_range(estimator: str) -> tuple[float, float] | None:
     """Lowest and highest pitch that an estimator can give, Hz; None where it is not known."""
-    family = _family(estimator)
-    return family[1] if family else None
+    traits = _traits_of(estimator)
+    return traits[1] if traits else None
 
 
-def _family(name: str) -> tuple[float, tuple[float, float]] | None:
-    return _FAMILIES.get(name.partition('-')[0])
+def _traits_of(name: str) -> tuple[float, tuple[float, float]] | None:
+    return _TRAITS.get(name) or _TRAITS.get(name.partition('-')[0])
 
 
 def estimate_f0(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ddsp import audio as audio_files
 from ddsp.errors import ConfigError
-from ddsp.f0 import VOICED
+from ddsp.f0 import voiced_threshold
 from ddsp.inference import dynamics
 from ddsp.inference.bundle import Bundle
 from ddsp.inference.features import Progress, mono, resample_blocks, stream_features
@@ -175,7 +175,8 @@ class _Performance:
         )
         self._sample_rate = sample_rate
         self._n_samples = max(1, (2 * n_samples * bundle.sample_rate + sample_rate) // (2 * sample_rate))
-        self._voiced = (features['f0_confidence'] >= VOICED) & (features['f0_hz'] > 0)
+        sure = features['f0_confidence'] >= voiced_threshold(bundle.metadata['f0_estimator'])
+        self._voiced = sure & (features['f0_hz'] > 0)
         statistics = _training_statistics(bundle)
         shift = settings.pitch_shift_semitones
         if shift == 'auto':

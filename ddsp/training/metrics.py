@@ -37,10 +37,8 @@ def is_outlier(ground_truth_f0_conf: Any, threshold: float = MIN_F0_CONFIDENCE) 
 
 
 def confidence_threshold(estimator: str) -> float:
-    """Confidence from which a frame is sure: 0.85 for CREPE (as in the paper), else `ddsp.f0.VOICED`."""
-    if estimator == 'auto':
-        estimator = f0.get_estimator(estimator).name
-    return MIN_F0_CONFIDENCE if estimator.startswith('crepe') else f0.VOICED
+    """Confidence from which a frame is sure: `ddsp.f0.voiced_threshold`."""
+    return f0.voiced_threshold(estimator)
 
 
 def compute_audio_features(

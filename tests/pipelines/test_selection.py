@@ -8,9 +8,11 @@ import soundfile
 
 from ddsp import spectral_ops
 from ddsp.errors import ConfigError, DDSPError
-from ddsp.f0 import interpolate_track
+from ddsp.f0 import get_estimator, interpolate_track
 from ddsp.loudness import power_db
 from pipelines import PrepareOptions, prepare_dataset
+from pipelines.selection import Selection
+from pipelines.statistics import Statistics
 
 RATE = 16000
 
@@ -142,3 +144,27 @@ def test_interpolation_is_straight_in_pitch_and_keeps_out_of_notes():
 def test_what_cannot_be_is_refused(options, text):
     with pytest.raises(ConfigError, match=text):
         PrepareOptions(**options)
+
+
+class Shy:
+    """An estimator that calls a pitch sure at a confidence of 0.3."""
+
+    name, voiced_from = 'shy', 0.3
+
+    def predict(self, audio, frame_rate, n_frames, viterbi=True):
+        return np.full(n_frames, 220.0), np.full(n_frames, 0.4)
+
+
+def test_what_is_voiced_depends_on_the_estimator():
+    shares = {}
+    for estimator in (Shy(), get_estimator('yin')):
+        example = {
+            'f0_hz': np.full(100, 220.0), 'f0_confidence': np.full(100, 0.4),
+            'loudness_db': np.full(100, -20.0), 'power_db': np.full(100, -20.0),
+        }  # fmt: skip
+        statistics = Statistics()
+        selection = Selection(PrepareOptions(min_voiced=0.5), statistics, estimator)
+        selection.n_frames = 100
+        kept = list(selection.choose([example]))
+        shares[estimator.name] = len(kept), statistics.voiced_share, statistics.note_frames > 50
+    assert shares == {'shy': (1, 1.0, True), 'yin': (0, 0.0, False)}

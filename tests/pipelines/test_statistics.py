@@ -27,9 +27,9 @@ def test_merging_in_one_order_is_exact_through_json(rng):
     for values in parts:
         f0 = 220 * 2 ** (values / 12)
         part = Statistics(examples=2, audio_seconds=len(values) / 250)
-        part.add_frames(f0, np.full(len(f0), 0.9), values - 40)
+        part.add_frames(f0, np.ones(len(f0), bool), values - 40)
         merged.merge(Statistics.from_json(json.loads(json.dumps(part.to_json()))))
-        whole.add_frames(f0, np.full(len(f0), 0.9), values - 40)
+        whole.add_frames(f0, np.ones(len(f0), bool), values - 40)
     assert merged.examples == 8
     assert merged.frames == whole.frames == 534
     for name in ('loudness_db', 'pitch_midi'):
@@ -40,7 +40,7 @@ def test_merging_in_one_order_is_exact_through_json(rng):
 def test_pitch_counts_voiced_frames_only():
     statistics = Statistics()
     statistics.add_frames(
-        np.array([440.0, 880.0, 0.0]), np.array([0.9, 0.1, 0.9]), np.array([-10.0, -20, -80])
+        np.array([440.0, 880.0, 0.0]), np.array([True, False, True]), np.array([-10.0, -20, -80])
     )
     assert statistics.voiced_share == pytest.approx(1 / 3)
     assert statistics.summary()['pitch_midi']['mean'] == 69

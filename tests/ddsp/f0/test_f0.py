@@ -236,7 +236,7 @@ def test_every_estimator_has_its_own_threshold(monkeypatch):
         name, voiced_from = 'mine', 0.3
 
     monkeypatch.setattr(f0_registry, '_factories', {**f0_registry._factories, 'mine': Mine})
-    assert voiced_threshold('crepe-medium') == 0.85  # known though its weights are not here
+    assert voiced_threshold('crepe-medium') == 0.7  # known though its weights are not here
     assert voiced_threshold('auto') == voiced_threshold('swift') == 0.5
     assert voiced_threshold('mine') == voiced_threshold(Mine()) == 0.3
     assert voiced_threshold('') == voiced_threshold('of another machine') == 0.5

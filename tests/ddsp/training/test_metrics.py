@@ -86,8 +86,8 @@ def test_references_without_pitch_are_left_out():
     assert measure.flush(0) == {}
 
 
-def test_the_papers_threshold_belongs_to_crepe():
-    assert metrics.confidence_threshold('crepe-full') == 0.85
+def test_the_threshold_is_that_of_the_estimator():
+    assert metrics.confidence_threshold('crepe-full') == f0.voiced_threshold('crepe-full') == 0.7
     assert metrics.confidence_threshold('yin') == 0.5
     best = f0.get_estimator('auto').name
     assert metrics.confidence_threshold('auto') == metrics.confidence_threshold(best)
