@@ -177,7 +177,7 @@ def _upgrade(path: pathlib.Path) -> None:
         _migrate(f'{_SQLITE}{path}')
     except Exception as error:
         _restore(path)
-        if not _holds_runs(path):  # a first use by MLflow itself that was interrupted
+        if not _holds_anything(path):  # a first use by MLflow itself that was interrupted
             path.replace(path.with_name(f'{path.name}.broken-{int(time.time())}'))
             _create(path)
             return
@@ -189,12 +189,13 @@ def _upgrade(path: pathlib.Path) -> None:
     _remove(backup)
 
 
-def _holds_runs(path: pathlib.Path) -> bool:
-    """Whether anything was recorded in a database."""
-    try:
-        return bool(_query(path, 'SELECT 1 FROM runs LIMIT 1'))
-    except sqlite3.OperationalError:
-        return False
+def _holds_anything(path: pathlib.Path) -> bool:
+    """Whether anything was recorded in a database, however old its tables are."""
+    for wanted in ('runs', 'registered_models', 'experiments WHERE experiment_id != 0'):
+        with contextlib.suppress(sqlite3.OperationalError):  # no such table
+            if _query(path, f'SELECT 1 FROM {wanted} LIMIT 1'):
+                return True
+    return False
 
 
 def _restore(path: pathlib.Path) -> None:
