@@ -13,6 +13,7 @@ import numpy as np
 from ddsp import audio as audio_files
 from ddsp.errors import ConfigError
 from ddsp.f0 import voiced_threshold
+from ddsp.files import check_output
 from ddsp.inference import dynamics
 from ddsp.inference.bundle import Bundle
 from ddsp.inference.features import Progress, mono, resample_blocks, stream_features
@@ -139,11 +140,11 @@ def transfer_file(
       What was done.
 
     Raises:
-      ConfigError: A setting is not allowed, or the target is the source.
+      ConfigError: A setting is not allowed.
+      DDSPError: The target is the source, or lies in the bundle.
       AudioError: The source cannot be read, or the target not be written.
     """
-    if os.path.exists(target) and os.path.samefile(source, target):
-        raise ConfigError(f'{target} is the input: give another output')
+    check_output(target, source, bundle.path)
     info = audio_files.probe(source)
     performance = _Performance(bundle, TransferSettings(**settings), progress)
     notes: list[str] = []

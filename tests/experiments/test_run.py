@@ -410,10 +410,13 @@ def test_a_typo_does_not_lock_a_folder_and_a_crash_leaves_a_log(there, dataset, 
     parameters = [word for binding in tiny for word in ('--gin-param', binding)]
     command = ('train', dataset, '--save-dir', tmp_path / 'typo', '--steps', 1, '--batch-size', 2, '--json')
     status, _, err = ddsp(*command, *parameters, '--no-evaluate', '--gin-param', "RnnFcDecoder.ch = 'x'")
+    assert (status, err) == (1, "Error: configuration: RnnFcDecoder.ch is 'x'; it must be of type int\n")
+    assert not (tmp_path / 'typo').exists()
+    status, _, err = ddsp(*command, *parameters, '--no-evaluate', '--gin-param', 'Reverb.reverb_length = -5')
     assert status == 1
     (log,) = (tmp_path / 'typo').glob('crash-*.log')
     assert 'Traceback (most recent call last)' in log.read_text()
-    assert "RnnFcDecoder.ch = 'x'" in log.read_text()
+    assert 'Reverb.reverb_length = -5' in log.read_text()
     first = store.run_id_of(tmp_path / 'typo')
     status, out, err = ddsp(*command, *parameters, '--no-evaluate')
     assert status == 0, err

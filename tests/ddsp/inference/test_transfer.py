@@ -222,7 +222,7 @@ def test_a_file_is_not_played_over_itself(tiny_bundle, tone_audio, tmp_path):
     source = tmp_path / 'in.wav'
     audio_files.write_wav(source, tone_audio, 16000)
     before = source.read_bytes()
-    with pytest.raises(ConfigError, match='is the input: give another output'):
+    with pytest.raises(DDSPError, match=r'the output .* is the input'):
         inference.transfer_file(tiny_bundle, source, tmp_path / '.' / 'in.wav')
     assert source.read_bytes() == before
 
