@@ -13,6 +13,7 @@ import pathlib
 import stat
 from typing import TYPE_CHECKING, Any
 
+from ddsp.errors import DDSPError
 from ddsp.files import UnsafeNameError, inside, write_json
 from experiments import masking, store
 from experiments.journal import Journal, Postponed, Rejected, Row, batches, count_unsent, read_rows
@@ -78,7 +79,9 @@ def _deliver_batch(client: MlflowClient, run_id: str, rows: list[Row], folder: p
             if row['kind'] in ('artifact', 'image', 'model'):
                 row['path'] = _own_path(row, folder)
             _SENDERS[row['kind']](client, run_id, row)
-    except UnsafeNameError as error:
+    except store.TrackingError:
+        raise
+    except DDSPError as error:  # a file outside the folder, a bundle that is damaged
         raise Rejected(str(error)) from error
     except (MlflowException, OSError) as error:
         if isinstance(error, MlflowException) and error.error_code in _REFUSALS:

@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from ddsp import bundle_files
 from experiments import doctor, mlflow_model, reading, store
 from experiments.track import MLflowTracker
 
@@ -131,7 +132,12 @@ def test_names_that_mlflow_refuses_are_refused_before_any_work(workdir, ddsp, ar
 def two_models(workdir):
     """Runs 'good' and 'better' with a model each: (their ids, the folder of the better one's files)."""
     (workdir / 'bundle').mkdir()
-    (workdir / 'bundle' / 'metadata.json').write_text('{"sample_rate": 16000}')
+    for name in bundle_files.FILES:
+        (workdir / 'bundle' / name).write_text('{}')
+    rates = {'sample_rate': 16000, 'frame_rate': 250, 'hop_size': 64, 'example_secs': 1.0}
+    digests = {name: bundle_files.sha256(workdir / 'bundle' / name) for name in bundle_files.FILES[1:]}
+    metadata = {**rates, 'schema_version': 1, 'f0_estimator': 'yin', 'centered': False, 'sha256': digests}
+    bundle_files.write_metadata(workdir / 'bundle', metadata)
     client, ids = store.client(), []
     for name, loss in (('good', 2.0), ('better', 1.0)):
         ids.append(make_run(name, eval__spectral_loss=loss))

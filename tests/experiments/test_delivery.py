@@ -34,9 +34,9 @@ def foreign(workdir) -> pathlib.Path:
     (workdir / 'bundle').mkdir()
     (workdir / 'bundle' / 'metadata.json').write_text(json.dumps({'sample_rate': 16000, 'note': CANARY}))
     folder = workdir / 'foreign'
-    for name in ('media', 'model', 'model2', 'model3'):
+    for name in ('media', 'model', 'model2', 'model3', 'model4'):
         (folder / name).mkdir(parents=True)
-    for name in ('model', 'model2', 'model3'):
+    for name in ('model', 'model2', 'model3', 'model4'):
         (folder / name / 'metadata.json').write_text('{"sample_rate": 16000}')
     (folder / 'good.txt').write_text('good')
     (folder / 'link.txt').symlink_to('../secret.txt')
