@@ -2,7 +2,8 @@
 
 Sounds with exact pitch are made here; FOLDER holds recordings with a MANIFEST.csv (columns file and
 median_f0_hz). Raw pitch accuracy is that of mir_eval: the share of the frames with pitch whose estimate is
-near the truth, whether the estimator calls them voiced or not. Frames are 10 ms apart.
+near the truth, whether the estimator calls them voiced or not: within 50 cents, in brackets within 10. Then
+voicing recall / false alarm, in percent of the frames with and without pitch. Frames are 10 ms apart.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import numpy as np
 
 from ddsp.audio import load_audio
 from ddsp.errors import DDSPError
-from ddsp.f0 import VOICED, estimate_f0, get_estimator
+from ddsp.f0 import F0Estimator, estimate_f0, get_estimator, voiced_threshold
 from ddsp.loudness import loudness_db
+from docs import f0_material
+from docs.f0_material import FRAME_RATE, RATE, SPEECH, Sound
+from docs.f0_references import Network, Pyin
 from pipelines.synthetic_corpus import load_truth, synthesize_corpus
 
-RATE, FRAME_RATE = 16000, 100
 TRUTH_RATE = 250  # of the synthetic corpus
 _AUDIBLE_DB = 30.0  # below the loudest frame
 NOTES = {
@@ -30,8 +33,6 @@ NOTES = {
     'flute, oboe, trumpet, violin': ('sms_flute-A4', 'sms_oboe-A4', 'sms_trumpet-A4', 'sms_violin-B3'),
     'soprano': 'sms_soprano', 'organ': 'sms_organ',
 }  # fmt: skip
-SPEECH = ('sms_speech-female.wav', 'sms_speech-male.wav', 'voice_speech_librivox.wav')
-Sound = tuple[np.ndarray, np.ndarray]  # audio at 16 kHz; pitch of its frames, 0 where there is none
 
 
 def tones() -> Iterator[Sound]:
@@ -90,22 +91,23 @@ def sung_notes(folder: pathlib.Path) -> Iterator[Sound]:
         yield audio, truth
 
 
-def accuracy(sounds: list[Sound], estimator: str) -> tuple[float, float, float]:
-    """Raw pitch accuracy at 50 and at 10 cents, and the share of the frames with pitch that is voiced."""
-    right = {50: 0.0, 10: 0.0}
-    frames = voiced = 0.0
+def accuracy(sounds: list[Sound], estimator: str | F0Estimator) -> tuple[float, float, float, float]:
+    """Raw pitch accuracy at 50 and at 10 cents, voicing recall and voicing false alarm."""
+    truths, estimates = [], []
     for audio, truth in sounds:
         f0_hz, confidence = estimate_f0(audio, RATE, FRAME_RATE, estimator)
-        f0_hz, confidence = f0_hz[: len(truth)].astype(float), confidence[: len(truth)]
-        times, pitched = np.arange(len(truth)) / FRAME_RATE, truth > 0
-        signed = np.where(confidence >= VOICED, f0_hz, -f0_hz)
-        arguments = mir_eval.melody.to_cent_voicing(times, truth, times, signed)
-        for cents in right:
-            score = mir_eval.melody.raw_pitch_accuracy(*arguments, cent_tolerance=cents)
-            right[cents] += score * pitched.sum()
-        frames += pitched.sum()
-        voiced += (confidence >= VOICED)[pitched].sum()
-    return right[50] / frames, right[10] / frames, voiced / frames
+        counted = truth >= 0  # the others count as nothing
+        voiced = confidence[: len(truth)] >= voiced_threshold(estimator)
+        f0_hz = np.maximum(f0_hz[: len(truth)].astype(float), 1e-3)
+        truths.append(truth[counted])
+        estimates.append(np.where(voiced, f0_hz, -f0_hz)[counted])
+    truth, estimate = np.concatenate(truths), np.concatenate(estimates)
+    times = np.arange(len(truth)) / FRAME_RATE
+    arguments = mir_eval.melody.to_cent_voicing(times, truth, times, estimate)
+    near, nearest = (
+        mir_eval.melody.raw_pitch_accuracy(*arguments, cent_tolerance=cents) for cents in (50, 10)
+    )
+    return near, nearest, *mir_eval.melody.voicing_measures(arguments[0], arguments[2])
 
 
 def speech_agreement(folder: pathlib.Path, estimators: list[str]) -> list[str]:
@@ -119,47 +121,67 @@ def speech_agreement(folder: pathlib.Path, estimators: list[str]) -> list[str]:
     rows = []
     for i, a in enumerate(estimators):
         for b in estimators[i + 1 :]:
-            both = (joined[a][1] >= VOICED) & (joined[b][1] >= VOICED)
+            both = np.logical_and(*(joined[name][1] >= voiced_threshold(name) for name in (a, b)))
             cents = 1200 * np.abs(np.log2(joined[a][0][both] / joined[b][0][both]))
             octave = np.mean(cents > 900)
             rows.append(f'| {a}, {b} | {both.sum()} | {np.mean(cents < 50):.1%} | {octave:.1%} |')
     return rows
 
 
+def hard_sounds(folder: pathlib.Path | None) -> dict[str, list[Sound]]:
+    """Groups of docs/f0_material.py; without a folder of recordings, those that need none."""
+    groups = {f'30 to 47 Hz, {kind}': f0_material.low_strings(kind) for kind in ('strong', 'weak', 'odd')}
+    for low, high in ((30, 46.9), (47, 100), (100, 2000), (2150, 4000)):
+        groups[f'sines, {low:.0f} to {high:.0f} Hz'] = f0_material.sines(low, high)
+    if folder:
+        speech, music = f0_material.speech(folder), f0_material.music(folder)
+        groups |= {'speech': speech, 'speech, gated': f0_material.gated(speech), 'music': music}
+        groups |= {f'music, noise at {db} dB': f0_material.with_noise(music, db) for db in (20, 10, 0)}
+        groups['speech, noise at 10 dB'] = f0_material.with_noise(speech, 10)
+        groups |= {f'music, room: {room}': f0_material.in_room(music, folder / file)
+                   for room, file in f0_material.ROOMS.items()}  # fmt: skip
+        groups |= {f'music, church, tail {db:+} dB': f0_material.in_church(music, db) for db in (-9, -3, 3)}
+    return groups
+
+
+def known_sounds(folder: pathlib.Path | None, seconds: float) -> dict[str, list[Sound]]:
+    """Tones, the synthetic corpus, and recordings with one note or known notes."""
+    groups = {'tones, 50 to 1900 Hz': list(tones()), 'synthetic corpus': list(corpus(seconds))}
+    if folder:
+        groups['voice, resynthesised'] = list(resynthesised(folder))
+        groups |= {f'notes: {label}': list(notes(folder, start)) for label, start in NOTES.items()}
+        groups['singing (vocadito)'] = list(sung_notes(folder))
+    return groups
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog='python -m docs.f0_accuracy', description=__doc__.splitlines()[0])
     parser.add_argument('--audio', type=pathlib.Path, help='folder of recordings; without: made sounds only')
-    parser.add_argument('--estimators', default='swift,yin,crepe-tiny,crepe-full', help='comma-separated')
+    parser.add_argument('--estimators', default='swift,network,yin,pyin,crepe-tiny,crepe-full')
     parser.add_argument('--seconds', type=float, default=30, help='of the synthetic corpus (default: 30)')
     args = parser.parse_args()
+    references: dict[str, F0Estimator] = {'network': Network(), 'pyin': Pyin(65)}
     estimators = []
     for name in args.estimators.split(','):
         try:
-            get_estimator(name)
-            estimators.append(name)
+            estimators.append(name if name in references else get_estimator(name).name)
         except DDSPError as error:
             print(f'left out {name}: {error}')
-    groups: dict[str, tuple[list[Sound], bool]] = {
-        'tones, 50 to 1900 Hz': (list(tones()), True),
-        'synthetic corpus': (list(corpus(args.seconds)), True),
-    }
-    if args.audio:
-        groups['voice, resynthesised'] = (list(resynthesised(args.audio)), True)
-        for label, start in NOTES.items():
-            groups[f'notes: {label}'] = (list(notes(args.audio, start)), False)
-        groups['singing (vocadito)'] = (list(sung_notes(args.audio)), False)
     print('| | s | ' + ' | '.join(estimators) + ' |\n|---|---|' + '---|' * len(estimators))
-    for label, (sounds, exact) in groups.items():
-        seconds = sum(len(audio) for audio, _ in sounds) / RATE
+    for label, sounds in (known_sounds(args.audio, args.seconds) | hard_sounds(args.audio)).items():
+        low = any(((truth > 0) & (truth < 65)).any() for _, truth in sounds)
+        references['pyin'] = Pyin(28 if low else 65)
         cells = []
         for name in estimators:
-            near, nearest, voiced = accuracy(sounds, name)
-            cells.append(f'{near:.1%}' + (f' ({nearest:.1%})' if exact else '') + f', {voiced:.0%}')
+            near, nearest, recall, false_alarm = accuracy(sounds, references.get(name, name))
+            cells.append(f'{near:.1%} ({nearest:.1%}), {recall:.0%} / {false_alarm:.0%}')
+        seconds = sum(len(audio) for audio, _ in sounds) / RATE
         print(f'| {label} | {seconds:.0f} | ' + ' | '.join(cells) + ' |', flush=True)
     if args.audio:
+        named = [name for name in estimators if name not in references]
         print('\n| speech | frames both voiced | within 50 cents | an octave apart |\n|---|---|---|---|')
-        print('\n'.join(speech_agreement(args.audio, estimators)))
+        print('\n'.join(speech_agreement(args.audio, named)))
 
 
 if __name__ == '__main__':

@@ -29,11 +29,11 @@ MUSIC = (
     'vocadito_10.wav', 'vocadito_14.wav', 'sms_singing-female.wav', 'voice_operatic_anechoic.wav',
     'sms_cello-phrase.wav', 'sms_sax-phrase.wav', 'violin_garner_bwv1002_sarabande_double.mp3',
 )  # fmt: skip
-ROOMS = (
-    'rir_seminar_room_clap.wav',
-    'rir_rymer_auditorium_bformat_96k.wav',
-    'ir_emt140_plate_stereo_48k24.wav',
-)
+ROOMS = {
+    'seminar': 'rir_seminar_room_clap.wav',
+    'auditorium': 'rir_rymer_auditorium_bformat_96k.wav',
+    'plate': 'ir_emt140_plate_stereo_48k24.wav',
+}
 VOICES = ('en-us', 'en-gb+f3', 'de+m3', 'es+f2')
 _TEXT = {
     'en': 'Did you really walk all the way home in the rain? I would never have believed it of you!',
@@ -55,21 +55,18 @@ def music(folder: pathlib.Path) -> list[Sound]:
     return [_harmonics(audio, *_track(audio, 65, 2000)) for audio in sounds]
 
 
-def in_rooms(sounds: list[Sound], folder: pathlib.Path) -> list[Sound]:
-    """Sounds in rooms: three measured ones and a church whose tail takes 4 s to fall by 60 dB."""
-    responses = [load_audio(folder / file) for file in ROOMS] + [_church()]
-    placed = []
-    for i, (audio, truth) in enumerate(sounds):
-        response = responses[i % len(responses)]
-        response = response[np.abs(response).argmax() :]
-        wet = scipy.signal.fftconvolve(audio, response)[: len(audio)]
-        placed.append((0.5 * wet / np.abs(wet).max(), truth))
-    return placed
+def in_room(sounds: list[Sound], path: pathlib.Path) -> list[Sound]:
+    """Sounds in a measured room: convolved with its response, from the direct sound on."""
+    response = load_audio(path)
+    return _convolved(sounds, response[np.abs(response).argmax() :])
 
 
 def in_church(sounds: list[Sound], tail_db: float) -> list[Sound]:
-    """Sounds in the church alone, with a tail that is so much louder than the direct sound."""
-    response = _church(tail_db)
+    """Sounds in a church, its tail so much louder than the direct sound, falling by 60 dB in 4 s."""
+    return _convolved(sounds, _church(tail_db))
+
+
+def _convolved(sounds: list[Sound], response: np.ndarray) -> list[Sound]:
     wet = [(scipy.signal.fftconvolve(audio, response)[: len(audio)], truth) for audio, truth in sounds]
     return [(0.5 * audio / np.abs(audio).max(), truth) for audio, truth in wet]
 
@@ -202,7 +199,7 @@ def _harmonics(audio: np.ndarray, f0_hz: np.ndarray, voiced: np.ndarray) -> Soun
     return 0.5 * out / np.abs(out).max(), _truth(f0_hz, voiced)[: len(audio) * FRAME_RATE // RATE]
 
 
-def _church(tail_db: float = 0) -> np.ndarray:
+def _church(tail_db: float) -> np.ndarray:
     """Impulse response: the direct sound, and noise that falls by 60 dB in 4 s, high frequencies faster."""
     rng, times = np.random.default_rng(6), np.arange(3 * RATE) / RATE
     low = scipy.signal.lfilter([0.35], [1, -0.65], rng.standard_normal(len(times))) * 10 ** (-3 * times / 4)
