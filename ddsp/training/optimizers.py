@@ -43,7 +43,7 @@ class ScaledAdam(keras.optimizers.Adam):
         """
         self._share = ops.cast(wanted, 'float32')
         try:
-            self.apply([ops.where(wanted, g, ops.zeros_like(g)) for g in gradients], variables)
+            self.apply([ops.where(wanted, g, 0.0) for g in gradients], variables)
             self._iterations.assign_sub(1 - ops.cast(wanted, self._iterations.dtype))
         finally:
             self._share = 1.0
