@@ -243,7 +243,7 @@ def _objective(spec: SweepSpec, metrics: Mapping[str, float]) -> float:
     """The figure that a sweep goes by."""
     if spec.objective not in metrics:
         raise SweepError(
-            f'the objective {spec.objective!r} is none of the metrics of a run: {", ".join(sorted(metrics))}'
+            f'the objective {spec.objective!r} is not a metric of a run: {", ".join(sorted(metrics))}'
         )
     return metrics[spec.objective]
 

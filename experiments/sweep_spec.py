@@ -345,7 +345,7 @@ def _built(kind: Callable[..., T], given: Mapping[str, Any], where: str = '') ->
     choices = [text for text in get_args(fields[name].annotation) if text and isinstance(text, str)]
     if choices:
         raise ConfigError(
-            f'{key}: {given[name]!r} is none of {", ".join(choices)}{_did_you_mean(given[name], choices)}'
+            f'{key}: {given[name]!r} is not one of {", ".join(choices)}{_did_you_mean(given[name], choices)}'
         )
     raise ConfigError(f'{key} must be {fields[name].description}, not {given[name]!r}.')
 

@@ -25,7 +25,7 @@ def choice(*names: str) -> dict[str, Any]:
         if value and value not in names:
             near = difflib.get_close_matches(value, names, 1)
             hint = f' Did you mean {near[0]!r}?' if near else ''
-            raise typer.BadParameter(f'{value!r} is none of {", ".join(names)}.{hint}')
+            raise typer.BadParameter(f'{value!r} is not one of {", ".join(names)}.{hint}')
         return value
 
     return {'metavar': f'<{"|".join(names)}>', 'callback': check}

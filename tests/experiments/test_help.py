@@ -58,9 +58,9 @@ def test_defaults_are_shown(helps):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['train', 'x', '--preset', 'labtop'], "'labtop' is none of laptop. Did you mean 'laptop'?"),
+        (['train', 'x', '--preset', 'labtop'], "'labtop' is not one of laptop. Did you mean 'laptop'?"),
         (['train', 'x', '--strategy', 'tpus'], "Did you mean 'tpu'?"),
-        (['prepare', 'x', '--alignment', 'middle'], "'middle' is none of center, start."),
+        (['prepare', 'x', '--alignment', 'middle'], "'middle' is not one of center, start."),
         (['prepare', 'x', '--f0', 'swfit'], "Did you mean 'swift'?"),
         (['evaluate', 'x', 'y', '--f0', 'crep'], "Did you mean 'crepe'?"),
         (['transfer', 'x', '--model', 'y', '--output', 'z', '--pitch-shift', '1e9'], '-60 to 60'),

@@ -80,7 +80,7 @@ def test_an_objective_that_is_no_metric(spec_path, dataset, ddsp):
     spec_path.write_text(SPEC.replace('losses/total_loss', 'losses/total'))
     status, _, err = ddsp('sweep', spec_path, dataset)
     assert status == 1
-    assert "the objective 'losses/total' is none of the metrics of a run: energy/harmonic_db" in err
+    assert "the objective 'losses/total' is not a metric of a run: energy/harmonic_db" in err
 
 
 def test_the_command_of_a_trial(spec_path, workdir):

@@ -98,9 +98,9 @@ def test_a_trial_overrides_what_is_fixed_for_all():
         ({'trials': 0}, 'trials must be a whole number from 1 to 10000, not 0.'),
         ({'trials': 'many'}, "trials must be a whole number from 1 to 10000, not 'many'."),
         ({'steps': -1}, 'steps must be a whole number of at least 1, not -1.'),
-        ({'sampler': 'tpo'}, "sampler: 'tpo' is none of tpe, random, grid, cmaes. Did you mean 'tpe'?"),
-        ({'pruner': 'x'}, "pruner: 'x' is none of none, median, hyperband, asha."),
-        ({'direction': 'up'}, "direction: 'up' is none of minimize, maximize."),
+        ({'sampler': 'tpo'}, "sampler: 'tpo' is not one of tpe, random, grid, cmaes. Did you mean 'tpe'?"),
+        ({'pruner': 'x'}, "pruner: 'x' is not one of none, median, hyperband, asha."),
+        ({'direction': 'up'}, "direction: 'up' is not one of minimize, maximize."),
         ({'parameters': None}, 'parameters must be at least one, such as'),
         ({'parameters': {'a': []}}, 'parameters.a: the list is empty.'),
         (
