@@ -199,7 +199,11 @@ def test_a_killed_worker_loses_no_trial_and_doubles_none(workdir, dataset):
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     first = subprocess.Popen([*command, '--workers', '2'], env=environment(), **pipes)
     folder = workdir / 'sweeps' / 'rates'
-    wait_until(lambda: list(folder.glob('trial-*/ckpt-10.index')), first)
+    try:
+        wait_until(lambda: list(folder.glob('trial-*/ckpt-10.index')), first, 500)
+    except AssertionError:
+        first.terminate()
+        raise
     (killed, *others) = children(first.pid)
     os.kill(killed, signal.SIGKILL)
     joined = subprocess.Popen(command, env=environment(), **pipes)  # as from another terminal
