@@ -16,7 +16,7 @@ _PHRASE_SECS = 1.0  # over which the level of a phrase is measured
 _RATIO = (0.5, 1.5)  # by which differences between phrases may shrink or grow
 _MOST_DB = 3.0  # that a phrase is moved against the others: the range changes by twice that at most
 _FAR_SEMITONES = 12.0  # how far outside the range counts: single wrong frames must not decide
-_NEARLY_SEMITONES = 0.5  # differences of the mean distance that are not worth another octave
+_NEARLY_SEMITONES = 1.0  # differences of the mean distance that are not worth another octave
 _MOST_OCTAVES = 5
 
 

@@ -45,7 +45,8 @@ def _phrases(levels_db, secs=0.8, rest=0.2):
         ([43, 45], 1),
         ([31], 2),
         ([93, 96], -2),
-        ([50, 60, 62], 0),  # one low note of three is not worth leaving the octave
+        ([50, 57, 60, 60, 62, 64, 67, 69], 0),  # one low note of eight is not worth leaving the octave
+        ([50, 50, 52, 60], 1),
     ],
 )
 def test_only_what_lies_outside_moves_and_by_the_fewest_octaves(midi, octaves):
@@ -73,7 +74,7 @@ def test_dynamics_stay_those_of_the_performance(levels, target):
     change = (matched - loudness)[voiced]
     assert np.ptp(change) <= 2 * 3.0
     inside = np.diff(matched - loudness)[voiced[1:] & voiced[:-1]]
-    assert np.abs(inside).max() * FRAME_RATE < 12.0  # dB a second
+    assert np.abs(inside).max() * FRAME_RATE < 20.0  # dB a second
 
 
 def test_level_is_matched_and_phrases_come_nearer_to_the_models_range():
@@ -99,7 +100,7 @@ def test_recordings_keep_their_dynamics(recordings):
         before = features['loudness_db']
         matched = dynamics.matched_loudness(before, voiced, _statistics(-50.0, 10.0), FRAME_RATE)
         assert abs(_range(matched[voiced]) - _range(before[voiced])) <= 6.0, name
-        assert np.abs(np.diff(matched - before))[voiced[1:] & voiced[:-1]].max() * FRAME_RATE < 12.0, name
+        assert np.abs(np.diff(matched - before))[voiced[1:] & voiced[:-1]].max() * FRAME_RATE < 20.0, name
 
 
 @pytest.mark.parametrize('value', ['up', 1e9, -61, float('nan'), float('inf'), None])
@@ -230,8 +231,15 @@ def test_a_file_is_not_played_over_itself(tiny_bundle, tone_audio, tmp_path):
 def test_a_file_at_another_rate(tiny_bundle, tone_audio, tmp_path):
     source, target = tmp_path / 'in.wav', tmp_path / 'out.wav'
     audio_files.write_wav(source, np.repeat(tone_audio, 3), 44100)
-    report = inference.transfer_file(tiny_bundle, source, target, loudness_shift_db=60.0)
+    report = inference.transfer_file(tiny_bundle, source, target)
     written, rate = audio_files.load_audio(target, None), audio_files.probe(target).sample_rate
     assert (len(written), rate) == (report.n_samples, 16000)
     assert report.n_samples == round(48000 * 16000 / 44100)
-    assert any('beyond full scale and is clipped' in warning for warning in report.warnings)
+
+
+def test_a_result_that_is_clipped_is_told(tiny_bundle, tone_audio, tmp_path, monkeypatch):
+    audio_files.write_wav(tmp_path / 'in.wav', tone_audio, 16000)
+    loud = np.where(np.arange(16000) < 160, 2.0, 0.5)[None]
+    monkeypatch.setattr(type(tiny_bundle.synthesizer), 'stream', lambda *args: iter([{'audio': loud}]))
+    report = inference.transfer_file(tiny_bundle, tmp_path / 'in.wav', tmp_path / 'out.wav')
+    assert report.warnings == ['1 % of the result was beyond full scale and is clipped']
