@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument('--estimators', default='swift,network,yin,pyin,crepe-tiny,crepe-full')
     parser.add_argument('--seconds', type=float, default=30, help='of the synthetic corpus (default: 30)')
     args = parser.parse_args()
-    references: dict[str, F0Estimator] = {'network': Network(), 'pyin': Pyin(65)}
+    references: dict[str, F0Estimator] = {'network': Network(), 'pyin': Pyin(55)}
     estimators = []
     for name in args.estimators.split(','):
         try:
@@ -170,8 +170,8 @@ def main() -> None:
             print(f'left out {name}: {error}')
     print('| | s | ' + ' | '.join(estimators) + ' |\n|---|---|' + '---|' * len(estimators))
     for label, sounds in (known_sounds(args.audio, args.seconds) | hard_sounds(args.audio)).items():
-        low = any(((truth > 0) & (truth < 65)).any() for _, truth in sounds)
-        references['pyin'] = Pyin(28 if low else 65)
+        low = any(((truth > 0) & (truth < 55)).any() for _, truth in sounds)
+        references['pyin'] = Pyin(28 if low else 55)
         cells = []
         for name in estimators:
             near, nearest, recall, false_alarm = accuracy(sounds, references.get(name, name))

@@ -51,7 +51,7 @@ class Pyin:
         """As `ddsp.f0.F0Estimator` says."""
         f0_hz, voiced, _ = librosa.pyin(
             audio, fmin=self._lowest_hz, fmax=2000, sr=RATE, hop_length=round(RATE / frame_rate),
-            resolution=0.2, frame_length=1024 if self._lowest_hz > 60 else 2048,
+            resolution=0.2, frame_length=1024 if self._lowest_hz > 50 else 2048,
         )  # fmt: skip
         f0_hz, voiced = (np.pad(x, (0, max(0, n_frames - len(x))))[:n_frames] for x in (f0_hz, voiced))
         return np.nan_to_num(f0_hz), voiced.astype(float)

@@ -70,11 +70,16 @@ def window_audio(audio: np.ndarray, n_frames: int, frame_rate: float, window: in
 
 def mark_silence(audio: np.ndarray, confidence: np.ndarray, frame_rate: float) -> np.ndarray:
     """Sets the confidence to 0 where 64 ms around the frame are below -94 dB of full scale."""
-    energy = np.concatenate(([0.0], np.cumsum(np.square(audio, dtype=np.float64))))
-    centres = frame_positions(len(confidence), frame_rate)
-    low, high = np.clip(centres - 512, 0, len(audio)), np.clip(centres + 512, 0, len(audio))
-    silent = energy[high] - energy[low] < _SILENCE_RMS**2 * 1024
+    silent = mean_square(audio, len(confidence), frame_rate) < _SILENCE_RMS**2
     return np.where(silent, 0.0, confidence).astype(np.float32)
+
+
+def mean_square(audio: np.ndarray, n_frames: int, frame_rate: float) -> np.ndarray:
+    """Mean square of the 64 ms around each frame [n_frames]; beyond the ends there is silence."""
+    energy = np.concatenate(([0.0], np.cumsum(np.square(audio, dtype=np.float64))))
+    centres = frame_positions(n_frames, frame_rate)
+    low, high = np.clip(centres - 512, 0, len(audio)), np.clip(centres + 512, 0, len(audio))
+    return (energy[high] - energy[low]) / 1024
 
 
 def fill_unvoiced(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:

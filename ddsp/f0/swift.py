@@ -16,7 +16,7 @@ import scipy.interpolate
 import scipy.ndimage
 
 from ddsp.errors import require
-from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, window_audio
+from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, mean_square
 from ddsp.f0.yin import Differences, Yin, refine_track
 
 _HOP = 256
@@ -116,9 +116,7 @@ def _low(
     if not low.any():
         return low
     low = scipy.ndimage.binary_opening(low, np.ones(max(1, round(_SURE_SECONDS * frame_rate))))
-    windows = window_audio(audio, len(low), frame_rate, 1024)
-    low[low] = np.square(windows[low]).mean(axis=1) >= _LOW_RMS**2
-    return low
+    return low & (mean_square(audio, len(low), frame_rate) >= _LOW_RMS**2)
 
 
 def _measure(

@@ -25,7 +25,9 @@ def likeliest_path(first: np.ndarray, step: Step, n_frames: int) -> np.ndarray:
     for i in range(1, n_frames):
         score, origin = step(i, score)
         origins.append(origin)
-    path = [score.argmax(axis=-1)]
-    for origin in reversed(origins):
-        path.append(np.take_along_axis(origin, path[-1][..., None], axis=-1)[..., 0])
-    return np.stack(path[::-1], axis=-1)
+    path = np.empty((n_frames, *score.shape[:-1]), np.int64)
+    path[-1] = score.argmax(axis=-1)
+    others = tuple(np.indices(score.shape[:-1]))
+    for i in range(n_frames - 1, 0, -1):
+        path[i - 1] = origins[i - 1][(*others, path[i])]
+    return np.moveaxis(path, 0, -1)

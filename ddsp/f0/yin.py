@@ -317,9 +317,12 @@ def _decode(lags: np.ndarray, probability: np.ndarray, refused: np.ndarray, fram
     costs[:, :-1, :-1] = np.minimum(steps, _JUMP_COST)
     costs[:, -1, -1] = 0.0
 
+    states = np.arange(n_states)
+
     def step(i: int, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         paths = score - costs[i - 1]
-        return paths.max(axis=1) - local[i], paths.argmax(axis=1)
+        best = paths.argmax(axis=1)
+        return paths[states, best] - local[i], best
 
     path = likeliest_path(-local[0], step, len(local))
     return np.where(path == n_states - 1, -1, path)
