@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ddsp.f0.crepe_bins import CENTS, N_BINS
 from ddsp.f0.crepe_engine import FRAME, CrepeEngine
 from ddsp.f0.crepe_weights import SIZES, WeightsError, load_weights
 from ddsp.f0.framing import window_audio
 from ddsp.f0.viterbi import likeliest_path
 
-N_BINS = 360
-CENTS = np.linspace(0, 7180, N_BINS) + 1997.3794084376191  # above 10 Hz
 _REACH = 12  # bins between two frames that the path may nearly take
 _CHUNK = 1024  # frames cut at once
 _COSTS = {'full': 1.4, 'large': 0.9, 'medium': 0.5, 'small': 0.3, 'tiny': 0.13}

@@ -85,11 +85,12 @@ def evaluate(
                 f'{dataset.path} has {name} {getattr(dataset, name)}, the model {bundle.path} '
                 f'{bundle.metadata[name]}'
             )
-    estimator = dataset.manifest['f0_estimator'] if estimator == 'auto' else estimator
+    labels = dataset.manifest['f0_estimator']
+    estimator = labels if estimator == 'auto' else estimator
     # Whole examples, also within a training that crops them.
     provider = data.DatasetProvider(dataset, split, crop_secs=None, gain_db=None)
     total = min(dataset.splits[split], limit or dataset.splits[split])
-    measure = _Measure(bundle, estimator, dataset.manifest.get('alignment', 'center'))
+    measure = _Measure(bundle, estimator, labels, dataset.manifest.get('alignment', 'center'))
     named = _recordings(dataset, split)
     recordings = [named[number] for number in provider.read_order()]
     rows: list[dict[str, Any]] = []
@@ -114,13 +115,13 @@ def evaluate(
 class _Measure:
     """Compares one example with what was generated for it."""
 
-    def __init__(self, bundle: Bundle, estimator: str, alignment: str) -> None:
+    def __init__(self, bundle: Bundle, estimator: str, labels: str, alignment: str) -> None:
         self.sample_rate = bundle.sample_rate
         self.frame_rate = bundle.frame_rate
         self.centered = bundle.metadata['centered']
         self.alignment = alignment
         self.estimator = estimator
-        self.threshold = metrics.confidence_threshold(estimator)
+        self.threshold = metrics.confidence_threshold(labels)  # whatever measures the generated audio
         found = [loss for loss in bundle.model.loss_objs if isinstance(loss, losses.SpectralLoss)]
         self.loss = found[0] if found else losses.SpectralLoss(mag_weight=1.0, logmag_weight=1.0)
 
@@ -145,8 +146,7 @@ class _Measure:
             'f0_median_cents': None,
             'f0_outlier': None,
         }
-        sure = (example['f0_confidence'] >= self.threshold) & (example['f0_hz'] > 0)
-        if not sure.any():
+        if metrics.is_outlier(example['f0_confidence'], self.threshold):  # saves the estimate
             return row, np.zeros(0)
         f0_hz, _ = estimate_f0(
             generated,
@@ -156,14 +156,15 @@ class _Measure:
             padding='center' if self.centered else 'same',
             alignment=self.alignment,
         )
-        errors = metrics.l1_distance(metrics.hz_to_midi(f0_hz), metrics.hz_to_midi(example['f0_hz']))
-        errors = errors[sure[: len(errors)]]
+        errors = metrics.pitch_errors(example['f0_hz'], f0_hz, example['f0_confidence'], self.threshold)
+        if not len(errors):
+            return row, np.zeros(0)
         mean = float(errors.mean())
         row |= {
             'voiced_frames': len(errors),
             'f0_l1_midi': mean,
             'f0_median_cents': float(100 * np.median(errors)),
-            'f0_outlier': mean > metrics.OUTLIER_MIDI_THRESH,
+            'f0_outlier': metrics.is_pitch_outlier(mean),
         }
         return row, 100 * errors
 

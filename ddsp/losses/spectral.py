@@ -37,8 +37,9 @@ class SpectralLoss(Loss):
       delta_freq_weight: Weight of the difference of magnitudes between bins.
       cumsum_freq_weight: Weight of the sum of magnitudes from 0 Hz up to each bin.
       logmag_weight: Weight of the natural logarithm of the magnitudes.
-      loudness_weight: Weight of the loudness in dB (A-weighted, window of 2048 samples).
+      loudness_weight: Weight of the loudness in dB (A-weighted, window of 128 ms).
       name: Name of the loss.
+      sample_rate: Sample rate of the audio, Hz: for the loudness alone.
 
     Example:
       >>> loss = SpectralLoss(fft_sizes=(512, 64), logmag_weight=1.0)
@@ -58,9 +59,11 @@ class SpectralLoss(Loss):
         logmag_weight: float = 0.0,
         loudness_weight: float = 0.0,
         name: str = 'spectral_loss',
+        sample_rate: int = 16000,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
+        self.sample_rate = sample_rate
         self.fft_sizes = _check_fft_sizes(fft_sizes)
         self.loss_type = check_loss_type(loss_type)
         self.mag_weight = mag_weight
@@ -105,7 +108,10 @@ class SpectralLoss(Loss):
     def _loudness_term(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None) -> Terms:
         if not self.loudness_weight:
             return {}
-        target, value = (spectral_ops.compute_loudness(x, n_fft=2048) for x in (target_audio, audio))
+        n_fft = 2 * round(0.064 * self.sample_rate)  # 2048 at 16 kHz
+        target, value = (
+            spectral_ops.compute_loudness(x, self.sample_rate, n_fft=n_fft) for x in (target_audio, audio)
+        )
         if weights is not None and len(ops.shape(weights)) == 3:
             weights = ops.mean(core.tf_float32(weights), axis=-1)  # loudness has no frequency axis
         difference = mean_difference(target, value, self.loss_type, weights)
@@ -168,7 +174,7 @@ class SpectralLoss(Loss):
         """Arguments that make the same loss."""
         names = (
             'fft_sizes', 'loss_type', 'mag_weight', 'delta_time_weight', 'delta_freq_weight',
-            'cumsum_freq_weight', 'logmag_weight', 'loudness_weight',
+            'cumsum_freq_weight', 'logmag_weight', 'loudness_weight', 'sample_rate',
         )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

@@ -13,6 +13,7 @@ from keras import ops
 from ddsp import core
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
+from ddsp.f0.crepe_bins import CENTS, N_BINS
 from ddsp.f0.viterbi import likeliest_path
 from ddsp.spectral_ops.frames import frame, pad, to_mono
 
@@ -20,8 +21,6 @@ Tensor = Any
 CREPE_SAMPLE_RATE = 16000  # Hz: the rate that CREPE was trained at
 CREPE_FRAME_SIZE = 1024  # samples
 CREPE_SIZES = ('tiny', 'small', 'medium', 'large', 'full')
-_N_BINS = 360
-_CENTS = np.linspace(0.0, 7180.0, _N_BINS) + 1997.3794084376191  # of each bin, above 10 Hz
 
 
 @gin.register(module='ddsp.spectral_ops')
@@ -85,7 +84,7 @@ def make_crepe_network(size: str) -> keras.Model:
         values[f'conv{i}'] = [layer.kernel, layer.bias]
         values[f'conv{i}-BN'] = [layer.scale, layer.shift, zeros, zeros + (1.0 - 1e-3)]
     x = layers.Flatten(name='flatten')(x)
-    x = layers.Dense(_N_BINS, activation='sigmoid', name='classifier')(x)
+    x = layers.Dense(N_BINS, activation='sigmoid', name='classifier')(x)
     network = keras.Model(frames, x, name=f'crepe_{size}')
     for name, arrays in values.items():
         network.get_layer(name).set_weights(arrays)
@@ -162,7 +161,7 @@ class PretrainedCREPE(keras.Model):
         activations = self(ops.reshape(frames, (-1, self.frame_size)))
         centers = None
         if viterbi:
-            centers = ops.reshape(self.viterbi_decode(ops.reshape(activations, (batch, -1, _N_BINS))), (-1,))
+            centers = ops.reshape(self.viterbi_decode(ops.reshape(activations, (batch, -1, N_BINS))), (-1,))
         f0_hz, confidence = self.activations_to_f0_and_confidence(activations, centers)
         return ops.reshape(f0_hz, (batch, -1)), ops.reshape(confidence, (batch, -1))
 
@@ -186,10 +185,10 @@ class PretrainedCREPE(keras.Model):
         confidence = ops.max(activations, axis=-1, keepdims=True)
         centers = ops.argmax(activations, axis=-1) if centers is None else centers
         window = ops.cast(centers, 'int32')[:, None] + constant(np.arange(-4, 5, dtype='int32'))
-        inside = ops.cast((window >= 0) & (window < _N_BINS), 'float32')
-        window = ops.clip(window, 0, _N_BINS - 1)
+        inside = ops.cast((window >= 0) & (window < N_BINS), 'float32')
+        window = ops.clip(window, 0, N_BINS - 1)
         weights = ops.take_along_axis(activations, window, axis=1) * inside
-        cents = ops.take(core.tf_float32(_CENTS), window)
+        cents = ops.take(core.tf_float32(CENTS), window)
         mean = core.safe_divide(ops.sum(weights * cents, axis=1), ops.sum(weights, axis=1))
         return 10.0 * ops.power(2.0, mean / 1200.0), confidence
 
@@ -201,9 +200,9 @@ class PretrainedCREPE(keras.Model):
           `(transition [360, 360], emission [360, 360])`: probabilities, each row summing to 1. A step moves
           by less than 12 bins (240 cents); a bin shows itself with 0.1 and any other evenly.
         """
-        bins = np.arange(_N_BINS)
+        bins = np.arange(N_BINS)
         transition = np.maximum(12.0 - np.abs(bins[:, None] - bins[None, :]), 1e-5)
-        emission = 0.1 * np.eye(_N_BINS) + 0.9 / _N_BINS
+        emission = 0.1 * np.eye(N_BINS) + 0.9 / N_BINS
         return transition / transition.sum(1, keepdims=True), emission
 
     def viterbi_decode(self, acts: Tensor) -> np.ndarray:

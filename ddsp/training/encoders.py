@@ -18,6 +18,21 @@ _register = gin.register(module='ddsp.training.encoders')
 _MFCC_FRAMES = {63: (2048, 0.5), 125: (1024, 0.5), 250: (1024, 0.75), 500: (512, 0.75), 1000: (256, 0.75)}
 
 
+def _mfccs(audio: Any, sample_rate: int, fft_size: int, overlap: float) -> Any:
+    """30 MFCCs of the bands up to 8 kHz, whatever the rate; `fft_size` is that of 16 kHz."""
+    return spectral_ops.compute_mfcc(
+        audio,
+        lo_hz=20.0,
+        hi_hz=min(8000.0, sample_rate / 2),
+        fft_size=round(fft_size * sample_rate / 16000),
+        mel_bins=128,
+        mfcc_bins=30,
+        overlap=overlap,
+        pad_end=True,
+        sample_rate=sample_rate,
+    )
+
+
 class ZEncoder(nn.DictLayer):
     """Base of encoders: subclasses implement `compute_z(*inputs)`.
 
@@ -55,7 +70,8 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
       rnn_channels: Units of the RNN.
       rnn_type: `'gru'` or `'lstm'`.
       z_dims: Channels of z.
-      z_time_steps: Frames of 4 s at 16 kHz: 63, 125, 250, 500 or 1000.
+      z_time_steps: Frames of 4 s: 63, 125, 250, 500 or 1000.
+      sample_rate: Sample rate of the audio, Hz.
       **kwargs: Of `nn.DictLayer`.
 
     Raises:
@@ -68,9 +84,11 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
         rnn_type: str = 'gru',
         z_dims: int = 32,
         z_time_steps: int = 250,
+        sample_rate: int = 16000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.sample_rate = sample_rate
         if z_time_steps not in _MFCC_FRAMES:
             raise ValueError(f'z_time_steps is {z_time_steps}; it must be one of {sorted(_MFCC_FRAMES)}')
         self.z_audio_spec = z_time_steps
@@ -81,16 +99,7 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
 
     def compute_z(self, audio: Any) -> Any:
         """`[batch, n_samples]` -> `[batch, time, z_dims]`."""
-        mfccs = spectral_ops.compute_mfcc(
-            audio,
-            lo_hz=20.0,
-            hi_hz=8000.0,
-            fft_size=self.fft_size,
-            mel_bins=128,
-            mfcc_bins=30,
-            overlap=self.overlap,
-            pad_end=True,
-        )
+        mfccs = _mfccs(audio, self.sample_rate, self.fft_size, self.overlap)
         return self.dense_out(self.rnn(self.z_norm(mfccs)))
 
 
@@ -103,6 +112,7 @@ class MfccRnnEncoder(ZEncoder):
       rnn_type: `'gru'` or `'lstm'`.
       z_dims: Channels of z.
       mean_aggregate: Average the RNN's outputs over time, or use all of them.
+      sample_rate: Sample rate of the audio, Hz.
       **kwargs: Of `nn.DictLayer`.
     """
 
@@ -112,9 +122,11 @@ class MfccRnnEncoder(ZEncoder):
         rnn_type: str = 'gru',
         z_dims: int = 512,
         mean_aggregate: bool = False,
+        sample_rate: int = 16000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.sample_rate = sample_rate
         self.mean_aggregate = mean_aggregate
         self.z_norm = nn.Normalize('instance')
         self.rnn = nn.Rnn(rnn_channels, rnn_type)
@@ -122,16 +134,7 @@ class MfccRnnEncoder(ZEncoder):
 
     def compute_z(self, audio: Any) -> Any:
         """`[batch, n_samples]` -> `[batch, z_dims]`."""
-        mfccs = spectral_ops.compute_mfcc(
-            audio,
-            lo_hz=20.0,
-            hi_hz=8000.0,
-            fft_size=1024,
-            mel_bins=128,
-            mfcc_bins=30,
-            overlap=0.75,
-            pad_end=True,
-        )
+        mfccs = _mfccs(audio, self.sample_rate, 1024, 0.75)
         z = self.rnn(self.z_norm(mfccs))
         z = ops.mean(z, axis=1) if self.mean_aggregate else ops.reshape(z, (-1, z.shape[1] * z.shape[2]))
         return self.dense_z(z)

@@ -13,7 +13,7 @@ import gin
 
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints
-from ddsp.training.data import iterate
+from ddsp.training.data import DatasetProvider, iterate
 from ddsp.training.train_util import expand_path
 
 _POLL_SECS = 5.0
@@ -64,6 +64,9 @@ def evaluate_or_sample(
         raise ConfigError(f'mode is {mode!r}; it must be one of {_MODES}')
     save_dir, restore_dir = expand_path(save_dir), expand_path(restore_dir or save_dir)
     evaluators = [cls(data_provider.sample_rate, data_provider.frame_rate) for cls in evaluator_classes]
+    if isinstance(data_provider, DatasetProvider):
+        for evaluator in evaluators:
+            evaluator.set_reference(data_provider.dataset.manifest['f0_estimator'])
     modes = set(_MODES) if evaluate_and_sample else {mode}
     done = ''
     while True:

@@ -32,6 +32,9 @@ class BaseEvaluator:
         self.sample_rate = sample_rate
         self.frame_rate = frame_rate
 
+    def set_reference(self, estimator: str) -> None:
+        """Names the estimator that made the pitch of the data, where the data say so."""
+
     def evaluate(
         self, batch: Mapping[str, Any], output: Mapping[str, Any], losses: Mapping[str, Any]
     ) -> None:
@@ -91,17 +94,25 @@ class F0LdEvaluator(BaseEvaluator):
       sample_rate: Of the audio, Hz.
       frame_rate: Of the features, frames per second.
       run_f0_crepe: Also estimate the pitch of the generated audio, which takes time.
-      estimator: Of pitch, as in `ddsp.f0.estimate_f0`.
+      estimator: Of the generated audio's pitch, as in `ddsp.f0.estimate_f0`.
     """
 
     def __init__(
         self, sample_rate: int, frame_rate: int, run_f0_crepe: bool = True, estimator: str = 'auto'
     ) -> None:
         super().__init__(sample_rate, frame_rate)
+        self._estimator = estimator
         self._loudness = metrics.LoudnessMetrics(sample_rate, frame_rate)
         self._f0 = (
             metrics.F0CrepeMetrics(sample_rate, frame_rate, estimator=estimator) if run_f0_crepe else None
         )
+
+    def set_reference(self, estimator: str) -> None:
+        """Names the estimator that made the pitch of the data: its confidence says which frames count."""
+        if self._f0 is not None:
+            self._f0 = metrics.F0CrepeMetrics(
+                self.sample_rate, self.frame_rate, estimator=self._estimator, reference=estimator
+            )
 
     def evaluate(
         self, batch: Mapping[str, Any], output: Mapping[str, Any], losses: Mapping[str, Any]

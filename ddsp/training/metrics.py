@@ -1,7 +1,8 @@
 """Measures of how well generated audio keeps loudness and pitch.
 
-Pitch errors are in MIDI (semitones) over the frames where the reference is sure; examples without such
-frames, or off by more than an octave, are outliers (Engel et al., ICLR 2020, section 5).
+Pitch errors are in MIDI (semitones) over the frames where the reference is sure of a pitch. An example is an
+outlier when they are more than an octave in the mean (Engel et al., ICLR 2020, section 5); one without such
+frames has no pitch to be compared and counts nowhere.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from ddsp import core, f0
 from ddsp.loudness import loudness_db
 
-MIN_F0_CONFIDENCE = 0.85  # of CREPE
+MIN_F0_CONFIDENCE = 0.85  # of the paper's CREPE; upstream's functions take it when no estimator is named
 OUTLIER_MIDI_THRESH = 12.0  # semitones
 
 
@@ -32,8 +33,30 @@ def l1_distance(prediction: Any, ground_truth: Any) -> np.ndarray:
 
 
 def is_outlier(ground_truth_f0_conf: Any, threshold: float = MIN_F0_CONFIDENCE) -> bool:
-    """Whether the reference has no frame that is sure."""
+    """Upstream's name for a reference without a frame that is sure: it has no pitch to be compared."""
     return bool(np.max(np.asarray(ground_truth_f0_conf)) < threshold)
+
+
+def pitch_errors(f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, threshold: float) -> np.ndarray:
+    """Errors of the frames where the reference is sure of a pitch.
+
+    Args:
+      f0_hz: Reference `[n_frames]`, Hz.
+      f0_hz_gen: Of the generated audio `[n_frames]`, Hz.
+      f0_confidence: Of the reference `[n_frames]`.
+      threshold: From which a frame is sure: `confidence_threshold` of the estimator that made the reference.
+
+    Returns:
+      Semitones, one for each such frame.
+    """
+    distance = l1_distance(hz_to_midi(squeeze(f0_hz)), hz_to_midi(squeeze(f0_hz_gen)))
+    sure = (squeeze(f0_confidence) >= threshold) & (squeeze(f0_hz) > 0)
+    return distance[sure[: len(distance)]]
+
+
+def is_pitch_outlier(distance: float) -> bool:
+    """Whether an example with this mean error, in semitones, is an outlier."""
+    return not distance <= OUTLIER_MIDI_THRESH
 
 
 def confidence_threshold(estimator: str) -> float:
@@ -81,11 +104,8 @@ def f0_dist_conf_thresh(
     Returns:
       Semitones, or `None` where no frame is sure.
     """
-    if is_outlier(f0_confidence, f0_confidence_thresh):
-        return None
-    distance = l1_distance(hz_to_midi(squeeze(f0_hz)), hz_to_midi(squeeze(f0_hz_gen)))
-    sure = squeeze(f0_confidence)[: len(distance)] >= f0_confidence_thresh
-    return float(np.mean(distance[sure])) if sure.any() else None
+    errors = pitch_errors(f0_hz, f0_hz_gen, f0_confidence, f0_confidence_thresh)
+    return float(np.mean(errors)) if len(errors) else None
 
 
 class BaseMetrics:
@@ -142,15 +162,21 @@ class F0CrepeMetrics(BaseMetrics):
       sample_rate: Of the audio, Hz.
       frame_rate: Of the features, frames per second.
       name: Of the measure.
-      estimator: Of pitch; any of `ddsp.f0`, not only CREPE.
+      estimator: Of the generated audio's pitch; any of `ddsp.f0`, not only CREPE.
+      reference: The estimator that made the batches' `f0_confidence`; None: the same.
     """
 
     def __init__(
-        self, sample_rate: int, frame_rate: int, name: str = 'f0_crepe', estimator: str = 'auto'
+        self,
+        sample_rate: int,
+        frame_rate: int,
+        name: str = 'f0_crepe',
+        estimator: str = 'auto',
+        reference: str | None = None,
     ) -> None:
         super().__init__(sample_rate, frame_rate, name)
         self._estimator = estimator
-        self._threshold = confidence_threshold(estimator)
+        self._threshold = confidence_threshold(reference or estimator)
         self._distances: list[float] = []
         self._outliers: list[bool] = []
 
@@ -168,9 +194,10 @@ class F0CrepeMetrics(BaseMetrics):
                 continue
             generated, _ = f0.estimate_f0(audio, self.sample_rate, self.frame_rate, self._estimator)
             distance = f0_dist_conf_thresh(f0_hz, generated, confidence, self._threshold)
-            inside = distance is not None and distance <= OUTLIER_MIDI_THRESH
-            self._outliers.append(not inside)
-            if distance is not None and inside:
+            if distance is None:
+                continue
+            self._outliers.append(is_pitch_outlier(distance))
+            if not self._outliers[-1]:
                 self._distances.append(distance)
 
     def flush(self, step: int) -> dict[str, float]:
@@ -192,13 +219,20 @@ class F0Metrics(BaseMetrics):
       sample_rate: Of the audio, Hz.
       frame_rate: Of the features, frames per second.
       rpa_tolerance: Cents.
-      name: Of the measure.
+      name: Name of the measure.
+      reference: The estimator that made the batches' `f0_confidence`.
     """
 
     def __init__(
-        self, sample_rate: int, frame_rate: int, rpa_tolerance: float = 50, name: str = 'f0'
+        self,
+        sample_rate: int,
+        frame_rate: int,
+        rpa_tolerance: float = 50,
+        name: str = 'f0',
+        reference: str = 'auto',
     ) -> None:
         super().__init__(sample_rate, frame_rate, name)
+        self._threshold = confidence_threshold(reference)
         self._tolerance = rpa_tolerance / 100.0
         self._rows: list[tuple[float, ...]] = []
 
@@ -216,7 +250,7 @@ class F0Metrics(BaseMetrics):
             for key in ('f0_hz', 'f0_confidence')
         )
         for truth, sure, guess in zip(reference, confidence, predicted, strict=True):
-            voiced = (sure >= MIN_F0_CONFIDENCE) & (truth > 0)
+            voiced = (sure >= self._threshold) & (truth > 0)
             if not voiced.any():
                 continue
             error = np.abs(hz_to_midi(truth) - hz_to_midi(guess))[voiced]

@@ -13,6 +13,9 @@ from ddsp.training import config
 
 _BASE_RATE = 16000  # the rate for which the FFT sizes of SpectralLoss are meant
 _FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
+_ONLY_SAMPLE_RATE = (
+    'MfccTimeDistributedRnnEncoder', 'MfccRnnEncoder', 'ModDelay', 'SpectralLoss', 'TWMLoss',
+)  # fmt: skip
 
 
 def configure_rates(
@@ -51,6 +54,8 @@ def configure_rates(
     for name in ('Harmonic', 'Sinusoidal', 'Wavetable'):
         values |= {f'{name}.n_samples': n_samples, f'{name}.sample_rate': sample_rate}
     values['FilteredNoise.n_samples'] = n_samples
+    for name in _ONLY_SAMPLE_RATE:
+        values[f'{name}.sample_rate'] = sample_rate
     for name in ('TFRecordProvider', 'LegacyTFRecordProvider'):
         values |= {
             f'{name}.sample_rate': sample_rate,

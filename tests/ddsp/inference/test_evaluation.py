@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_refused(tiny_bundle, tone_dataset, tmp_path, write
 def test_padded_and_unvoiced_frames_do_not_count(tiny_bundle):
     from ddsp.inference.evaluation import _Measure, _totals
 
-    measure = _Measure(tiny_bundle, 'yin', 'center')
+    measure = _Measure(tiny_bundle, 'yin', 'yin', 'center')
     time = np.arange(16000) / 16000
     audio = (0.3 * np.sin(2 * np.pi * 330 * time)).astype(np.float32)
     loudness = loudness_db(audio, 16000, 250)[:250]

@@ -93,6 +93,27 @@ def test_the_threshold_is_that_of_the_estimator():
     assert metrics.confidence_threshold('auto') == metrics.confidence_threshold(best)
 
 
+def test_the_estimator_of_the_reference_says_which_of_its_frames_are_sure():
+    """At 0.6 yin (0.5) is sure and crepe (0.7) is not, whatever measures the generated audio."""
+    batch = batch_of([220.0], confidence=0.6)
+    for reference, counts in (('yin', True), ('crepe-full', False)):
+        generated = metrics.F0CrepeMetrics(RATE, 250, estimator='yin', reference=reference)
+        generated.update_state(batch, tone(220.0)[None])
+        predicted = metrics.F0Metrics(RATE, 250, reference=reference)
+        predicted.update_state(batch, batch['f0_hz'][..., None])
+        evaluator = evaluators.F0LdEvaluator(RATE, 250, estimator='yin')
+        evaluator.set_reference(reference)
+        evaluator.evaluate(batch, {'audio_gen': batch['audio']}, {})
+        for found in (generated.flush(0), predicted.flush(0), evaluator.flush(0)):
+            assert ('f0_dist' in found) is counts
+
+
+def test_sure_frames_without_a_pitch_are_not_compared():
+    errors = metrics.pitch_errors([440.0, 0.0], [466.16, 440.0], [1.0, 1.0], 0.5)
+    np.testing.assert_allclose(errors, [1.0], atol=1e-3)
+    assert metrics.f0_dist_conf_thresh([0.0], [440.0], [1.0]) is None
+
+
 def test_accuracy_is_that_of_mir_eval(rng):
     mir_eval = pytest.importorskip('mir_eval')
     reference = batch_of([220.0, 440.0])

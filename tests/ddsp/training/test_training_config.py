@@ -152,6 +152,24 @@ def test_one_call_sets_everything_that_follows_from_the_rates():
     assert gin.query_parameter('TFRecordProvider.sample_rate') == 48000
 
 
+def test_one_sample_rate_reaches_everything_that_has_one():
+    """Every public part whose rate is 16 kHz by default, but for those that get a rate with their data."""
+    import importlib
+    import inspect
+
+    modules = ('ddsp.effects', 'ddsp.losses', 'ddsp.synths', 'ddsp.training.encoders',
+               'ddsp.training.preprocessing', 'ddsp.training.decoders')  # fmt: skip
+    config.parse_config(['models/ae.gin'])
+    values = rates.configure_rates(48000, 250, 2)
+    found = set()
+    for module in map(importlib.import_module, modules):
+        for name, part in vars(module).items():
+            if inspect.isclass(part) and 'sample_rate' in inspect.signature(part).parameters:
+                found.add(f'{name}.sample_rate')
+    assert len(found) >= 10
+    assert {name: values.get(name) for name in found} == dict.fromkeys(found, 48000)
+
+
 @pytest.mark.parametrize(
     ('binding', 'message'),
     [
