@@ -38,7 +38,7 @@ class Swift:
     """Pitch from 47 to 2094 Hz by swift-f0 (that package is needed), and from 30 Hz by YIN."""
 
     name = 'swift'
-    cost = 0.016  # CPU seconds for a second of audio, about
+    cost = 0.017  # CPU seconds for a second of audio, about
 
     def __init__(self) -> None:
         module = require('swift_f0', "for the pitch estimator 'swift'")

@@ -42,7 +42,7 @@ class Yin:
     """The estimator `'yin'`: needs nothing but numpy and scipy."""
 
     name = 'yin'
-    cost = 0.006  # CPU seconds for a second of audio, about
+    cost = 0.007  # CPU seconds for a second of audio, about
 
     def predict(
         self, audio: np.ndarray, frame_rate: float, n_frames: int, viterbi: bool = True
