@@ -36,7 +36,10 @@ class SystemMetrics:
             self._thread.join(timeout=2.0)
 
     def _sample(self) -> None:
-        monitors = _monitors()
+        try:
+            monitors = _monitors()
+        except ImportError:  # a training without MLflow or psutil has no figures of the machine
+            return
         while not self._stop.wait(self._interval):
             metrics: dict[str, float] = {}
             for monitor in monitors:
