@@ -44,6 +44,15 @@ def test_threads_with_different_lengths_get_what_each_gets_alone(tiny_bundle, to
     assert [dict(vars(p)) for p in tiny_bundle.model.processor_group.processors] == before
 
 
+def test_a_server_answers_requests_of_different_lengths_at_once(tiny_bundle, tone_audio):
+    model = _load_pyfunc(str(tiny_bundle.path))
+    requests = [tone_audio[None, :n] for n in (16000, 4000, 9000, 12000)]
+    alone = [model.predict(audio)['audio'] for audio in requests]
+    with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
+        for expected, found in zip(alone, pool.map(model.predict, requests), strict=True):
+            np.testing.assert_array_equal(found['audio'], expected)
+
+
 @pytest.fixture
 def small_windows(monkeypatch):
     """Windows of two seconds, so that a test of a few seconds has several."""
