@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -117,7 +116,7 @@ def train_run(
     folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
     wanted, notes = _settings(data, files, bindings)
     tell = warn or (lambda text: None)
-    if not _is_chief():  # another of the workers records the run and makes the bundle
+    if not _is_chief(strategy):  # another of the workers records the run and makes the bundle
         training_folder.check(folder, wanted, _shown)
         training = _Training(data, folder, seed, _devices(strategy), warn)
         training.run(None, callbacks, progress)
@@ -348,9 +347,12 @@ def _devices(strategy: str) -> Any:
     return train_util.get_strategy(cluster_config=os.environ.get('TF_CONFIG', ''), strategy=strategy)
 
 
-def _is_chief() -> bool:
-    """Whether this process speaks for all workers of a distributed training (`TF_CONFIG`)."""
-    cluster = json.loads(os.environ.get('TF_CONFIG') or '{}')
+def _is_chief(strategy: str) -> bool:
+    """Whether this process speaks for all workers of a distributed training, known before they meet."""
+    from ddsp.training.cluster import cluster_from_environment
+
+    distributed = strategy == 'multi_worker' or os.environ.get('TF_CONFIG')
+    cluster = (cluster_from_environment() if distributed else None) or {}
     task = cluster.get('task', {})
     if 'chief' in cluster.get('cluster', {}):
         return task.get('type') == 'chief'

@@ -267,3 +267,34 @@ def test_a_sweep_outlives_its_databases(workdir, dataset):
             assert len(run.outputs.model_outputs) == (0 if pruned else 1)
         assert len(store.search(client, "tags.sweep_role = 'summary'")) == 1
     assert (folder / 'summary' / 'compare.html').is_file()
+
+
+@pytest.mark.slow
+def test_workers_of_one_training_share_its_folder(workdir, dataset, tiny):
+    """As Slurm starts them: the first worker owns the folder and records the run, the other one joins."""
+    bindings = [word for binding in tiny for word in ('--gin-param', binding)]
+    command = ddsp_command(
+        'train', dataset, *bindings, '--save-dir', 'run', '--steps', 4, '--batch-size', 4, '--no-evaluate',
+        '--strategy', 'multi_worker', '--json',
+    )  # fmt: skip
+    slurm = {
+        'SLURM_NTASKS': '2', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_STEP_TASKS_PER_NODE': '2',
+        'MASTER_PORT': str(free_port(preferred=0)),
+    }  # fmt: skip
+    workers = [
+        subprocess.Popen(
+            command, env=environment(**slurm, SLURM_PROCID=str(number)), stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    try:
+        told = [worker.communicate(timeout=500) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], told
+    chief, other = (json.loads(out) for out, _ in told)
+    assert (chief['step'], other['step'], other['run_id']) == (4, 4, '')
+    (run,) = store.search(store.client())
+    assert (run.info.run_id, run.info.status) == (chief['run_id'], 'FINISHED')

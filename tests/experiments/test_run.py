@@ -16,7 +16,7 @@ import soundfile
 
 from ddsp import bundle_files
 from ddsp.dataset import Dataset, open_dataset
-from ddsp.errors import DDSPError
+from ddsp.errors import ConfigError, DDSPError
 from ddsp.training import health
 from experiments import mlflow_model, quiet, registry, run, store
 from experiments.run import train_run
@@ -389,6 +389,19 @@ def test_an_option_out_of_its_range_is_refused_by_its_name(dataset, ddsp, option
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'seed': 2**32}, 'seed is 4294967296; it must be a whole number from 0 to 4294967295'),
+        ({'strategy': 'gpu'}, "strategy is 'gpu'; it must be one of auto, default, mirrored"),
+    ],
+)
+def test_values_that_a_training_does_not_take(dataset, options, message, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        train_run(dataset, save_dir=tmp_path / 'run', **options)
+    assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize('command', ['train', 'sweep'])
 def test_a_backend_that_trains_nothing_is_refused_before_it_is_imported(dataset, ddsp, monkeypatch, command):
     monkeypatch.setenv('KERAS_BACKEND', 'torch')
@@ -436,6 +449,18 @@ def test_a_typo_does_not_lock_a_folder_and_a_crash_leaves_a_log(there, dataset, 
     assert f'Warning: what lay in {tmp_path / "typo"} is in {aside} now.' in err
     assert (aside / log.name).exists()
     assert store.run_id_of(aside) == first != json.loads(out)['run_id']
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'worker', 'chief'),
+    [('multi_worker', '0', True), ('multi_worker', '1', False), ('auto', '1', True)],
+)
+def test_who_speaks_for_all_workers_is_known_before_they_meet(monkeypatch, strategy, worker, chief):
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    slurm = {'NTASKS': '2', 'PROCID': worker, 'STEP_NODELIST': 'node', 'STEP_TASKS_PER_NODE': '2'}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    assert run._is_chief(strategy) == chief
 
 
 def test_folders_are_on_a_disk(there, dataset, ddsp, tmp_path):

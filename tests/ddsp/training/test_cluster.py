@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import re
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -105,3 +108,12 @@ def test_the_job_of_the_manifest_is_valid():
     job['spec']['template']['spec']['containers'][0]['imgae'] = 'x'
     with pytest.raises(validate.ValidationError):
         validate.validate(job, '1.30', strict=True)
+
+
+def test_a_machine_without_a_tpu_is_told_so():
+    """In a process of its own: the attempt changes TensorFlow's devices."""
+    code = 'from ddsp.training import cluster; cluster.get_strategy(strategy="tpu")'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert re.search(
+        r"ConfigError: no TPU at 'local' \(.*\); take another strategy: auto, default, mirrored", done.stderr
+    )
