@@ -102,7 +102,7 @@ def _bank(phase: Phase, amplitudes: Tensor) -> Tensor:
     """Harmonics with sample-wise amplitudes: `audio[n] = sum_h a_h[n] sin(h phase[n])`.
 
     Args:
-      phase: Of the fundamental, [batch, n_samples, 1].
+      phase: Phase of the fundamental [batch, n_samples, 1].
       amplitudes: [batch, n_samples, n_harmonics].
     """
     numbers = constant(np.arange(1, amplitudes.shape[-1] + 1, dtype=np.float32))
@@ -236,7 +236,6 @@ def _interpolated(frequencies: Tensor, half: Phase, n_samples: int, sample_rate:
     return frequency, frame_phase(frequencies, half, hop, float(sample_rate))
 
 
-@kernel('sinusoids:sinusoids')
 def _sinusoids(
     frequencies: Tensor,
     half: Phase,
@@ -246,8 +245,22 @@ def _sinusoids(
     sample_rate: int,
     method: str,
 ) -> Tensor:
-    """Sinusoids from frame-wise frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
+    """Audio of sinusoids, from controls that are checked here: a kernel takes what it is given."""
     _check_frames(frequencies, amplitudes, n_samples, method)
+    return _sinusoid_sum(frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, method)
+
+
+@kernel('sinusoids:sinusoid_sum')
+def _sinusoid_sum(
+    frequencies: Tensor,
+    half: Phase,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> Tensor:
+    """Sinusoids from frame-wise frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
     frequency, phase = _interpolated(frequencies, half, n_samples, sample_rate)
     envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method=method), sample_rate)
     return ops.sum(envelopes * ops.sin(starting_at(initial_phase, phase).radians()), axis=-1)
@@ -319,8 +332,8 @@ def _harmonic_sum(
     """Harmonics with frame-wise amplitudes.
 
     Args:
-      phase: Of the fundamental, [batch, n_samples, 1].
-      frequency: Of the fundamental, [batch, n_samples, 1], Hz.
+      phase: Phase of the fundamental [batch, n_samples, 1].
+      frequency: Frequency of the fundamental [batch, n_samples, 1], Hz.
       amplitudes: [batch, n_frames, n_harmonics].
       n_samples: Samples of the result.
       sample_rate: Sample rate in Hz; harmonics of half of it and above are silent.

@@ -164,7 +164,7 @@ def interpolation(method: str, fraction: Any, add_endpoint: bool = True) -> tupl
 
     Args:
       method: As in `resample`.
-      fraction: Of the way to the next frame, array or tensor.
+      fraction: Fraction of the way to the next frame, array or tensor.
       add_endpoint: Without end-point the nearest frame is the rounded one, else the one before.
     """
     numeric = np if _is_static(fraction) else ops

@@ -68,14 +68,17 @@ class Wavetable(Processor):
 
     def _play_unscaled(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
         amplitudes = self.scale_fn(core.tf_float32(amplitudes))
+        return self._play(amplitudes, wavetables, f0_hz, self.scale_fn)
+
+    def _play(
+        self,
+        amplitudes: Tensor,
+        wavetables: Tensor,
+        f0_hz: Tensor,
+        scale_fn: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         return core.wavetable_synthesis(
-            f0_hz,
-            amplitudes,
-            wavetables,
-            self.n_samples,
-            self.sample_rate,
-            self.scale_fn,
-            self.initial_phase,
+            f0_hz, amplitudes, wavetables, self.n_samples, self.sample_rate, scale_fn, self.initial_phase
         )
 
     def get_controls(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> TensorDict:
@@ -96,11 +99,4 @@ class Wavetable(Processor):
 
     def get_signal(self, amplitudes: Tensor, wavetables: Tensor, f0_hz: Tensor) -> Tensor:
         """Controls to audio [batch, n_samples]."""
-        return core.wavetable_synthesis(
-            f0_hz,
-            amplitudes,
-            wavetables,
-            self.n_samples,
-            self.sample_rate,
-            initial_phase=self.initial_phase,
-        )
+        return self._play(amplitudes, wavetables, f0_hz)

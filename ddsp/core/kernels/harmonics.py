@@ -150,7 +150,7 @@ def _sum_of_rows(phase: Phase, frequency: Tensor, amplitudes: Tensor, mixing: An
     """Sum of the harmonics in rows; a row is a stretch of time, such as a frame.
 
     Args:
-      phase: Of the fundamental, [rows, n].
+      phase: Phase of the fundamental [rows, n].
       frequency: Fundamental [rows, n], Hz.
       amplitudes: [rows, n_sets, n_harmonics].
       mixing: Weights of the sets, [n_sets, n] or [rows, n_sets, n].

@@ -16,7 +16,7 @@ from ddsp.core.utils import Tensor, constant
 _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
 
-def sinusoids(
+def sinusoid_sum(
     frequencies: Tensor,
     half: Phase,
     amplitudes: Tensor,

@@ -270,3 +270,21 @@ def test_errors_say_what_is_wrong(change, message):
     } | change
     with pytest.raises(DDSPError, match=message):
         core.harmonic_synthesis(**arguments)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'amp_resample_method': 'spline'}, "amp_resample_method='spline' is unknown: use one of 'nearest'"),
+        ({'amplitudes': np.ones([1, 9, 2])}, 'frequencies has 10 frames and amplitudes 9'),
+        ({'n_samples': 9}, '10 frames are more than n_samples=9'),
+    ],
+)
+@pytest.mark.parametrize('shifted', [False, True])
+def test_errors_of_sinusoids_say_what_is_wrong(change, message, shifted):
+    arguments = {'frequencies': np.ones([1, 10, 2]), 'amplitudes': np.ones([1, 10, 2]), 'n_samples': 640}
+    if shifted:
+        arguments |= {'frequencies': np.ones([1, 10, 1]), 'harmonic_shifts': np.zeros([1, 10, 2])}
+    function = core.harmonic_synthesis if shifted else core.sinusoidal_synthesis
+    with pytest.raises(DDSPError, match=message):
+        function(**arguments | change)

@@ -68,7 +68,7 @@ CASES = {
         for method in ('nearest', 'linear', 'cubic', 'window')
         for frequency, n_harmonics in ((fundamental, 1), (fundamental, 7), (crossing, 60))
     ],
-    'sinusoids:sinusoids': [
+    'sinusoids:sinusoid_sum': [
         (sinusoids(12 * 64, method), *controls(12, 6, 50.0, 9000.0)) for method in ('linear', 'window')
     ],
 }
