@@ -91,21 +91,33 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
 
 
-def replace_folder(
-    part: pathlib.Path, target: pathlib.Path, marker: str, made: Collection[str] | None = None
-) -> None:
-    """Puts a finished folder in the place of an older one that the same command made.
+@contextlib.contextmanager
+def replacing_folder(
+    target: str | os.PathLike[str], marker: str, made: Collection[str] | None = None
+) -> Iterator[pathlib.Path]:
+    """A path for a new folder beside `target`, whose place it takes when the block ends well.
 
     Args:
-      part: The finished folder, on the file system of `target`.
-      target: Where it belongs. It may be absent, empty, or an earlier result.
+      target: Where the folder belongs. It may be absent, empty, or an earlier result of the same command.
       marker: File that every earlier result holds.
       made: All names that an earlier result may hold; by default any.
 
     Raises:
-      DDSPError: `target` holds something else, which stays as it is.
+      DDSPError: `target` holds something else, which stays as it is; said before the block, too.
     """
+    target = pathlib.Path(target)
     check_replaceable(target, marker, made)
+    part = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}.part')
+    try:
+        yield part
+        check_replaceable(target, marker, made)
+        _put_in_place(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a folder; the one that was there goes, or comes back when that fails."""
     old = part.with_name(f'{part.name}.old')
     if target.exists():
         target.rename(old)

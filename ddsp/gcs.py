@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddsp.errors import DDSPError, require
+from ddsp.files import replacing
 
 SCHEME = 'gs://'
 
@@ -106,15 +107,11 @@ def download(address: str, path: pathlib.Path) -> None:
     """Writes an object to a file in one step; its checksum is compared on the way."""
     bucket, key = split(address)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        with _readable(address):
+        with replacing(path) as part, _readable(address):
             _client().bucket(bucket).blob(key).download_to_filename(part)
-        os.replace(part, path)
     except OSError as error:
         raise GcsError(f'{path} cannot be written: {error.strerror or error}.') from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def upload(content: pathlib.Path | bytes, address: str, generation: int | None = None) -> int:

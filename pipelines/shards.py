@@ -20,6 +20,7 @@ from typing import Any
 from ddsp.audio import AudioError
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
+from ddsp.files import write_bytes
 from ddsp.json_types import COUNT, NUMBER, TEXT, fault
 from ddsp.version import __version__
 from pipelines._beam import beam
@@ -193,9 +194,7 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
             raise
         content |= {'bytes': size, 'sha256': digest}
         os.replace(temporary, target)
-        described = target.with_name(f'{target.name}.json.{os.getpid()}.part')
-        described.write_text(json.dumps(content))
-        os.replace(described, target.with_name(target.name + '.json'))
+        write_bytes(target.with_name(f'{target.name}.json'), json.dumps(content).encode())
     except OSError as error:
         raise ShardError(f'{target} cannot be written: {error.strerror or error}.') from error
     return content

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
-import uuid
 from typing import Any
 
 import numpy as np
@@ -58,26 +56,22 @@ def export_saved_model(
     n_frames = n_frames or round(bundle.metadata['example_secs'] * bundle.frame_rate)
     path = pathlib.Path(path)
     files.check_output(path, bundle.path)
-    files.check_replaceable(path, _MARKER, _MADE)
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
     try:
-        module = _Module(bundle, n_frames, reverb, seed)
-        tf.saved_model.save(module, str(part), signatures={'serving_default': module.serve})
-        difference = _round_trip(bundle, part, n_frames, reverb, seed)
-        description = {
-            'sample_rate': bundle.sample_rate,
-            'frame_rate': bundle.frame_rate,
-            'n_frames': n_frames,
-            'n_samples': n_frames * bundle.hop_size,
-            'reverb': reverb,
-            'max_difference_from_model': difference,
-        }
-        files.write_json(part / _MARKER, description)
-        files.replace_folder(part, path, _MARKER, _MADE)
+        with files.replacing_folder(path, _MARKER, _MADE) as part:
+            module = _Module(bundle, n_frames, reverb, seed)
+            tf.saved_model.save(module, str(part), signatures={'serving_default': module.serve})
+            difference = _round_trip(bundle, part, n_frames, reverb, seed)
+            description = {
+                'sample_rate': bundle.sample_rate,
+                'frame_rate': bundle.frame_rate,
+                'n_frames': n_frames,
+                'n_samples': n_frames * bundle.hop_size,
+                'reverb': reverb,
+                'max_difference_from_model': difference,
+            }
+            files.write_json(part / _MARKER, description)
     except (OSError, tf.errors.OpError) as error:
         raise ExportError(f'{path} cannot be written: {error}') from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return path
 
 

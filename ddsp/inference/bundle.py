@@ -15,7 +15,6 @@ import pathlib
 import re
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,27 +173,23 @@ def save_bundle(
       BundleError: It cannot be written, or the configuration does not make the model.
     """
     path = pathlib.Path(path)
-    files.check_replaceable(path, METADATA, FILES)
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
     text = safe_config.model_config_str() if gin_config is None else gin_config
     try:
-        part.mkdir(parents=True)
-        (part / CONFIG).write_text(text, encoding='utf-8')
-        model.save_weights(part / WEIGHTS)
-        shutil.copyfile(dataset.file(STATISTICS), part / STATISTICS)
-        metadata = _metadata(model, dataset, metrics or {})
-        metadata['sha256'] = {
-            name: bundle_files.sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)
-        }
-        bundle_files.write_metadata(part, metadata)
-        _check_same_weights(load_bundle(part).model, model)
-        files.replace_folder(part, path, METADATA, FILES)
+        with files.replacing_folder(path, METADATA, FILES) as part:
+            part.mkdir(parents=True)
+            (part / CONFIG).write_text(text, encoding='utf-8')
+            model.save_weights(part / WEIGHTS)
+            shutil.copyfile(dataset.file(STATISTICS), part / STATISTICS)
+            metadata = _metadata(model, dataset, metrics or {})
+            metadata['sha256'] = {
+                name: bundle_files.sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)
+            }
+            bundle_files.write_metadata(part, metadata)
+            _check_same_weights(load_bundle(part).model, model)
     except OSError as error:
         if isinstance(error, DDSPError):
             raise
         raise BundleError(f'the bundle {path} cannot be written: {error}') from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return path
 
 

@@ -14,6 +14,7 @@ import scipy.stats
 from ddsp import spectral_ops
 from ddsp.errors import DDSPError
 from ddsp.f0 import voiced_threshold
+from ddsp.files import write_bytes
 from ddsp.notes import UPSTREAM_THRESHOLD, detect_notes, smooth
 from ddsp.training.metrics import hz_to_midi
 
@@ -194,9 +195,7 @@ def save_dataset_statistics(
     content = pickle.dumps(statistics, protocol=2).replace(b'numpy._core.', b'numpy.core.')
     path = pathlib.Path(file_path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_bytes(path, content)
     return statistics
 
 

@@ -71,25 +71,24 @@ def test_a_file_is_written_whole_with_the_umask_of_the_user(tmp_path: pathlib.Pa
 
 
 def test_only_an_earlier_result_is_replaced(tmp_path: pathlib.Path):
-    part, target = tmp_path / 'part', tmp_path / 'target'
+    target = tmp_path / 'target'
 
-    def finished() -> None:
-        part.mkdir()
-        (part / 'marker').write_text('new')
+    def make(target: pathlib.Path) -> None:
+        with files.replacing_folder(target, 'marker') as part:
+            part.mkdir()
+            (part / 'marker').write_text('new')
 
-    finished()
-    files.replace_folder(part, target, 'marker')
-    finished()
-    files.replace_folder(part, target, 'marker')
+    make(target)
+    make(target)
     assert (target / 'marker').read_text() == 'new'
     (target / 'marker').rename(target / 'thesis.txt')
-    finished()
     with pytest.raises(DDSPError, match='holds other files'):
-        files.replace_folder(part, target, 'marker')
+        make(target)
     assert (target / 'thesis.txt').read_text() == 'new'
     (tmp_path / 'link').symlink_to(target)
     with pytest.raises(DDSPError, match='not a folder'):
-        files.replace_folder(part, tmp_path / 'link', 'marker')
+        make(tmp_path / 'link')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['link', 'target']
 
 
 def test_a_folder_has_one_owner_until_its_process_ends(tmp_path: pathlib.Path):
