@@ -196,7 +196,7 @@ def wav_writer(
     Args:
       path: Where to write; its folder is made where it is missing.
       sample_rate: In Hz.
-      channels: Of the samples.
+      channels: Number of channels.
       subtype: As in `write_wav`.
 
     Yields:

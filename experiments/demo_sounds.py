@@ -90,7 +90,7 @@ def write_page(
       home: Folder of the demo.
       sounds: As `make_sounds` gives them.
       pictures: As `make_sounds` gives them.
-      metrics: Of the held-out examples.
+      metrics: Metrics of the held-out examples.
 
     Returns:
       The page.

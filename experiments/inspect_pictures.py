@@ -28,7 +28,7 @@ def histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
 
     Args:
       frames: Counts of each split.
-      estimator: Of the pitch.
+      estimator: Pitch estimator of the dataset.
 
     Returns:
       A PNG.
@@ -75,7 +75,7 @@ def example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: in
       features: `audio` [n_samples], `f0_hz`, `f0_confidence` and `loudness_db` [n_frames].
       sample_rate: Of the audio, Hz.
       frame_rate: Of the others, frames per second.
-      estimator: Of the pitch.
+      estimator: Pitch estimator of the dataset.
 
     Returns:
       A PNG.

@@ -22,7 +22,7 @@ class StudyStorage(RDBStorage):
 
     Args:
       database: Address, seconds between signs of life, and patience.
-      options: Of SQLAlchemy's engine.
+      options: Options of SQLAlchemy's engine.
     """
 
     def __init__(self, database: StudyDatabase, options: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ class Piece:
 
     Attributes:
       path: The recording.
-      sha256: Of its bytes.
+      sha256: SHA-256 of its bytes.
       split: Where it goes.
       start_s: Where it begins, in seconds.
       end_s: Where it ends; None for the end of the recording.

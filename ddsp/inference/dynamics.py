@@ -25,7 +25,7 @@ def octaves_into_range(f0_hz: np.ndarray, statistics: dict[str, Any]) -> int:
 
     Args:
       f0_hz: Pitch of the voiced frames, Hz.
-      statistics: Of the model's dataset; its range is where 98 % of the pitches lie.
+      statistics: Statistics of the model's dataset; its range is where 98 % of the pitches lie.
 
     Returns:
       Octaves up; 0 where the performance lies inside, or nothing is known.
@@ -61,7 +61,7 @@ def matched_loudness(
     Args:
       loudness_db: `[n_frames]`, dB.
       voiced: Frames with a pitch `[n_frames]`.
-      statistics: Of the model's dataset.
+      statistics: Statistics of the model's dataset.
       frame_rate: Frames per second.
 
     Returns:

@@ -51,7 +51,7 @@ class Synthesizer:
         Args:
           features: Frame-wise `[batch, n_frames]`; `audio` `[batch, n_samples]` when the model has an
             encoder.
-          seed: Of the noise.
+          seed: Random seed.
           reverb: With the learned room.
 
         Returns:
@@ -103,7 +103,7 @@ class Synthesizer:
         Args:
           features: Frame-wise `[1, n_frames]`; `audio` `[1, n_samples]` when the model has an encoder and
             the argument `audio` is not given.
-          seed: Of the noise.
+          seed: Random seed.
           reverb: With the learned room.
           audio: `audio(start, stop)` gives these samples `[n]`; it is called with rising numbers.
 

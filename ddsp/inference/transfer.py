@@ -28,8 +28,8 @@ class TransferReport:
     """What was done.
 
     Attributes:
-      sample_rate: Of the result, Hz.
-      n_samples: Of the result.
+      sample_rate: Sample rate of the result in Hz.
+      n_samples: Number of samples of the result.
       pitch_shift_semitones: Shift of the pitch.
       loudness_shift_db: Mean change of loudness where the input sounds, from matching and from the argument.
       f0_hz: Pitch that was synthesised `[n_frames]`, Hz.
@@ -103,7 +103,7 @@ def transfer(
       audio: Mono recording `[n_samples]`.
       sample_rate: Hz.
       progress: `progress(done, total, text)`.
-      **settings: Of `TransferSettings`.
+      **settings: Fields of `TransferSettings`.
 
     Returns:
       Audio and what was done.
@@ -134,7 +134,7 @@ def transfer_file(
       source: The recording.
       target: WAV to write.
       progress: `progress(done, total, text)`.
-      **settings: Of `TransferSettings`.
+      **settings: Fields of `TransferSettings`.
 
     Returns:
       What was done.

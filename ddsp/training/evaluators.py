@@ -94,7 +94,7 @@ class F0LdEvaluator(BaseEvaluator):
       sample_rate: Of the audio, Hz.
       frame_rate: Of the features, frames per second.
       run_f0_crepe: Also estimate the pitch of the generated audio, which takes time.
-      estimator: Of the generated audio's pitch, as in `ddsp.f0.estimate_f0`.
+      estimator: Pitch estimator for the generated audio, as in `ddsp.f0.estimate_f0`.
     """
 
     def __init__(

@@ -42,8 +42,8 @@ def pitch_errors(f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, threshold: floa
 
     Args:
       f0_hz: Reference `[n_frames]`, Hz.
-      f0_hz_gen: Of the generated audio `[n_frames]`, Hz.
-      f0_confidence: Of the reference `[n_frames]`.
+      f0_hz_gen: Pitch of the generated audio `[n_frames]`, Hz.
+      f0_confidence: Confidence of the reference `[n_frames]`.
       threshold: From which a frame is sure: `confidence_threshold` of the estimator that made the reference.
 
     Returns:
@@ -97,8 +97,8 @@ def f0_dist_conf_thresh(
 
     Args:
       f0_hz: Reference `[n_frames]`, Hz.
-      f0_hz_gen: Of the generated audio `[n_frames]`, Hz.
-      f0_confidence: Of the reference `[n_frames]`.
+      f0_hz_gen: Pitch of the generated audio `[n_frames]`, Hz.
+      f0_confidence: Confidence of the reference `[n_frames]`.
       f0_confidence_thresh: From which a frame is sure.
 
     Returns:
@@ -162,7 +162,7 @@ class F0CrepeMetrics(BaseMetrics):
       sample_rate: Of the audio, Hz.
       frame_rate: Of the features, frames per second.
       name: Of the measure.
-      estimator: Of the generated audio's pitch; any of `ddsp.f0`, not only CREPE.
+      estimator: Pitch estimator for the generated audio; any of `ddsp.f0`, not only CREPE.
       reference: The estimator that made the batches' `f0_confidence`; None: the same.
     """
 
