@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
@@ -22,6 +22,16 @@ def _optional_folder(variable: str, default: str) -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f'{variable} names no folder of {default} data, which the repository does not hold')
     return folder
+
+
+@pytest.fixture(autouse=True)
+def environment_of_its_own() -> Iterator[None]:
+    """What a test leaves in the environment ends with it: `mlflow.set_tracking_uri` writes it there."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope='session')
