@@ -72,11 +72,11 @@ setup(
     packages=find_packages(
         include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']
     ),
-    package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments': ['templates/*']},
+    package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments.reports': ['templates/*']},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={
-        'mlflow.app': ['ddsp=experiments.mlflow_app:create_app'],
+        'mlflow.app': ['ddsp=experiments.tracking.mlflow_app:create_app'],
         'console_scripts': [
             'ddsp = experiments.cli:main',
             'ddsp_prepare_tfrecord = pipelines.prepare_tfrecord:console_entry_point',

@@ -50,7 +50,7 @@ def record_trials(folder: pathlib.Path, trials: int, metrics: int) -> dict[str, 
       Per trial: `waited_ms` in the calls that a training makes, `recorded_s` from its first call until the
       store holds all of it, `cpu_s` of this process.
     """
-    from experiments.track import MLflowTracker
+    from experiments.tracking.tracker import MLflowTracker
 
     values = {f'losses/loss_{index}': 1.0 / (index + 1) for index in range(metrics)}
     waited, start, cpu = 0.0, time.perf_counter(), _cpu_seconds()
@@ -74,8 +74,8 @@ def record_trials(folder: pathlib.Path, trials: int, metrics: int) -> dict[str, 
 
 def study_seconds(storage: str, trials: int) -> float:
     """Seconds that a trial spends on its Optuna study: taken, reported `SUMMARIES` times, told."""
-    from experiments.study import TrialQueue
-    from experiments.sweep_spec import parse_spec
+    from experiments.sweeps.spec import parse_spec
+    from experiments.sweeps.study import TrialQueue
 
     spec = parse_spec({'parameters': {'x': {'low': 0.0, 'high': 1.0}}, 'trials': trials, 'name': 'benchmark'})
     queue = TrialQueue(spec, storage)
@@ -94,8 +94,8 @@ def study_seconds(storage: str, trials: int) -> float:
 @contextlib.contextmanager
 def _store(uri: str, through_server: bool) -> Iterator[None]:
     """Makes a database, or a server on it, the store in use."""
-    from experiments import store
-    from experiments.ui import UIServer
+    from experiments.tracking import store
+    from experiments.tracking.ui import UIServer
 
     if not through_server:
         store.client(uri)  # making the tables is no part of a trial
@@ -152,10 +152,10 @@ def measure_overhead(folder: pathlib.Path, steps: int) -> dict[str, float]:
 
     with quiet.terminal():
         quiet.load_keras()
-        from experiments.run import train_run
+        from experiments.run.training import train_run
         from pipelines.options import PrepareOptions
         from pipelines.prepare import prepare_dataset
-        from pipelines.synthetic_corpus import synthesize_corpus
+        from pipelines.synthetic.corpus import synthesize_corpus
 
         corpus = synthesize_corpus(folder / 'corpus', seconds=60)
         options = PrepareOptions(f0='yin', workers=1)
@@ -181,7 +181,7 @@ class _Clock:
         self._tracker: Any = None
 
     def __enter__(self) -> None:
-        from experiments.track import MLflowTracker
+        from experiments.tracking.tracker import MLflowTracker
 
         self._class, self._kept = MLflowTracker, {}
         for name in self.METHODS:

@@ -24,7 +24,7 @@ from ddsp.loudness import loudness_db
 from docs import f0_material
 from docs.f0_material import FRAME_RATE, RATE, SPEECH, Sound
 from docs.f0_references import Network, Pyin
-from pipelines.synthetic_corpus import load_truth, synthesize_corpus
+from pipelines.synthetic.corpus import load_truth, synthesize_corpus
 
 TRUTH_RATE = 250  # of the synthetic corpus
 _AUDIBLE_DB = 30.0  # below the loudest frame

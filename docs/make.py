@@ -84,7 +84,7 @@ def _ui_screenshots(demo: pathlib.Path) -> None:
 
 def _sweep_screenshots(demo: pathlib.Path) -> None:
     """Runs the sweep of sweep.yaml on the demo's dataset, unless it has run, and photographs it."""
-    from experiments import reading, store, views
+    from experiments.tracking import reading, store, views
 
     chromium, dataset = _chromium(), demo / 'datasets'
     if chromium is None or not dataset.exists():

@@ -257,7 +257,7 @@ def _f0_estimators() -> list[Check]:
 
 def _tracking() -> list[Check]:
     """Where runs are recorded, and whether it can be used."""
-    from experiments import database, store
+    from experiments.tracking import database, store
 
     uri, shown = store.tracking_uri(), store.shown_uri()
     if uri.startswith('http'):

@@ -22,18 +22,18 @@ from ddsp.dataset import NAME, VERSION, Dataset, DatasetError
 from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
-from pipelines.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
-from pipelines.inputs import Inputs
+from pipelines.analysis.recording import PATH_MARK
+from pipelines.analysis.statistics import Statistics
+from pipelines.beam.plan import plan_shards
+from pipelines.beam.runner import run_shards
+from pipelines.beam.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
 from pipelines.options import PrepareOptions
-from pipelines.plan import plan_shards
-from pipelines.publish import publish
-from pipelines.recording import PATH_MARK
+from pipelines.publish.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
+from pipelines.publish.publishing import publish
 from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
-from pipelines.runner import run_shards
-from pipelines.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
-from pipelines.sources import Source, find_sources, survey
-from pipelines.splits import split_sources
-from pipelines.statistics import Statistics
+from pipelines.sources.finding import Source, find_sources, survey
+from pipelines.sources.inputs import Inputs
+from pipelines.sources.splits import split_sources
 
 Progress = Callable[[float, float, str], None]
 PathLike = str | os.PathLike[str]

@@ -12,12 +12,12 @@ from ddsp import gcs
 from ddsp.dataset import SPLIT, Dataset
 from ddsp.decoding import shown
 from ddsp.json_types import NUMBER, TEXT
-from pipelines.home import CLAIM, METRICS
-from pipelines.inspection import read_sources
-from pipelines.shards import Shard
-from pipelines.sources import Source
-from pipelines.splits import describe_shares
-from pipelines.statistics import Statistics
+from pipelines.analysis.statistics import Statistics
+from pipelines.beam.shards import Shard
+from pipelines.inspect.inspection import read_sources
+from pipelines.publish.home import CLAIM, METRICS
+from pipelines.sources.finding import Source
+from pipelines.sources.splits import describe_shares
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from experiments.cli.app import app
 from experiments.cli.options import JsonOption, choice, f0_choice
 
 if TYPE_CHECKING:
-    from pipelines.health import Finding
+    from pipelines.inspect.health import Finding
 
 PANEL = 'Data'
 
@@ -187,10 +187,10 @@ def prepare(
         result = prepare_dataset(
             sources, root, name or _name_of(sources[0]), version or None, options=options, progress=progress
         )
-    from experiments import track_data
+    from experiments.tracking import preparations
 
-    tracked = track or (track is None and track_data.is_asked_for())
-    run_id = track_data.log_preparation(result, experiment) if tracked else ''
+    tracked = track or (track is None and preparations.is_asked_for())
+    run_id = preparations.log_preparation(result, experiment) if tracked else ''
     if as_json:
         output.print_json({**dataclasses.asdict(result), 'run_id': run_id or None})
         return 0
@@ -231,9 +231,9 @@ def inspect(
     ] = False,
 ) -> int:
     """Show what is in a dataset, what is wrong with it, and how it sounds."""
-    from experiments.inspect_page import inspect_page, summary_rows
-    from pipelines.health import check
-    from pipelines.inspection import inspect_dataset
+    from experiments.reports.dataset_page import inspect_page, summary_rows
+    from pipelines.inspect.health import check
+    from pipelines.inspect.inspection import inspect_dataset
 
     inspection = inspect_dataset(dataset, examples)
     findings = check(inspection)

@@ -61,7 +61,7 @@ def transfer(
     """Play a recording on a trained instrument (timbre transfer)."""
     from ddsp import audio as audio_files
     from experiments import quiet
-    from experiments.registry import resolve_bundle
+    from experiments.tracking.registry import resolve_bundle
 
     shift = 'auto' if pitch_shift == 'auto' else _number(pitch_shift, '--pitch-shift', " or 'auto'")
     _number(loudness_shift, '--loudness-shift')
@@ -118,7 +118,7 @@ def export(
 ) -> int:
     """Write a model, or a part of it, for other programs."""
     from experiments import quiet
-    from experiments.registry import resolve_bundle
+    from experiments.tracking.registry import resolve_bundle
 
     folder = resolve_bundle(model)
     quiet.load_keras()
@@ -166,7 +166,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> int:
     """Register a run's model and make it the champion."""
-    from experiments import listing, registry, store
+    from experiments.tracking import listing, registry, store
 
     if bool(run) == bool(experiment):
         raise typer.BadParameter('give a run, or --experiment.')

@@ -19,7 +19,7 @@ from experiments.cli.options import JsonOption
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from experiments.compare import Comparison
+    from experiments.reports.comparison import Comparison
 
 PANEL = 'Tracking'
 _METRIC = 'eval/spectral_loss'
@@ -62,10 +62,10 @@ def runs(
     as_json: JsonOption = False,
 ) -> int:
     """List, filter and export runs."""
-    from experiments import listing, reading, store
+    from experiments.tracking import listing, reading, store
 
     if sync is not None:
-        from experiments.delivery import sync as deliver
+        from experiments.tracking.delivery import sync as deliver
 
         count = deliver(sync)
         entries = 'entry' if count == 1 else 'entries'
@@ -109,8 +109,8 @@ def _check_metric(option: str, metric: str, found: Sequence[Run]) -> None:
 
 def _print_runs(found: list[Run], best: str) -> None:
     """The runs as a table."""
-    from experiments import listing
-    from experiments.page import format_number
+    from experiments.reports.page import format_number
+    from experiments.tracking import listing
 
     wanted = tuple(dict.fromkeys(([best] if best else []) + list(_SHOWN_METRICS)))
     metrics = [name for name in wanted if any(name in run.data.metrics for run in found)]
@@ -147,8 +147,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> int:
     """Put runs side by side: differing parameters, metrics with the better one marked."""
-    from experiments import compare as comparing
-    from experiments import listing, reading, significance, store
+    from experiments.reports import comparison as comparing
+    from experiments.reports import significance
+    from experiments.tracking import listing, reading, store
 
     if bool(references) == bool(experiment):
         raise typer.BadParameter('give two or more runs, or --experiment.')
@@ -166,7 +167,7 @@ def compare(
     result = comparing.compare(found, all_params=all_params)
     verdicts = [] if result.warnings else significance.significance(client, found)
     if html is not None:
-        from experiments.compare_page import write_page
+        from experiments.reports.comparison_page import write_page
 
         write_page(client, found, result, html, verdicts)
     if as_json:
@@ -188,7 +189,7 @@ def compare(
 
 def _print_charts_link(found: Sequence[Run]) -> None:
     """Where a tracking server draws the runs beside each other."""
-    from experiments import store, views
+    from experiments.tracking import store, views
 
     uri = store.tracking_uri()
     if uri.startswith('http'):
@@ -214,7 +215,7 @@ def _print_comparison(result: Comparison) -> None:
 
 def _number(value: float | None, best: bool) -> Any:
     """A figure of a comparison; the best one stands out."""
-    from experiments.page import format_number
+    from experiments.reports.page import format_number
 
     shown = '' if value is None else format_number(value)
     return output.text(f'{shown} *', 'bold green') if best else f'{shown}  '
@@ -246,8 +247,8 @@ def ui(
     experiment: Annotated[str, typer.Option('--experiment', help='Open this experiment.')] = '',
 ) -> int:
     """Open the MLflow UI on the store in use; Ctrl-C ends it."""
-    from experiments import store
-    from experiments.ui import UIServer
+    from experiments.tracking import store
+    from experiments.tracking.ui import UIServer
 
     uri = store.tracking_uri()
     client = store.client(uri)
@@ -267,7 +268,7 @@ def ui(
 
 def _links(client: Any, references: Sequence[str], experiment: str) -> list[tuple[str, Callable[[str], str]]]:
     """Where the UI is opened, and what else to look at: titles, and addresses by the server's."""
-    from experiments import store, views
+    from experiments.tracking import store, views
 
     if references:
         runs = [store.find_run(client, reference) for reference in references]

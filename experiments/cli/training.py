@@ -24,8 +24,8 @@ from experiments.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from experiments.sweep import SweepResult
-    from experiments.sweep_spec import SweepSpec
+    from experiments.sweeps.runner import SweepResult
+    from experiments.sweeps.spec import SweepSpec
 
 PANEL = 'Training'
 _POLL_SECS = 2.0
@@ -120,8 +120,9 @@ def train(
     as_json: JsonOption = False,
 ) -> int:
     """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
-    from experiments import quiet, registry, store
-    from experiments.run import check_backend, train_run
+    from experiments import quiet
+    from experiments.run.training import check_backend, train_run
+    from experiments.tracking import registry, store
 
     check_backend()
     store.check_experiment(experiment)
@@ -161,7 +162,7 @@ def _buffer_when_server_is_down(as_json: bool) -> bool:
     Raises:
       ServerDownError: The answer was to stop.
     """
-    from experiments import store
+    from experiments.tracking import store
 
     uri = store.tracking_uri()
     problem = store.server_problem(uri) if uri.startswith('http') else ''
@@ -190,7 +191,7 @@ def _buffer_when_server_is_down(as_json: bool) -> bool:
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:
     """Metrics that people look at first, as a table."""
-    from experiments.page import format_number
+    from experiments.reports.page import format_number
 
     shown = ('losses/', 'eval/', 'speed/', 'held_out/')
     rows = [(name, format_number(value)) for name, value in sorted(metrics.items()) if name.startswith(shown)]
@@ -231,7 +232,7 @@ def evaluate(
     from experiments import quiet
 
     quiet.load_keras()
-    from experiments.evaluation import evaluate_model
+    from experiments.run.evaluation import evaluate_model
 
     with output.progress('Evaluating', enabled=not as_json) as progress:
         result = evaluate_model(
@@ -279,9 +280,9 @@ def sweep(
 
     for package in ('optuna', 'pydantic'):
         require(package, 'to run sweeps')
-    from experiments.run import check_backend
-    from experiments.sweep import SweepPlace, run_sweep
-    from experiments.sweep_spec import load_spec
+    from experiments.run.training import check_backend
+    from experiments.sweeps.runner import SweepPlace, run_sweep
+    from experiments.sweeps.spec import load_spec
 
     check_backend()
     loaded = load_spec(spec)
@@ -342,11 +343,11 @@ def demo(
 ) -> int:
     """Recordings, dataset, training, evaluation and sound in one command."""
     from experiments import quiet
-    from experiments.run import check_backend
+    from experiments.run.training import check_backend
 
     check_backend()
     quiet.load_keras()
-    from experiments.demo import DemoSettings, run_demo
+    from experiments.demo.demo import DemoSettings, run_demo
 
     result = run_demo(
         DemoSettings(audio=audio, seconds=seconds, seed=seed, steps=steps),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.postgres import PostgresCluster, find_program
-from experiments import quiet, store
+from experiments import quiet
 from experiments.cli import main
+from experiments.tracking import store
 
 
 @pytest.fixture(scope='session')

@@ -15,8 +15,9 @@ import sys
 
 import pytest
 
-from experiments import quiet, reading, store, views
-from experiments.ui import UIServer, _app_options, free_port
+from experiments import quiet
+from experiments.tracking import reading, store, views
+from experiments.tracking.ui import UIServer, _app_options, free_port
 
 pytestmark = pytest.mark.end_to_end
 
@@ -61,7 +62,7 @@ def swept(tmp_path_factory, empty_database, count):
     """Folder in which trials were trained on a small synthetic corpus: (folder, the sweep's JSON)."""
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
-    from pipelines.synthetic_corpus import synthesize_corpus
+    from pipelines.synthetic.corpus import synthesize_corpus
 
     folder = tmp_path_factory.mktemp('swept')
     shutil.copy(empty_database, folder / 'mlflow.db')

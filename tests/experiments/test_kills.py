@@ -14,10 +14,10 @@ import time
 import pytest
 
 from benchmarks.postgres import PostgresCluster
-from experiments import store
-from experiments.delivery import sync
-from experiments.track import MLflowTracker
-from experiments.ui import UIServer, free_port
+from experiments.tracking import store
+from experiments.tracking.delivery import sync
+from experiments.tracking.tracker import MLflowTracker
+from experiments.tracking.ui import UIServer, free_port
 
 OUTAGE_SECS, AWAY_SECS = 60.0, 20.0
 

@@ -14,9 +14,10 @@ import pytest
 from ddsp import gcs
 from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import DDSPError
-from pipelines import PrepareOptions, prepare_dataset, publish
+from pipelines import PrepareOptions, prepare_dataset
+from pipelines.publish import publishing
 from pipelines.records import read_examples
-from pipelines.sources import find_sources
+from pipelines.sources.finding import find_sources
 
 QUICK = PrepareOptions(f0='yin', workers=1, num_shards=2)
 
@@ -196,7 +197,7 @@ def test_two_preparations_at_once_do_not_harm_each_other(
 ):
     """The second one, on another machine, starts and ends between two writes of the first."""
     epochs = iter(range(10**9))
-    monkeypatch.setattr(publish, '_now', lambda: str(next(epochs)))  # never in the same second
+    monkeypatch.setattr(publishing, '_now', lambda: str(next(epochs)))  # never in the same second
     other = QUICK if content == 'same' else PrepareOptions(f0='yin', workers=1, num_shards=2, hop_secs=2.0)
     second = []
 

@@ -11,11 +11,14 @@ import pytest
 from ddsp.audio import write_wav
 from ddsp.dataset import open_dataset
 from ddsp.f0 import get_estimator
-from pipelines import PrepareOptions, duplicates, plan, prepare_dataset, recording
-from pipelines.inputs import Inputs
-from pipelines.plan import plan_shards
-from pipelines.sources import Source, survey
-from pipelines.splits import Piece
+from pipelines import PrepareOptions, prepare_dataset
+from pipelines.analysis import recording
+from pipelines.beam import plan
+from pipelines.beam.plan import plan_shards
+from pipelines.sources import duplicates
+from pipelines.sources.finding import Source, survey
+from pipelines.sources.inputs import Inputs
+from pipelines.sources.splits import Piece
 
 OPTIONS = PrepareOptions(f0='yin', workers=1)
 

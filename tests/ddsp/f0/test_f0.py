@@ -20,7 +20,7 @@ from ddsp.f0 import (
     voiced_threshold,
 )
 from ddsp.f0 import registry as f0_registry
-from pipelines.synthetic_instrument import BOWED, play
+from pipelines.synthetic.instrument import BOWED, play
 
 RATE = 16000
 LIGHT = ['yin', 'swift']
@@ -260,7 +260,7 @@ def test_wrong_arguments_say_what_is_allowed():
 
 def test_workers_import_neither_tensorflow_nor_keras():
     code = (
-        'import sys, ddsp.audio, ddsp.f0, ddsp.loudness, pipelines.shards; '
+        'import sys, ddsp.audio, ddsp.f0, ddsp.loudness, pipelines.beam.shards; '
         "print([m for m in ('tensorflow', 'keras', 'jax', 'mlflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -1,0 +1,1 @@
+"""`ddsp demo`: the whole job in one command."""

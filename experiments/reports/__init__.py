@@ -1,0 +1,1 @@
+"""Pictures, comparisons and the pages people look at."""

@@ -1,0 +1,153 @@
+"""Self-contained HTML pages to listen to: players, pictures and numbers in one file that opens anywhere.
+
+Audio and pictures are embedded, so that a page works as an e-mail attachment and inside MLflow's artefact
+pane. What pages look like is in `templates/`; Jinja escapes whatever they are filled with.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddsp.errors import require
+
+MOST_PLAYED_SECS = 60.0  # of a clip: a page must stay small enough to be opened
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One player: what it plays and what stands above it."""
+
+    label: str
+    audio: np.ndarray
+    sample_rate: int
+
+    @classmethod
+    def of(cls, label: str, path: str | os.PathLike[str]) -> Clip:
+        """A clip of the first minute of a WAV file."""
+        import soundfile
+
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            audio = file.read(int(MOST_PLAYED_SECS * file.samplerate), dtype='float32')
+            return cls(label, audio, file.samplerate)
+
+    @property
+    def source(self) -> str:
+        """The sound as a data URL."""
+        return _data_url('audio/wav', wav_bytes(self.audio, self.sample_rate))
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One section of a page: players beside each other; numbers and pictures further down."""
+
+    title: str
+    clips: Sequence[Clip] = ()
+    pictures: Sequence[str | os.PathLike[str]] = ()
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package, filled in; whatever is no `Markup` is escaped."""
+    return _templates().get_template(template).render(values)
+
+
+def listen_page(
+    title: str,
+    examples: Sequence[Example],
+    *,
+    metrics: Mapping[str, float] | None = None,
+    facts: Mapping[str, str] | None = None,
+    pictures: Sequence[str | os.PathLike[str]] = (),
+) -> str:
+    """A page of examples to listen to: all players first, then figures and pictures.
+
+    Args:
+      title: Heading.
+      examples: Sections.
+      metrics: Totals.
+      facts: What is listened to (run, dataset, model): one line under the heading.
+      pictures: Pictures that belong to no example, such as the loss curve.
+
+    Returns:
+      HTML.
+    """
+    return render(
+        'listen.html', title=title, examples=examples, metrics=metrics, facts=facts, pictures=pictures
+    )
+
+
+def document(title: str, body: str, style: str = '', script: str = '') -> str:
+    """A whole HTML document around a body.
+
+    Args:
+      title: Of the window.
+      body: HTML.
+      style: CSS after that of all pages.
+      script: JavaScript that runs at the end.
+    """
+    from markupsafe import Markup
+
+    return render('page.html', title=title, body=Markup(body), style=style, script=script)
+
+
+def format_number(value: float) -> str:
+    """Four significant digits, without an exponent where it stays readable."""
+    if value != value:
+        return 'nan'
+    return f'{value:.4g}' if 1e-4 <= abs(value) < 1e6 or value == 0 else f'{value:.3e}'
+
+
+def audio_player(clip: Clip) -> str:
+    """An `<audio>` element with its sound inside."""
+    return _part('player', clip)
+
+
+def embedded_picture(png: bytes, alternative: str) -> str:
+    """The bytes of a PNG inside the page, with words for those who do not see it."""
+    return _part('picture', _data_url('image/png', png), alternative)
+
+
+def wav_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
+    """16-bit WAV of a mono signal in [-1, 1]; what is beyond is clipped."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer, np.clip(np.asarray(audio, np.float32).ravel(), -1, 1), sample_rate, 'PCM_16', format='WAV'
+    )
+    return buffer.getvalue()
+
+
+@functools.cache
+def _templates() -> Any:
+    require('jinja2', 'to write pages')
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('experiments.reports'), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals |= {'style': '', 'script': ''}
+    environment.filters['number'] = format_number
+    environment.filters['stem'] = lambda path: pathlib.Path(path).stem
+    environment.filters['picture_source'] = lambda path: _data_url(
+        'image/png', pathlib.Path(path).read_bytes()
+    )
+    return environment
+
+
+def _part(macro: str, *values: Any) -> str:
+    return str(getattr(_templates().get_template('parts.html').module, macro)(*values)).strip()
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'

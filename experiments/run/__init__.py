@@ -1,0 +1,1 @@
+"""One tracked training: the run, its folder, its callbacks and its evaluation."""

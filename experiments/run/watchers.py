@@ -1,0 +1,226 @@
+"""Callbacks that watch a training beside its tracking: progress, last metrics, held-out examples."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddsp.audio import write_wav
+from ddsp.training.train_util import TrainingCallback
+from experiments.reports import figures
+from experiments.tracking.delivery import metric_rows
+
+if TYPE_CHECKING:
+    import optuna
+
+    from experiments.sweeps.spec import SweepSpec
+    from experiments.tracking.tracker import MLflowTracker
+
+Progress = Callable[[float, float, str], None]
+
+HELD_OUT = 'held_out/'  # how the names of these metrics begin
+# Listening to held-out examples during a training takes at most this share of its time.
+_SAMPLING_SHARE = 0.02
+
+
+class ProgressWatcher(TrainingCallback):
+    """Passes steps, loss and speed to a progress bar."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._total = 0
+        self._text = ''
+
+    def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
+        """Shows where the training starts."""
+        self._total = num_steps
+        self._progress(start_step, num_steps, 'compiling')
+
+    def on_step(self, step: int) -> None:
+        """One step more."""
+        self._progress(step, self._total, self._text)
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """New loss and speed."""
+        loss, speed = metrics.get('losses/total_loss', math.nan), metrics.get('speed/steps_per_sec', math.nan)
+        self._text = f'loss {loss:.3g}, {speed:.2f} steps/s'
+        self._progress(step, self._total, self._text)
+
+
+class LastMetrics(TrainingCallback):
+    """Keeps the newest value of every metric, and the course of the losses.
+
+    Args:
+      folder: Training folder, whose journal has what earlier processes have measured; None begins anew.
+    """
+
+    def __init__(self, folder: pathlib.Path | None = None) -> None:
+        self.metrics: dict[str, float] = {}
+        self.losses: dict[str, list[tuple[int, float]]] = {}
+        self.step = 0
+        self.held_out_step = -1  # of the newest held-out losses
+        self.held_out: list[tuple[int, float]] = []  # steps and spectral losses
+        self._folder = folder
+
+    def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
+        """A finished training that is called again makes no step: its figures are those of before."""
+        for row in metric_rows(self._folder) if self._folder and start_step else ():
+            if row['step'] > start_step:
+                continue
+            if row.get('training'):
+                self.on_summary(row['step'], row['metrics'])
+            elif any(name.startswith(HELD_OUT) for name in row['metrics']):
+                self.on_held_out(row['step'], row['metrics'])
+        self.step = start_step
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Remembers the metrics."""
+        self.step = step
+        self.metrics.update({name: float(value) for name, value in metrics.items()})
+        for name, value in metrics.items():
+            if name.startswith('losses/'):
+                self.losses.setdefault(name, []).append((step, float(value)))
+
+    def on_held_out(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Remembers held-out losses."""
+        self.held_out_step = step
+        self.metrics.update(metrics)
+        if f'{HELD_OUT}spectral_loss' in metrics:
+            self.held_out.append((step, float(metrics[f'{HELD_OUT}spectral_loss'])))
+
+
+class HeldOutWatcher(TrainingCallback):
+    """Listens to held-out examples at the beginning, at the end and now and then between: losses,
+    spectrograms and sound by step.
+
+    Args:
+      tracker: Where they are recorded.
+      last: Is told the losses.
+      model: The model in training.
+      batch: Held-out examples with `audio` [batch, n_samples], `f0_hz` [batch, n_frames].
+      sample_rate: Hz.
+      frame_rate: Frames a second.
+      folder: Where pictures are written.
+    """
+
+    def __init__(
+        self,
+        tracker: MLflowTracker,
+        last: LastMetrics,
+        model: Any,
+        batch: Mapping[str, Any],
+        sample_rate: int,
+        frame_rate: float,
+        folder: pathlib.Path,
+    ):
+        self._tracker = tracker
+        self._last = last
+        self._model = model
+        self._batch = batch
+        self._sample_rate = sample_rate
+        self._frame_rate = frame_rate
+        self._folder = folder
+        self._next = 0.0
+
+    def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
+        """The untrained model is the yardstick."""
+        if start_step == 0:
+            self._sample(0)
+
+    def on_save(self, step: int, checkpoint: str) -> None:
+        """Samples when enough time has passed since the last time."""
+        if time.monotonic() >= self._next and self._last.held_out_step != step:
+            self._sample(step)
+
+    def on_train_end(self, step: int, reason: str) -> None:
+        """What the training has come to, however short it was."""
+        if reason in ('done', 'early_stop') and self._last.held_out_step != step:
+            self._sample(step)
+
+    def _sample(self, step: int) -> None:
+        """Synthesises the examples; records losses and the first one's spectrogram."""
+        start = time.monotonic()
+        outputs, losses = self._model(self._batch, return_losses=True, training=True)
+        values = {f'{HELD_OUT}{name}': float(value) for name, value in losses.items()}
+        self._tracker.log_metrics(values, step)
+        self._last.on_held_out(step, values)
+        audio = np.asarray(self._model.get_audio_from_outputs(outputs))[0]
+        picture = figures.spectrogram_pair(
+            self._folder / f'step_{step:07d}.png',
+            np.asarray(self._batch['audio'])[0],
+            audio,
+            self._sample_rate,
+            f0_hz=np.asarray(self._batch['f0_hz'])[0],
+            frame_rate=self._frame_rate,
+            titles=('Target', f'Synthesised at step {step}'),
+        )
+        self._tracker.log_image(picture, 'held_out/spectrogram', step)
+        sounds = {f'step_{step:07d}.wav': audio}
+        if step == 0:
+            sounds['target.wav'] = np.asarray(self._batch['audio'])[0]
+        for name, sound in sounds.items():
+            write_wav(self._folder / name, sound, self._sample_rate)
+            self._tracker.log_artifact(self._folder / name, 'media/steps')
+        self._next = time.monotonic() + (time.monotonic() - start) / _SAMPLING_SHARE
+
+
+class PruningWatcher(TrainingCallback):
+    """Reports a sweep's trial to Optuna, and ends it when it is not worth going on.
+
+    While the study's database is away the training goes on; what was to be reported follows.
+
+    Args:
+      trial: Optuna's trial.
+      spec: The sweep.
+      report: Told about the progress.
+      is_away: Whether an error means that the database is away.
+    """
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        spec: SweepSpec,
+        report: Callable[[str], None],
+        is_away: Callable[[BaseException], bool],
+    ):
+        self._trial = trial
+        self._spec = spec
+        self._report = report
+        self._is_away = is_away
+        self._waiting: list[tuple[int, float]] = []
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Ends the training by `optuna.TrialPruned` when the pruner says so, and by `TrialLost` when another
+        worker has taken the trial over."""
+        import optuna
+
+        from experiments.sweeps.study import TrialLost
+
+        value = metrics.get(self._spec.prune_on)
+        self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
+        if value is None:
+            return
+        self._waiting.append((step, value if self._spec.minimize else -value))
+        try:
+            pruned = self._told_to_stop()
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TrialLost from error
+        except Exception as error:
+            if not self._is_away(error):
+                raise
+            return
+        if pruned:
+            raise optuna.TrialPruned(f'pruned at step {step}')
+
+    def _told_to_stop(self) -> bool:
+        """Reports what waits; returns what the pruner says."""
+        while self._waiting:
+            step, value = self._waiting[0]
+            self._trial.report(value, step)
+            del self._waiting[0]
+        return self._trial.should_prune()

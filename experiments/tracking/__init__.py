@@ -1,0 +1,1 @@
+"""Runs and models in MLflow: what is written, where it goes, and how it is read."""

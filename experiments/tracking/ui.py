@@ -1,0 +1,163 @@
+"""The MLflow UI on the store in use: a server started, watched and ended with the command."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from experiments import masking
+from experiments.tracking import database, mlflow_app, store
+
+_START_SECS, _STOP_SECS = 180.0, 10.0
+_ENVIRONMENT = {
+    'MLFLOW_DISABLE_TELEMETRY': 'true',
+    'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false',  # eight more processes, for jobs of language-model agents
+}
+
+
+class UIServer:
+    """An MLflow server over a store that has none, such as the SQLite file; use as a context.
+
+    Args:
+      uri: Address of the store.
+      host: Address to listen on.
+      port: Port; 0 takes a free one.
+    """
+
+    def __init__(self, uri: str, host: str = '127.0.0.1', port: int = 0):
+        self.host = host
+        self.port = port or free_port(host)
+        self._uri = uri
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._process: subprocess.Popen | None = None
+
+    @property
+    def address(self) -> str:
+        """Address of the server."""
+        shown = 'localhost' if self.host in ('127.0.0.1', '0.0.0.0', '::') else self.host
+        return f'http://{shown}:{self.port}'
+
+    def __enter__(self) -> UIServer:
+        store.client(self._uri, use=False)  # creates or migrates the database, or says what is wrong with it
+        if not _is_free(self.host, self.port):
+            raise store.TrackingError(
+                f'port {self.port} of {self.host} is in use by another program. Give another --port; 0 takes '
+                'a free one.'
+            )
+        command = [
+            sys.executable, '-m', 'mlflow', 'server', '--host', self.host, '--port', str(self.port),
+            '--workers', '1', *_app_options(), *_artifact_options(self._uri), *_host_options(self.host),
+        ]  # fmt: skip
+        # The address by the environment: command lines are for everyone to read, and it may hold a password.
+        addresses = {'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_BACKEND_STORE_URI': self._uri}
+        environment = {**os.environ, **_ENVIRONMENT, **addresses}
+        self._process = subprocess.Popen(
+            command, stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        return self
+
+    def wait_until_ready(self, progress: Callable[[float], None] | None = None) -> None:
+        """Waits for the server's first answer.
+
+        Args:
+          progress: Called with the seconds waited so far.
+
+        Raises:
+          TrackingError: It ended or did not answer in time; the message holds its last lines.
+        """
+        assert self._process is not None
+        start = time.monotonic()
+        answered = False
+        while not answered:
+            answered = not store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0)
+            waited = time.monotonic() - start
+            if self._process.poll() is not None or waited > _START_SECS:
+                raise store.TrackingError(
+                    f'the MLflow server on port {self.port} did not start:\n{self._tail()}'
+                )
+            if progress is not None:
+                progress(waited)
+            time.sleep(0 if answered else 0.3)
+
+    def wait(self) -> int:
+        """Waits until the server ends by itself; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._end_group(self._process)
+        self._log.close()
+
+    def _end_group(self, process: subprocess.Popen) -> None:
+        """Ends the server and its workers, which may go on answering after the server itself has ended."""
+        import signal
+
+        deadline = time.monotonic() + _STOP_SECS
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)  # raises when none of them is left
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def _tail(self) -> str:
+        """Last lines that the server wrote."""
+        self._log.seek(0)
+        return masking.clean('\n'.join(self._log.read().decode(errors='replace').splitlines()[-8:]))
+
+
+def _app_options() -> list[str]:
+    """The application that opens in model-training mode, where the installation has announced it."""
+    announced = importlib.metadata.entry_points(group='mlflow.app', name=mlflow_app.APP)
+    return ['--app-name', mlflow_app.APP] if announced else []
+
+
+def _artifact_options(uri: str) -> list[str]:
+    """New runs made through this server keep their artefacts beside the embedded database."""
+    path = database.sqlite_path(uri)
+    if path is None:
+        return []
+    folder = path.resolve().parent / 'mlartifacts'
+    return ['--artifacts-destination', str(folder)]
+
+
+def _host_options(host: str) -> list[str]:
+    """MLflow answers only to known host names; beyond the loopback those are this machine's."""
+    if host in ('127.0.0.1', 'localhost', '::1'):
+        return []
+    names = {'localhost', '127.0.0.1', host, socket.gethostname(), socket.getfqdn()}
+    return ['--allowed-hosts', ','.join(sorted(f'{name}:*' for name in names))]
+
+
+def _reachable(host: str) -> str:
+    """An address at which a server that listens on `host` answers from here."""
+    return '127.0.0.1' if host in ('0.0.0.0', '::') else host
+
+
+def free_port(host: str = '127.0.0.1', preferred: int = 5000) -> int:
+    """A port that nobody listens on; 5000 when it is free, as MLflow's users expect."""
+    for port in (preferred, 0):
+        if found := _is_free(host, port):
+            return found
+    raise store.TrackingError(f'no free port on {host}: is it an address of this machine?')
+
+
+def _is_free(host: str, port: int) -> int:
+    """The port when nobody listens on it (for 0 one that is free), else 0."""
+    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return 0
+        return probe.getsockname()[1]

@@ -1,0 +1,1 @@
+"""From a recording to examples: features, windows, quality and statistics."""

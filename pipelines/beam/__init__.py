@@ -1,0 +1,1 @@
+"""The graph, and what runs in its workers."""

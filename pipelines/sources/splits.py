@@ -1,0 +1,189 @@
+"""Sharing recordings out over the splits, by their content and so that the shares come near."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.sources.finding import Source
+
+_FEW = 4  # fewer recordings than this are split by time where they are long enough
+_MANY = 1000  # hashes alone share out so many recordings evenly
+_FEW_TO_SWAP = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a recording that goes into one split.
+
+    Attributes:
+      path: The recording.
+      sha256: SHA-256 of its bytes.
+      split: Where it goes.
+      start_s: Where it begins, in seconds.
+      end_s: Where it ends; None for the end of the recording.
+      seconds: Its length as the header has it; 0 where that does not say.
+      local: As in `Source`.
+      record: As in `Source`.
+    """
+
+    path: str
+    sha256: str
+    split: str
+    start_s: float = 0.0
+    end_s: float | None = None
+    seconds: float = 0.0
+    local: str = ''
+    record: dict[str, Any] | None = None
+
+    @property
+    def file(self) -> str:
+        """The file to read."""
+        return self.local or self.path
+
+
+def split_sources(
+    sources: list[Source], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
+) -> list[Piece]:
+    """Decides which recording goes into which split, by a hash of its content.
+
+    The hash keeps the decision when recordings are added, moved or renamed. Where that misses the shares by
+    much, which happens with few recordings, as few of them as possible change places. No split stays empty
+    where there are as many recordings as splits. A single recording, or up to three long ones, are split by
+    time: each split gets its own part of each of them, without overlap.
+
+    Args:
+      sources: The usable recordings.
+      splits: Share of each split.
+      example_secs: Length of an example: a part by time is no shorter.
+      grid_s: Where recordings are cut: at multiples of this, in seconds.
+
+    Returns:
+      One piece for each recording, or one for each recording and split.
+    """
+    if sources and all(source.split for source in sources):
+        return [_whole(source, source.split) for source in sources]
+    least = min(splits.values())
+    long = all(_seconds(source) * least >= example_secs for source in sources)
+    if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
+        return [piece for source in sources for piece in _split_by_time(source, splits, grid_s)]
+    chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
+    lengths = [_seconds(source) for source in sources if _seconds(source)]
+    unknown = sum(lengths) / len(lengths) if lengths else 1.0
+    weights = {source.sha256: _seconds(source) or unknown for source in sorted(sources, key=_position)}
+    _fill_empty(chosen, weights, splits)
+    _bring_near(chosen, weights, splits)
+    return [_whole(source, chosen[source.sha256]) for source in sources]
+
+
+def describe_shares(audio_seconds: dict[str, float], splits: dict[str, float]) -> str:
+    """What each split got of the audio, where that is not near what was asked for; else ''."""
+    if _miss(audio_seconds, splits) <= _tolerance(splits):
+        return ''
+    total = sum(audio_seconds.values())
+    shares = [
+        f'{name} has {100 * audio_seconds.get(name, 0.0) / total:.0f} % of the audio ({100 * share:.0f} % '
+        'asked for)' for name, share in splits.items()
+    ]  # fmt: skip
+    return f'{", ".join(shares)}: recordings are not divided; more or shorter ones can be shared out better'
+
+
+def _fill_empty(chosen: dict[str, str], weights: dict[str, float], splits: dict[str, float]) -> None:
+    """Gives every empty split a recording of the split that has most of them."""
+    total = sum(weights.values())
+    for split, share in splits.items():
+        counts = {name: list(chosen.values()).count(name) for name in splits}
+        largest = max(counts, key=lambda name: counts[name])
+        if counts[split] == 0 and counts[largest] > 1:
+            there = [each for each in chosen if chosen[each] == largest]
+            chosen[min(there, key=lambda each: (abs(weights[each] - share * total), each))] = split
+
+
+def _bring_near(chosen: dict[str, str], weights: dict[str, float], splits: dict[str, float]) -> None:
+    """Moves or swaps single recordings until every split is near its share, or nothing helps."""
+    if len(chosen) > _MANY:
+        return
+    filled = dict.fromkeys(splits, 0.0)
+    for each, split in chosen.items():
+        filled[split] += weights[each]
+    while (miss := _miss(filled, splits)) > _tolerance(splits):
+        best: tuple[float, dict[str, str], dict[str, float]] = (miss * (1 - 1e-9), {}, filled)
+        for change in _changes(chosen, list(weights), splits):
+            after = dict(filled)
+            for each, split in change.items():
+                after[chosen[each]] -= weights[each]
+                after[split] += weights[each]
+            # Near is near: the first one, in the order of the hashes, does not depend on what is added.
+            value = max(_miss(after, splits), _tolerance(splits))
+            if value < best[0]:
+                best = value, change, after
+        _, change, filled = best
+        if not change:
+            return
+        chosen.update(change)
+
+
+def _changes(chosen: dict[str, str], order: list[str], splits: dict[str, float]) -> Iterator[dict[str, str]]:
+    """Moves that leave no split empty, then swaps."""
+    counts = Counter(chosen.values())
+    for each in order:
+        if counts[chosen[each]] > 1:
+            yield from ({each: split} for split in splits if split != chosen[each])
+    if len(order) <= _FEW_TO_SWAP:
+        for one, other in itertools.combinations(order, 2):
+            if chosen[one] != chosen[other]:
+                yield {one: chosen[other], other: chosen[one]}
+
+
+def _miss(filled: dict[str, float], splits: dict[str, float]) -> float:
+    """How far the split that is furthest from its share is from it, 0 to 1."""
+    total = sum(filled.values()) or 1.0
+    return max(abs(filled.get(name, 0.0) / total - share) for name, share in splits.items())
+
+
+def _tolerance(splits: dict[str, float]) -> float:
+    """How far from its share a split may be: half the smallest share."""
+    return min(splits.values()) / 2 + 1e-9
+
+
+def _whole(source: Source, split: str) -> Piece:
+    seconds = _seconds(source)
+    return Piece(source.path, source.sha256, split, seconds=seconds, local=source.local, record=source.record)
+
+
+def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:
+    seconds = _seconds(source)
+    pieces, start, share = [], 0.0, 0.0
+    for i, (name, part) in enumerate(splits.items()):
+        share += part
+        last = i == len(splits) - 1
+        end = seconds if last else round(share * seconds / grid_s) * grid_s
+        piece = _whole(source, name)
+        pieces.append(
+            dataclasses.replace(piece, start_s=start, end_s=None if last else end, seconds=end - start)
+        )
+        start = end
+    return pieces
+
+
+def _position(source: Source) -> float:
+    """A number from 0 to 1 that belongs to the content of a recording."""
+    digest = hashlib.sha256(b'ddsp split:' + source.sha256.encode()).digest()
+    return int.from_bytes(digest[:8], 'big') / 2**64
+
+
+def _split_of(position: float, splits: dict[str, float]) -> str:
+    edge = 0.0
+    for name, share in splits.items():
+        edge += share
+        if position < edge:
+            return name
+    return name
+
+
+def _seconds(source: Source) -> float:
+    return (source.info.duration_s if source.info else None) or 0.0

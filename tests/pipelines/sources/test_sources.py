@@ -1,0 +1,153 @@
+"""Finding recordings and sharing them out."""
+
+import dataclasses
+import os
+
+import pytest
+
+from ddsp.audio import AudioInfo, write_wav
+from ddsp.errors import DDSPError
+from pipelines.sources.finding import Source, find_sources, survey
+from pipelines.sources.inputs import Inputs
+from pipelines.sources.splits import describe_shares, split_sources
+
+
+def recording(number, seconds=30.0):
+    info = AudioInfo(f'{number}.wav', 16000, 1, int(seconds * 16000), 'WAV PCM_16', 'soundfile')
+    return Source(f'/{number}.wav', sha256=f'{number:064x}', info=info)
+
+
+def test_the_split_of_a_recording_depends_on_its_content_alone():
+    sources = [recording(i) for i in range(200)]
+    splits = {'train': 0.7, 'valid': 0.1, 'test': 0.2}
+    chosen = {piece.sha256: piece.split for piece in split_sources(sources, splits)}
+    fewer = {piece.sha256: piece.split for piece in split_sources(sources[::2], splits)}
+    assert all(chosen[key] == split for key, split in fewer.items())
+    shares = [list(chosen.values()).count(name) / 200 for name in splits]
+    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.07)
+
+
+@pytest.mark.parametrize('count', [4, 5, 7])
+def test_no_split_stays_empty(count):
+    for first in range(0, 200, 10):
+        pieces = split_sources([recording(first + i) for i in range(count)], {'train': 0.95, 'test': 0.05})
+        assert {piece.split for piece in pieces} == {'train', 'test'}
+        assert len(pieces) == count
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_few_long_recordings_are_split_by_time(count):
+    pieces = split_sources([recording(i, 60.0) for i in range(count)], {'train': 0.8, 'test': 0.2})
+    assert len(pieces) == 2 * count
+    for train, test in zip(pieces[::2], pieces[1::2], strict=True):
+        assert (train.split, train.start_s, train.end_s) == ('train', 0.0, pytest.approx(48.0))
+        assert (test.split, test.start_s, test.end_s) == ('test', train.end_s, None)
+
+
+def test_a_few_short_recordings_are_not_cut():
+    pieces = split_sources([recording(i, 6.0) for i in range(3)], {'train': 0.8, 'test': 0.2})
+    assert [(piece.start_s, piece.end_s) for piece in pieces] == [(0.0, None)] * 3
+
+
+def shares(pieces, splits):
+    seconds = {name: sum(piece.seconds for piece in pieces if piece.split == name) for name in splits}
+    return {name: seconds[name] / sum(seconds.values()) for name in splits}, seconds
+
+
+@pytest.mark.parametrize('splits', [{'train': 0.8, 'test': 0.2}, {'train': 0.7, 'valid': 0.15, 'test': 0.15}])
+@pytest.mark.parametrize('count', [4, 5, 7, 10, 20, 40])
+def test_few_recordings_come_near_the_shares(count, splits):
+    """Hashes alone gave train 47 % of four recordings where 80 % were asked for, and often do."""
+    for first in range(0, 500, 10):
+        pieces = split_sources([recording(first + i, 8.0) for i in range(count)], splits)
+        near = max(min(splits.values()) / 2, 0.5 / count) + 1e-6  # no nearer than half a recording
+        reached, _ = shares(pieces, splits)
+        if count >= 7 or len(splits) == 2:
+            assert all(abs(reached[name] - share) <= near for name, share in splits.items()), (first, reached)
+
+
+def test_recordings_of_all_lengths_come_near_the_shares(rng):
+    splits = {'train': 0.8, 'test': 0.2}
+    for first in range(0, 1000, 50):
+        lengths = rng.uniform(5, 60, int(rng.integers(6, 30)))
+        pieces = split_sources([recording(first + i, secs) for i, secs in enumerate(lengths)], splits)
+        reached, _ = shares(pieces, splits)
+        assert abs(reached['test'] - 0.2) <= 0.1 + 1e-9, (lengths, reached)
+
+
+def test_an_added_recording_moves_hardly_any_other(rng):
+    splits = {'train': 0.8, 'test': 0.2}
+    moved = []
+    for first in range(0, 3000, 60):
+        count = int(rng.integers(4, 40))
+        sources = [recording(first + i, float(rng.uniform(5, 60))) for i in range(count + 1)]
+        before = {piece.sha256: piece.split for piece in split_sources(sources[:-1], splits)}
+        after = {piece.sha256: piece.split for piece in split_sources(sources[::-1], splits)}
+        moved.append(sum(after[key] != split for key, split in before.items()))
+    assert sum(moved) / len(moved) < 0.6
+    assert sorted(moved)[len(moved) * 3 // 4] <= 1
+
+
+def test_shares_that_cannot_be_reached_are_said():
+    splits = {'train': 0.8, 'test': 0.2}
+    pieces = split_sources([recording(i, secs) for i, secs in enumerate((6.0, 6.0, 6.0))], splits)
+    _, seconds = shares(pieces, splits)
+    assert sorted(seconds.values()) == [6, 12]
+    assert describe_shares(seconds, splits) == (
+        'train has 67 % of the audio (80 % asked for), test has 33 % of the audio (20 % asked for): '
+        'recordings are not divided; more or shorter ones can be shared out better'
+    )
+    assert describe_shares({'train': 24.0, 'test': 6.0}, splits) == ''
+    giant = [recording(i, secs) for i, secs in enumerate((600.0, 5.0, 5.0, 5.0))]
+    _, seconds = shares(split_sources(giant, splits), splits)
+    assert seconds['train'] >= 600
+
+
+def test_lengths_that_are_not_known_count_as_the_others():
+    sources = [recording(i, 8.0) for i in range(10)]
+    for source in sources[:5]:
+        source.info = dataclasses.replace(source.info, n_samples=None)
+    pieces = split_sources(sources, {'train': 0.8, 'test': 0.2})
+    assert [piece.split for piece in pieces].count('test') in (1, 2, 3)
+
+
+def test_one_split_takes_everything():
+    pieces = split_sources([recording(i) for i in range(3)], {'train': 1.0})
+    assert [piece.split for piece in pieces] == ['train'] * 3
+
+
+def test_files_folders_and_patterns_give_each_file_once(tmp_path):
+    for name in ('a.wav', 'b.WAV', 'deep/c.flac', 'deep/d.txt'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    found = find_sources(
+        [tmp_path, str(tmp_path / '*.wav'), str(tmp_path / '**' / '*.flac'), tmp_path / 'a.wav']
+    )
+    assert [os.path.relpath(source.path, tmp_path) for source in found] == [
+        'a.wav',
+        'b.WAV',
+        'deep/c.flac',
+        'deep/d.txt',
+    ]
+    assert [source.outcome for source in found] == ['', '', '', 'skipped']
+    named = find_sources(tmp_path / 'deep' / 'd.txt')  # asked for by name: it is looked into
+    assert named[0].outcome == ''
+
+
+def test_a_survey_fills_in_what_there_is_to_know(tmp_path):
+    write_wav(tmp_path / 'a.wav', [0.1] * 16000, 16000)
+    (tmp_path / 'b.wav').write_bytes((tmp_path / 'a.wav').read_bytes())
+    (tmp_path / 'c.wav').write_text('no audio')
+    rows = find_sources(tmp_path)
+    calls = []
+    survey(rows, Inputs(tmp_path), lambda *call: calls.append(call))
+    assert [row.outcome for row in rows] == ['', 'duplicate', 'rejected']
+    assert rows[0].info.duration_s == 1.0
+    assert rows[0].sha256 == rows[1].sha256
+    assert rows[2].reason == 'not_audio'
+    assert calls[-1] == (3, 3)
+
+
+def test_a_folder_without_audio_is_an_error(tmp_path):
+    with pytest.raises(DDSPError, match='holds no audio files'):
+        find_sources(tmp_path)
