@@ -63,7 +63,7 @@ def make_data(recordings: list[str], work: pathlib.Path) -> None:
     """Datasets `train` and `test` under `work`; what exists stays."""
     import soundfile
 
-    from ddsp.audio import load_audio
+    from ddsp.io.audio import load_audio
     from pipelines import PrepareOptions, prepare_dataset
 
     first, second = (load_audio(path, RATE) for path in recordings)
@@ -96,7 +96,7 @@ def run_trial(
     name: str, trial: Any, python: str, work: pathlib.Path, marks: list[int], seed: int, count_steps: bool
 ) -> list[dict]:
     """Trains in a process of its own; one row for each mark."""
-    from ddsp.dataset import open_dataset
+    from ddsp.io.dataset import open_dataset
 
     files, bindings, batch, _ = trial
     out = work / 'out' / name.replace(' ', '_').replace(',', '')
@@ -124,8 +124,8 @@ def run_trial(
 def measure(path: pathlib.Path) -> dict[str, float]:
     """Spectral loss, loudness and pitch of the generated audio against those of the recording."""
     from ddsp import losses
+    from ddsp.analysis.loudness import loudness_db
     from ddsp.f0 import estimate_f0
-    from ddsp.loudness import loudness_db
     from ddsp.training import metrics
 
     rows = np.load(path)

@@ -1,7 +1,7 @@
 """Differentiable digital signal processing.
 
 The submodules load when they are first used: `import ddsp` alone imports neither Keras nor a backend, so that
-the workers of a pipeline (`ddsp.audio`, `ddsp.f0`) stay small and start quickly.
+the workers of a pipeline (`ddsp.io`, `ddsp.analysis`, `ddsp.f0`) stay small and start quickly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import ModuleType
 from ddsp.version import __version__
 
 _SUBMODULES = (
-    'audio', 'core', 'dags', 'dataset', 'effects', 'errors', 'export', 'f0', 'inference', 'losses',
+    'analysis', 'core', 'dags', 'effects', 'errors', 'export', 'f0', 'inference', 'io', 'losses',
     'processors', 'spectral_ops', 'synths', 'training',
 )  # fmt: skip
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 import mir_eval.melody
 import numpy as np
 
-from ddsp.audio import load_audio
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator, estimate_f0, get_estimator, voiced_threshold
-from ddsp.loudness import loudness_db
+from ddsp.io.audio import load_audio
 from docs import f0_material
 from docs.f0_material import FRAME_RATE, RATE, SPEECH, Sound
 from docs.f0_references import Network, Pyin

@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.ndimage
 import scipy.signal
 
-from ddsp.audio import load_audio
+from ddsp.io.audio import load_audio
 
 RATE, FRAME_RATE = 16000, 100
 _HOP = 80  # samples between the frames of the analysis, 5 ms

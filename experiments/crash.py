@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 
 from ddsp.errors import DDSPError
-from ddsp.files import write_bytes
+from ddsp.io.files import write_bytes
 from ddsp.version import __version__
 from experiments import masking
 

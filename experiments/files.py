@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddsp.errors import ConfigError
-from ddsp.files import write_json
+from ddsp.io.files import write_json
 
 __all__ = ['local_folder', 'read_json', 'settle', 'write_json']
 

@@ -11,9 +11,9 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from ddsp.dataset import SPLIT
-from ddsp.decoding import check_channel
 from ddsp.errors import ConfigError
+from ddsp.io.dataset import SPLIT
+from ddsp.io.decoding import check_channel
 
 SAMPLE_RATES = (8000, 96000)
 # Analysis begins on multiples of this, so that every estimator's frames fall on the same samples.

@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ddsp.dataset import NAME, VERSION, Dataset, DatasetError
-from ddsp.decoding import shown
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
+from ddsp.io.dataset import NAME, VERSION, Dataset, DatasetError
+from ddsp.io.decoding import shown
 from pipelines.analysis.recording import PATH_MARK
 from pipelines.analysis.statistics import Statistics
 from pipelines.beam.plan import plan_shards

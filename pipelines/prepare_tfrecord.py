@@ -16,10 +16,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from ddsp.dataset import open_dataset
 from ddsp.errors import ConfigError, DDSPError
-from ddsp.files import locked, replacing
 from ddsp.flags import FlagParser
+from ddsp.io.dataset import open_dataset
+from ddsp.io.files import locked, replacing
 from pipelines.options import PrepareOptions
 from pipelines.prepare import prepare_dataset
 from pipelines.records import RecordWriter, read_examples

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
-from ddsp.dataset import DatasetError
+from ddsp.io.dataset import DatasetError
 
 _LENGTH = struct.Struct('<Q')
 _CRC = struct.Struct('<I')

@@ -8,10 +8,10 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-from ddsp import gcs
-from ddsp.dataset import SPLIT, Dataset
-from ddsp.decoding import shown
-from ddsp.json_types import NUMBER, TEXT
+from ddsp.io import gcs
+from ddsp.io.dataset import SPLIT, Dataset
+from ddsp.io.decoding import shown
+from ddsp.io.json_types import NUMBER, TEXT
 from pipelines.analysis.statistics import Statistics
 from pipelines.beam.shards import Shard
 from pipelines.inspect.inspection import read_sources

@@ -15,11 +15,7 @@ ALLOWED = {'ddsp': {'ddsp'}, 'pipelines': {'ddsp', 'pipelines'}, 'experiments': 
 # Inside ddsp: a part imports what is on its own floor or below; `core` only what is in the basement.
 _BASEMENT = {'errors', 'version', 'configurable'}
 _FLOORS = [
-    _BASEMENT
-    | {
-        'audio', 'bundle_files', 'decoding', 'dataset', 'files', 'flags', 'framing', 'loudness', 'f0', 'gcs',
-        'json_types', 'notes',
-    },
+    _BASEMENT | {'analysis', 'f0', 'flags', 'io'},
     {'core'},
     {'processors', 'dags', 'synths', 'effects', 'losses', 'spectral_ops'},
     {'training'},

@@ -7,10 +7,10 @@ import pathlib
 
 import soxr
 
-from ddsp.audio import write_wav
 from ddsp.errors import DDSPError
-from ddsp.files import check_output
 from ddsp.inference import Bundle
+from ddsp.io.audio import write_wav
+from ddsp.io.files import check_output
 
 
 def export_impulse_response(

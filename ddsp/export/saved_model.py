@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ddsp import files
 from ddsp.errors import DDSPError
 from ddsp.inference import Bundle
+from ddsp.io import files
 
 _MARKER = 'export.json'
 _MADE = (_MARKER, 'saved_model.pb', 'fingerprint.pb', 'variables', 'assets')

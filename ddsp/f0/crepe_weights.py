@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.dataset import file_sha256
 from ddsp.errors import DDSPError
+from ddsp.io.dataset import file_sha256
 
 SIZES = ('full', 'large', 'medium', 'small', 'tiny')  # best first
 ENVIRONMENT = 'DDSP_CREPE_WEIGHTS'

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ddsp.analysis.framing import exact_hop, nearest_samples
 from ddsp.errors import ConfigError
-from ddsp.framing import exact_hop, nearest_samples
 
 SAMPLE_RATE = 16000  # of the audio that estimators take, in Hz
 # Half of CREPE's window: upstream's 'same' frames describe the signal this much later than where it is used.

@@ -21,12 +21,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from ddsp import bundle_files, files
-from ddsp.bundle_files import CONFIG, FILES, METADATA, SCHEMA_VERSION, STATISTICS, WEIGHTS, BundleError
-from ddsp.dataset import Dataset
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.inference.features import FeatureSettings, compute_features, mono, resample
 from ddsp.inference.synthesis import Synthesizer
+from ddsp.io import bundle_files, files
+from ddsp.io.bundle_files import CONFIG, FILES, METADATA, SCHEMA_VERSION, STATISTICS, WEIGHTS, BundleError
+from ddsp.io.dataset import Dataset
 from ddsp.training import config, models, safe_config
 from ddsp.version import __version__
 

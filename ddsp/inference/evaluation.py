@@ -13,11 +13,11 @@ import numpy as np
 import soxr
 
 from ddsp import losses
-from ddsp.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import ConfigError
 from ddsp.f0 import estimate_f0
 from ddsp.inference.bundle import Bundle
-from ddsp.loudness import loudness_db
+from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.training import data, metrics
 
 _BATCH = 4

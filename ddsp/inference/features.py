@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.audio import StreamResampler
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import count_frames, estimate_f0
-from ddsp.loudness import loudness_db
+from ddsp.io.audio import StreamResampler
 
 _RATE = 16000  # pitch and loudness are those of the 16 kHz audio
 # Pieces start on a grid of whole seconds, where every estimator's frames fall on samples.

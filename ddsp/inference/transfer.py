@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ddsp import audio as audio_files
 from ddsp.errors import ConfigError
 from ddsp.f0 import voiced_threshold
-from ddsp.files import check_output
 from ddsp.inference import dynamics
 from ddsp.inference.bundle import Bundle
 from ddsp.inference.features import Progress, mono, resample_blocks, stream_features
+from ddsp.io import audio as audio_files
+from ddsp.io.files import check_output
 
 MOST_SEMITONES = 60.0
 MOST_DB = 60.0

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ddsp.analysis.framing import hann_window
 from ddsp.core.utils import constant
-from ddsp.framing import hann_window
 
 Tensor = Any
 _LOG_FLOOR = 1e-5  # as in core.safe_log: what stands for zero, and the bound of the gradient

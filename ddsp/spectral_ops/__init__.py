@@ -1,7 +1,7 @@
 """Spectral analysis: spectrograms, loudness, energy, pitch. Differentiable unless said otherwise."""
 
-from ddsp.framing import get_framed_lengths
-from ddsp.loudness import DB_RANGE
+from ddsp.analysis.framing import get_framed_lengths
+from ddsp.analysis.loudness import DB_RANGE
 from ddsp.spectral_ops.crepe import (
     CREPE_FRAME_SIZE,
     CREPE_SAMPLE_RATE,

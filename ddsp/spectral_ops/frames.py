@@ -1,4 +1,4 @@
-"""Cutting a signal into overlapping frames, on backend tensors. Conventions: `ddsp.framing`."""
+"""Cutting a signal into overlapping frames, on backend tensors. Conventions: `ddsp.analysis.framing`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.analysis.framing import check_hop, check_padding, frame_positions, get_framed_lengths
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
-from ddsp.framing import check_hop, check_padding, frame_positions, get_framed_lengths
 
 Tensor = Any
 

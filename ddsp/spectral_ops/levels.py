@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.analysis.framing import hann_window
+from ddsp.analysis.loudness import DB_RANGE, a_weighting_power, check_n_fft, loudness_db
 from ddsp.core.utils import constant
-from ddsp.framing import hann_window
-from ddsp.loudness import DB_RANGE, a_weighting_power, check_n_fft, loudness_db
 from ddsp.spectral_ops.frames import frame_at_rate, to_mono
 
 Tensor = Any

@@ -10,9 +10,9 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.analysis.framing import check_hop, get_framed_lengths, hann_window
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
-from ddsp.framing import check_hop, get_framed_lengths, hann_window
 from ddsp.spectral_ops.frames import frame, to_mono
 
 Tensor = Any

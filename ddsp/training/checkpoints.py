@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ddsp import files
 from ddsp.errors import DDSPError
+from ddsp.io import files
 
 PREFIX = 'ckpt-'
 

@@ -62,7 +62,7 @@ def _read_folder(folder: str) -> None:
     """Adds the plain settings of a folder's operative configuration; says what else is in it."""
     import tensorflow as tf
 
-    from ddsp import files, gcs
+    from ddsp.io import files, gcs
     from ddsp.training import safe_config, train_util
 
     try:

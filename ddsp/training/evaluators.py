@@ -10,7 +10,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from ddsp.audio import write_wav
+from ddsp.io.audio import write_wav
 from ddsp.training import metrics
 
 _register = gin.register(module='ddsp.training.evaluators')

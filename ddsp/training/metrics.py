@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddsp import core, f0
-from ddsp.loudness import loudness_db
+from ddsp.analysis.loudness import loudness_db
 
 MIN_F0_CONFIDENCE = 0.85  # of the paper's CREPE; upstream's functions take it when no estimator is named
 OUTLIER_MIDI_THRESH = 12.0  # semitones

@@ -12,10 +12,10 @@ import numpy as np
 import scipy.stats
 
 from ddsp import spectral_ops
+from ddsp.analysis.notes import UPSTREAM_THRESHOLD, detect_notes, smooth
 from ddsp.errors import DDSPError
 from ddsp.f0 import voiced_threshold
-from ddsp.files import write_bytes
-from ddsp.notes import UPSTREAM_THRESHOLD, detect_notes, smooth
+from ddsp.io.files import write_bytes
 from ddsp.training.metrics import hz_to_midi
 
 __all__ = [

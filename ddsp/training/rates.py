@@ -7,8 +7,8 @@ from typing import Any
 
 import gin
 
-from ddsp.dataset import Dataset
 from ddsp.errors import ConfigError
+from ddsp.io.dataset import Dataset
 from ddsp.training import config
 
 _BASE_RATE = 16000  # the rate for which the FFT sizes of SpectralLoss are meant

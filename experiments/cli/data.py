@@ -171,7 +171,7 @@ def prepare(
     as_json: JsonOption = False,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
-    from ddsp.files import writable
+    from ddsp.io.files import writable
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ddsp.files import check_output
+from ddsp.io.files import check_output
 from experiments.cli import output
 from experiments.cli.app import app
 from experiments.cli.options import JsonOption, ModelArgument, ModelOption
@@ -59,7 +59,7 @@ def transfer(
     as_json: JsonOption = False,
 ) -> int:
     """Play a recording on a trained instrument (timbre transfer)."""
-    from ddsp import audio as audio_files
+    from ddsp.io import audio as audio_files
     from experiments import quiet
     from experiments.tracking.registry import resolve_bundle
 

@@ -22,8 +22,8 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ddsp.dataset import open_dataset
-from ddsp.files import locked
+from ddsp.io.dataset import open_dataset
+from ddsp.io.files import locked
 from experiments import crash
 from experiments.demo.resources import ResourceMonitor
 from experiments.files import read_json, settle, write_json

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.audio import load_audio, write_wav
 from ddsp.inference import Bundle, dereverberate, transfer
+from ddsp.io.audio import load_audio, write_wav
 from ddsp.training.data import DatasetProvider
 from experiments.reports import figures, page
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.files import writable
+from ddsp.io.files import writable
 from experiments.reports import dataset_figures, page
 from pipelines.inspect import health
 from pipelines.inspect.inspection import ExampleFigures, Inspection, load_example

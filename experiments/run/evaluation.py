@@ -14,8 +14,8 @@ import numpy as np
 from experiments.reports import figures, page
 
 if TYPE_CHECKING:
-    from ddsp.dataset import Dataset
     from ddsp.inference import Bundle
+    from ddsp.io.dataset import Dataset
 
 Progress = Callable[[float, float, str], None]
 
@@ -74,8 +74,8 @@ def evaluate_model(
       DDSPError: Model or dataset cannot be used, or do not fit together.
     """
     from ddsp import inference
-    from ddsp.dataset import open_dataset
-    from ddsp.files import check_output
+    from ddsp.io.dataset import open_dataset
+    from ddsp.io.files import check_output
     from experiments.tracking.registry import resolve_bundle
 
     data = open_dataset(dataset)
@@ -143,8 +143,8 @@ def _write_example(
     name: str,
 ) -> tuple[page.Example, list[pathlib.Path]]:
     """WAV pair, spectrogram pair and curves of one example."""
-    from ddsp.audio import write_wav
     from ddsp.inference import compute_features
+    from ddsp.io.audio import write_wav
 
     rate, frame_rate = bundle.sample_rate, bundle.frame_rate
     target = example['audio']

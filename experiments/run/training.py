@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddsp import gcs
-from ddsp.dataset import Dataset, DatasetError, open_dataset
 from ddsp.errors import ConfigError
+from ddsp.io import gcs
+from ddsp.io.dataset import Dataset, DatasetError, open_dataset
 from experiments import crash
 from experiments.files import local_folder
 from experiments.reports import figures

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ddsp.errors import ConfigError
-from ddsp.files import LOCK, locked
+from ddsp.io.files import LOCK, locked
 from experiments.files import read_json, settle
 
 _SETTINGS = 'train.json'

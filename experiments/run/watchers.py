@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddsp.audio import write_wav
+from ddsp.io.audio import write_wav
 from ddsp.training.train_util import TrainingCallback
 from experiments.reports import figures
 from experiments.tracking.delivery import metric_rows

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddsp.dataset import Dataset, open_dataset
-from ddsp.files import FolderInUseError
+from ddsp.io.dataset import Dataset, open_dataset
+from ddsp.io.files import FolderInUseError
 from experiments.files import local_folder
 from experiments.sweeps.patience import OutOfPatienceError, patiently, reason
 from experiments.sweeps.spec import SweepSpec

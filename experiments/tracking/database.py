@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddsp.errors import DDSPError
-from ddsp.files import locked
+from ddsp.io.files import locked
 from experiments import masking
 
 _SQLITE = 'sqlite:///'

@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError
-from ddsp.files import UnsafeNameError, inside, write_json
+from ddsp.io.files import UnsafeNameError, inside, write_json
 from experiments import masking
 from experiments.tracking import store
 from experiments.tracking.journal import Journal, Postponed, Rejected, Row, batches, count_unsent, read_rows

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ddsp.files import FolderInUseError, inside, write_bytes
+from ddsp.io.files import FolderInUseError, inside, write_bytes
 
 Row = dict[str, Any]
 Deliver = Callable[[list[Row]], None]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddsp import bundle_files
+from ddsp.io import bundle_files
 from ddsp.version import __version__
 from experiments.tracking import store
 

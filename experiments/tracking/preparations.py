@@ -9,14 +9,14 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from ddsp.dataset import open_dataset
+from ddsp.io.dataset import open_dataset
 from experiments.tracking import store
 from experiments.tracking.delivery import deliver
 from experiments.tracking.revision import code_revision
 from experiments.tracking.tracker import dataset_row
 
 if TYPE_CHECKING:
-    from ddsp.dataset import Dataset
+    from ddsp.io.dataset import Dataset
     from pipelines import PrepareResult
 
 _ASKING = ('MLFLOW_TRACKING_URI', 'MLFLOW_RUN_ID', 'MLFLOW_EXPERIMENT_NAME')

@@ -17,7 +17,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import ConfigError, require
-from ddsp.files import inside
+from ddsp.io.files import inside
 from experiments import masking
 from experiments.tracking import database, views
 from experiments.tracking.database import ServerDownError, TrackingError

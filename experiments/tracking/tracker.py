@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddsp.files import UnsafeNameError, inside, writable
+from ddsp.io.files import UnsafeNameError, inside, writable
 from experiments import masking
 from experiments.files import write_json
 from experiments.run.params import config_to_params
@@ -27,7 +27,7 @@ from experiments.tracking.revision import code_revision
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from ddsp.dataset import Dataset
+    from ddsp.io.dataset import Dataset
 
 _COPIES = 'logged'  # folder of what was logged from elsewhere
 # How a training ends -> the status that MLflow shows.

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ddsp.audio import StreamResampler
-from ddsp.dataset import PADDED_CONFIDENCE, PADDED_LOUDNESS_DB
+from ddsp.analysis.loudness import loudness_db, power_db
 from ddsp.f0 import F0Estimator, count_frames, estimate_f0, interpolate_track, voiced_threshold
-from ddsp.loudness import loudness_db, power_db
+from ddsp.io.audio import StreamResampler
+from ddsp.io.dataset import PADDED_CONFIDENCE, PADDED_LOUDNESS_DB
 from pipelines.options import CHUNK_GRID_SECS, PrepareOptions
 
 RATE = 16000  # of the audio that is analysed

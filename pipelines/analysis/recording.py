@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.audio import AudioError, StreamResampler, probe, read_blocks
-from ddsp.decoding import shown
+from ddsp.analysis.loudness import power_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator
-from ddsp.loudness import power_db
+from ddsp.io.audio import AudioError, StreamResampler, probe, read_blocks
+from ddsp.io.decoding import shown
 from pipelines.analysis.features import Analyser, Features, cut_examples
 from pipelines.analysis.screening import Screening
 from pipelines.analysis.selection import Selection, level_gain_db

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ddsp.audio import StreamResampler
+from ddsp.analysis.loudness import loudness_db
+from ddsp.analysis.notes import detect_notes
 from ddsp.f0 import F0Estimator, voiced_threshold
-from ddsp.loudness import loudness_db
-from ddsp.notes import detect_notes
+from ddsp.io.audio import StreamResampler
 from pipelines.analysis.statistics import Statistics
 from pipelines.options import PrepareOptions
 

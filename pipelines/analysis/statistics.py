@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.json_types import COUNT, NUMBER
+from ddsp.io.json_types import COUNT, NUMBER
 
 _LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # dB
 _PITCH_BINS = (0.0, 140.0, 0.125)  # MIDI
@@ -112,7 +112,7 @@ class Statistics:
       loudness_db: Of all frames.
       pitch_midi: Of the voiced frames.
       power_db: Of all frames.
-      note_frames: Number of frames that belong to notes (`ddsp.notes.detect_notes`).
+      note_frames: Number of frames that belong to notes (`ddsp.analysis.notes.detect_notes`).
       note_loudness_db: Of the frames of notes.
       note_pitch_midi: Of the frames of notes.
       note_power_db: Of the frames of notes.

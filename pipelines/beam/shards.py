@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ddsp.audio import AudioError
 from ddsp.errors import DDSPError
 from ddsp.f0 import get_estimator
-from ddsp.files import write_bytes
-from ddsp.json_types import COUNT, NUMBER, TEXT, fault
+from ddsp.io.audio import AudioError
+from ddsp.io.files import write_bytes
+from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 from ddsp.version import __version__
 from pipelines.analysis.recording import Progress, Recording
 from pipelines.analysis.statistics import STATISTICS_SHAPE, Statistics

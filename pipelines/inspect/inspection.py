@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.f0 import f0_range, voiced_threshold
-from ddsp.json_types import COUNT, NUMBER, TEXT
+from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
+from ddsp.io.json_types import COUNT, NUMBER, TEXT
 from pipelines.analysis.statistics import Statistics
 from pipelines.records import decode_example, read_examples, read_record, record_offsets
 
@@ -144,7 +144,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     """Looks into a dataset.
 
     Args:
-      path: As in `ddsp.dataset.open_dataset`, an open dataset, or bare TFRecord files with upstream's
+      path: As in `ddsp.io.dataset.open_dataset`, an open dataset, or bare TFRecord files with upstream's
         features: a folder or a pattern such as `'records/train.tfrecord*'`.
       examples: How many examples of each split are read, spread evenly over it.
 

@@ -15,10 +15,10 @@ import pathlib
 import shutil
 from typing import Any
 
-from ddsp import gcs
-from ddsp.dataset import MANIFEST, Dataset, file_sha256, open_dataset, published_versions, remote_versions
 from ddsp.errors import DDSPError
-from ddsp.files import locked
+from ddsp.io import gcs
+from ddsp.io.dataset import MANIFEST, Dataset, file_sha256, open_dataset, published_versions, remote_versions
+from ddsp.io.files import locked
 
 SHARDS = 'shards.jsonl'  # in a published version: what another version can reuse
 CLAIM = 'pipeline.json'  # with a hash of all other files

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ddsp.dataset import MANIFEST, SCHEMA_VERSION
+from ddsp.io.dataset import MANIFEST, SCHEMA_VERSION
 from ddsp.version import __version__
 from pipelines.analysis.statistics import Statistics
 from pipelines.beam.shards import Shard, ShardPlan

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddsp.decoding import AudioError, decode, shown
+from ddsp.io.decoding import AudioError, decode, shown
 
 if TYPE_CHECKING:
     from pipelines.sources.finding import Source

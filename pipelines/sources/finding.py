@@ -11,11 +11,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ddsp import gcs
-from ddsp.audio import AudioError, AudioInfo, probe
-from ddsp.dataset import DatasetError, file_sha256
-from ddsp.decoding import shown
 from ddsp.errors import DDSPError
+from ddsp.io import gcs
+from ddsp.io.audio import AudioError, AudioInfo, probe
+from ddsp.io.dataset import DatasetError, file_sha256
+from ddsp.io.decoding import shown
 from pipelines.sources import tfds_source
 from pipelines.sources.duplicates import mark_duplicates
 from pipelines.sources.inputs import Inputs

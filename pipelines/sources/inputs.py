@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ddsp import gcs
-from ddsp.audio import AudioInfo
-from ddsp.files import write_json
-from ddsp.json_types import COUNT, TEXT, fault
+from ddsp.io import gcs
+from ddsp.io.audio import AudioInfo
+from ddsp.io.files import write_json
+from ddsp.io.json_types import COUNT, TEXT, fault
 
 if TYPE_CHECKING:
     from pipelines.sources.finding import Source

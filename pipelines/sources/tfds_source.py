@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.audio import MAX_PEAK, AudioError, AudioInfo
-from ddsp.dataset import NAME
-from ddsp.decoding import MAX_CHANNELS, SAMPLE_RATES
 from ddsp.errors import DDSPError
-from ddsp.files import inside
-from ddsp.json_types import COUNT, TEXT, fault
+from ddsp.io.audio import MAX_PEAK, AudioError, AudioInfo
+from ddsp.io.dataset import NAME
+from ddsp.io.decoding import MAX_CHANNELS, SAMPLE_RATES
+from ddsp.io.files import inside
+from ddsp.io.json_types import COUNT, TEXT, fault
 from pipelines.records import read_features, read_record, record_offsets
 
 SCHEME = 'tfds:'

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ddsp.audio import write_wav
-from ddsp.dataset import file_sha256
 from ddsp.errors import ConfigError
-from ddsp.files import replacing
+from ddsp.io.audio import write_wav
+from ddsp.io.dataset import file_sha256
+from ddsp.io.files import replacing
 from pipelines.synthetic.instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0

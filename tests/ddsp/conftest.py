@@ -77,7 +77,7 @@ TINY_MODEL = [
 
 def _tone(rng: np.random.Generator, secs: float, sample_rate: int, frame_rate: int) -> dict[str, np.ndarray]:
     """An example: a harmonic tone with vibrato and changing loudness."""
-    from ddsp.loudness import loudness_db
+    from ddsp.analysis.loudness import loudness_db
 
     time = np.arange(int(secs * sample_rate)) / sample_rate
     f0 = 220 * 2 ** rng.uniform(-1, 1) * 2 ** (0.02 * np.sin(2 * np.pi * 5 * time))
@@ -96,13 +96,13 @@ def _tone(rng: np.random.Generator, secs: float, sample_rate: int, frame_rate: i
 
 @pytest.fixture(scope='session')
 def write_tone_dataset() -> Callable:
-    """`(root, train=8, test=3, secs=1.0) -> ddsp.dataset.Dataset` of tones whose pitch is known."""
+    """`(root, train=8, test=3, secs=1.0) -> ddsp.io.dataset.Dataset` of tones whose pitch is known."""
     import hashlib
     import json
 
     import tensorflow as tf
 
-    from ddsp.dataset import open_dataset
+    from ddsp.io.dataset import open_dataset
 
     def write(root, train: int = 8, test: int = 3, secs: float = 1.0, sample_rate: int = 16000):
         rng = np.random.default_rng(0)

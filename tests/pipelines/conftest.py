@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from ddsp.audio import write_wav
+from ddsp.io.audio import write_wav
 
 
 def melody(seconds, hz, rate=16000):

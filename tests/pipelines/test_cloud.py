@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from ddsp import gcs
-from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import DDSPError
+from ddsp.io import gcs
+from ddsp.io.dataset import DatasetError, open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.publish import publishing
 from pipelines.records import read_examples

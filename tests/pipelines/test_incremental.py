@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from ddsp.audio import write_wav
-from ddsp.dataset import open_dataset
 from ddsp.f0 import get_estimator
+from ddsp.io.audio import write_wav
+from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.analysis import recording
 from pipelines.beam import plan

@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from ddsp.audio import load_audio, write_wav
-from ddsp.dataset import DatasetError, open_dataset
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import estimate_f0
-from ddsp.loudness import loudness_db
+from ddsp.io.audio import load_audio, write_wav
+from ddsp.io.dataset import DatasetError, open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.records import read_examples
 

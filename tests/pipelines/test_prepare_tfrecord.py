@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ddsp.audio import load_audio
 from ddsp.errors import ConfigError
 from ddsp.f0 import estimate_f0
+from ddsp.io.audio import load_audio
 from pipelines.prepare_tfrecord import console_entry_point, prepare_tfrecord
 from pipelines.records import read_examples
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
+from ddsp.io.dataset import DatasetError
 
 # What tf.data raises for records that are cut short, altered, or of other lengths than expected.
 UNREADABLE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError)

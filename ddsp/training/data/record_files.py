@@ -7,7 +7,7 @@ import struct
 
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
+from ddsp.io.dataset import DatasetError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ddsp import spectral_ops
-from ddsp.dataset import Dataset, DatasetError, open_dataset
+from ddsp.io.dataset import Dataset, DatasetError, open_dataset
 from ddsp.training.data.base import UNREADABLE, SeededProvider
 from ddsp.training.data.record_files import Part
 from ddsp.training.data.variation import Variation
@@ -242,7 +242,7 @@ class DatasetProvider(_PlainProvider):
     """Examples of a prepared dataset directory, whose own metadata say what is in it.
 
     Args:
-      path: As in `ddsp.dataset.open_dataset`, or an open dataset.
+      path: As in `ddsp.io.dataset.open_dataset`, or an open dataset.
       split: Name of the split.
       seed: Of everything random.
       cache: Keep the records in memory; None: where they take less than 128 MiB.

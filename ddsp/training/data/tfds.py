@@ -10,8 +10,8 @@ from typing import Any
 import gin
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
 from ddsp.errors import require
+from ddsp.io.dataset import DatasetError
 from ddsp.training.data.base import DataProvider
 from ddsp.training.data.records import Part, RecordProvider
 

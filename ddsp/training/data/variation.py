@@ -13,8 +13,8 @@ from fractions import Fraction
 
 import tensorflow as tf
 
-from ddsp.dataset import PADDED_LOUDNESS_DB
 from ddsp.errors import ConfigError
+from ddsp.io.dataset import PADDED_LOUDNESS_DB
 
 _LEVELS = ('loudness_db', 'power_db')
 _RATE_16K = 16000

@@ -5,12 +5,12 @@ import pytest
 
 from benchmarks.crepe_cost import example_sound
 from benchmarks.crepe_package import RATE, CrepePredict, likeliest_path, local_average_cents
-from ddsp.audio import load_audio
 from ddsp.f0 import crepe, estimate_f0
 from ddsp.f0.crepe import Crepe, activations_to_f0
 from ddsp.f0.crepe_engine import CrepeEngine
 from ddsp.f0.crepe_weights import Layer, Weights, WeightsError, load_weights
 from ddsp.f0.framing import window_audio
+from ddsp.io.audio import load_audio
 
 
 def published(size):

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from ddsp.audio import load_audio
 from ddsp.errors import ConfigError, MissingDependencyError
 from ddsp.f0 import (
     VOICED,
@@ -20,6 +19,7 @@ from ddsp.f0 import (
     voiced_threshold,
 )
 from ddsp.f0 import registry as f0_registry
+from ddsp.io.audio import load_audio
 from pipelines.synthetic.instrument import BOWED, play
 
 RATE = 16000
@@ -260,7 +260,7 @@ def test_wrong_arguments_say_what_is_allowed():
 
 def test_workers_import_neither_tensorflow_nor_keras():
     code = (
-        'import sys, ddsp.audio, ddsp.f0, ddsp.loudness, pipelines.beam.shards; '
+        'import sys, ddsp.io.audio, ddsp.f0, ddsp.analysis.loudness, pipelines.beam.shards; '
         "print([m for m in ('tensorflow', 'keras', 'jax', 'mlflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ddsp import inference
-from ddsp.bundle_files import BundleError
 from ddsp.errors import DDSPError
+from ddsp.io.bundle_files import BundleError
 from ddsp.training import config, models, safe_config
 
 

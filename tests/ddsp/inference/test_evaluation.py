@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ddsp import inference, losses
-from ddsp.dataset import DatasetError
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import ConfigError
 from ddsp.f0 import estimate_f0
-from ddsp.loudness import loudness_db
+from ddsp.io.dataset import DatasetError
 from ddsp.training import data, metrics
 
 

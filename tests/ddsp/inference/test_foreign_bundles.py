@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ddsp import inference
-from ddsp.bundle_files import BundleError
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.io.bundle_files import BundleError
 from ddsp.training import config, safe_config
 
 
@@ -317,7 +317,7 @@ def test_a_part_of_another_package_is_admitted_by_its_own_code_alone(tiny_bundle
 
 def _digested(folder):
     """What a careful attacker does: the digests fit."""
-    from ddsp import bundle_files
+    from ddsp.io import bundle_files
 
     metadata = json.loads((folder / 'metadata.json').read_text())
     names = ('config.gin', 'weights.weights.h5', 'statistics.json')

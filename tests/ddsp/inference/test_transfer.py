@@ -5,11 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddsp import audio as audio_files
 from ddsp import inference
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import VOICED
 from ddsp.inference import dynamics, synthesis
+from ddsp.io import audio as audio_files
 
 FRAME_RATE = 250
 G3_TO_A5 = {'pitch_midi': {'mean': 69.0, 'quantiles': np.linspace(55, 81, 101).tolist()}}

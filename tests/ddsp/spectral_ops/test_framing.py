@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from ddsp import framing, spectral_ops
+from ddsp import spectral_ops
+from ddsp.analysis import framing
 from ddsp.errors import ConfigError
 from ddsp.spectral_ops.frames import frame_at_rate, to_mono
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from ddsp import loudness, spectral_ops
+from ddsp import spectral_ops
+from ddsp.analysis import loudness
 from ddsp.errors import ConfigError
 
 pytestmark = pytest.mark.portable

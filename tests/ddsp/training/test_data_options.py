@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
+from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import ConfigError
 from ddsp.f0 import estimate_f0
-from ddsp.loudness import loudness_db
+from ddsp.io.dataset import DatasetError
 from ddsp.training import config, data, rates
 from ddsp.training.data.variation import Variation
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
 from ddsp.errors import ConfigError
+from ddsp.io.dataset import DatasetError
 from ddsp.training import data
 from ddsp.training.data.record_files import count_records
 

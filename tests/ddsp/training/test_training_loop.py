@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ddsp.dataset import DatasetError
 from ddsp.errors import ConfigError
+from ddsp.io.dataset import DatasetError
 from ddsp.training import checkpoints, data, models, train_util, trainers
 from ddsp.training.trainers import NonFiniteError
 

@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ddsp.dataset import DatasetError, open_dataset
+from ddsp.io.dataset import DatasetError, open_dataset
 from experiments.reports import dataset_page
 from experiments.run.training import check_dataset
 from pipelines.inspect.health import check

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ddsp import bundle_files
-from ddsp.dataset import Dataset, open_dataset
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.io import bundle_files
+from ddsp.io.dataset import Dataset, open_dataset
 from ddsp.training import health
 from experiments import quiet
 from experiments.run import training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddsp.errors import ConfigError
-from ddsp.files import FolderInUseError
+from ddsp.io.files import FolderInUseError
 from experiments.run.training_folder import check, has_steps, owned
 
 SETTINGS = {'gin_params': ['Trainer.learning_rate = 0.1']}

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from ddsp import bundle_files
+from ddsp.io import bundle_files
 from experiments import doctor
 from experiments.tracking import mlflow_model, reading, store
 from experiments.tracking.tracker import MLflowTracker

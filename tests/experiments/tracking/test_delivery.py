@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ddsp.errors import DDSPError
-from ddsp.files import UnsafeNameError
+from ddsp.io.files import UnsafeNameError
 from experiments.tracking import delivery, store
 from experiments.tracking.delivery import sync
 from experiments.tracking.journal import Journal

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ddsp.dataset import open_dataset
+from ddsp.io.dataset import open_dataset
 from experiments import quiet
 from experiments.tracking import preparations, store
 

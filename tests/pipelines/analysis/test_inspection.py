@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from ddsp.audio import load_audio, write_wav
-from ddsp.dataset import DatasetError
+from ddsp.io.audio import load_audio, write_wav
+from ddsp.io.dataset import DatasetError
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.inspect.health import ERROR, NOTE, WARNING, check, suspicions
 from pipelines.inspect.inspection import ExampleFigures, Inspection, inspect_dataset, load_example

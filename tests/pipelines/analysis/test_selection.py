@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from ddsp import spectral_ops
+from ddsp.analysis.loudness import power_db
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import get_estimator, interpolate_track
-from ddsp.loudness import power_db
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.analysis.selection import Selection
 from pipelines.analysis.statistics import Statistics

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddsp.audio import AudioError, load_audio
+from ddsp.io.audio import AudioError, load_audio
 from pipelines.synthetic.corpus import load_truth, synthesize_corpus, synthesize_melody
 
 

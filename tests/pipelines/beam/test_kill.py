@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from ddsp.audio import write_wav
-from ddsp.dataset import open_dataset
+from ddsp.io.audio import write_wav
+from ddsp.io.dataset import open_dataset
 
 PROGRAM = """
 import sys

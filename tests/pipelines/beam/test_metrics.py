@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ddsp.audio import write_wav
-from ddsp.dataset import open_dataset
+from ddsp.io.audio import write_wav
+from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddsp.dataset import DatasetError
+from ddsp.io.dataset import DatasetError
 from pipelines.records import RecordWriter, decode_example, encode_example, read_examples, read_records
 
 FEATURES = {'audio': np.linspace(-1, 1, 300), 'f0_hz': np.array([220.0]), 'empty': np.zeros(0)}

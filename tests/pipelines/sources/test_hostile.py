@@ -11,9 +11,9 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import DDSPError
-from ddsp.files import UnsafeNameError
+from ddsp.io.dataset import DatasetError, open_dataset
+from ddsp.io.files import UnsafeNameError
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.inspect.inspection import inspect_dataset
 from pipelines.records import RecordWriter, encode_example, read_features, read_record, read_records

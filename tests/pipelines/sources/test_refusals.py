@@ -12,10 +12,10 @@ import sys
 import numpy as np
 import pytest
 
-from ddsp.audio import load_audio, write_wav
-from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import get_estimator
+from ddsp.io.audio import load_audio, write_wav
+from ddsp.io.dataset import DatasetError, open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines import prepare as prepare_module
 from pipelines.beam.shards import ShardPlan

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from ddsp.audio import AudioInfo, write_wav
 from ddsp.errors import DDSPError
+from ddsp.io.audio import AudioInfo, write_wav
 from pipelines.sources.finding import Source, find_sources, survey
 from pipelines.sources.inputs import Inputs
 from pipelines.sources.splits import describe_shares, split_sources

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ddsp.dataset import open_dataset
 from ddsp.errors import ConfigError, DDSPError
+from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.records import encode_example, read_examples, read_features
 from pipelines.sources.finding import find_sources

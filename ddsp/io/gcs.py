@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddsp.errors import DDSPError, require
-from ddsp.files import replacing
+from ddsp.io.files import replacing
 
 SCHEME = 'gs://'
 

@@ -11,8 +11,8 @@ import functools
 import numpy as np
 import scipy.fft
 
+from ddsp.analysis.framing import frame_positions, hann_window, nearest_samples
 from ddsp.errors import ConfigError
-from ddsp.framing import frame_positions, hann_window, nearest_samples
 
 DB_RANGE = 80.0  # dB between full scale and the floor below which everything counts as silence
 _CHUNK_FRAMES = 256  # frames that are transformed at once: bounds memory, keeps the work in the cache

@@ -21,10 +21,10 @@ import pathlib
 import re
 from typing import Any
 
-from ddsp import gcs
 from ddsp.errors import DDSPError
-from ddsp.files import UnsafeNameError, inside, replacing, write_bytes
-from ddsp.json_types import COUNT, NUMBER, TEXT, fault
+from ddsp.io import gcs
+from ddsp.io.files import UnsafeNameError, inside, replacing, write_bytes
+from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 
 MANIFEST = 'MANIFEST.json'
 _DOWNLOADS = 8  # at once
@@ -126,7 +126,7 @@ class Dataset:
         return inside(self.path, name, f'the dataset {self.path}')
 
     def json(self, name: str, shape: Any = dict) -> Any:
-        """Content of one of its JSON files, of the given shape (see `ddsp.json_types.fault`).
+        """Content of one of its JSON files, of the given shape (see `ddsp.io.json_types.fault`).
 
         Raises:
           DatasetError: The file is missing or damaged.

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ddsp import files
 from ddsp.errors import DDSPError
+from ddsp.io import files
 
 SCHEMA_VERSION = 1
 CONFIG = 'config.gin'

@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from ddsp import gcs
-from ddsp.dataset import DatasetError, open_dataset
 from ddsp.errors import DDSPError
-from ddsp.files import UnsafeNameError
+from ddsp.io import gcs
+from ddsp.io.dataset import DatasetError, open_dataset
+from ddsp.io.files import UnsafeNameError
 
 SECRET = b'secret'
 DIGEST = hashlib.sha256(SECRET).hexdigest()
@@ -60,7 +60,7 @@ def local(tmp_path, content):
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     """Google Cloud Storage on loopback."""
-    place = pathlib.Path(__file__).parents[1] / 'pipelines' / 'gcs_server.py'
+    place = pathlib.Path(__file__).parents[2] / 'pipelines' / 'gcs_server.py'
     spec = importlib.util.spec_from_file_location('gcs_server', place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

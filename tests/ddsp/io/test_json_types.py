@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ddsp.json_types import COUNT, NUMBER, TEXT, fault
+from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 
 SHAPE = {
     'name': re.compile('[a-z]+'),

@@ -15,9 +15,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from ddsp.decoding import AudioError, AudioInfo, PathLike, check_channel, decode, probe, shown
 from ddsp.errors import DDSPError
-from ddsp.files import replacing
+from ddsp.io.decoding import AudioError, AudioInfo, PathLike, check_channel, decode, probe, shown
+from ddsp.io.files import replacing
 
 __all__ = [
     'AudioError',

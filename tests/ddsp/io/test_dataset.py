@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ddsp.dataset import DatasetError, open_dataset, published_versions
+from ddsp.io.dataset import DatasetError, open_dataset, published_versions
 
 CONTENT = {'statistics.json': '{"schema_version": 1, "splits": {"train": {"examples": 2}}}'}
 

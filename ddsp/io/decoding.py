@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from ddsp.errors import ConfigError, DDSPError
-from ddsp.files import writable
+from ddsp.io.files import writable
 
 PathLike = str | os.PathLike[str]
 

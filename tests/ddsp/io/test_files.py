@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ddsp import files
 from ddsp.errors import DDSPError
+from ddsp.io import files
 
 OUTSIDE = [
     '', '.', '..', '/', '/etc/passwd', '//host/share', '../x', 'a/../../x', 'a/./b', 'a//b', 'a/', '~/x',
@@ -92,7 +92,7 @@ def test_only_an_earlier_result_is_replaced(tmp_path: pathlib.Path):
 
 
 def test_a_folder_has_one_owner_until_its_process_ends(tmp_path: pathlib.Path):
-    hold = f'from ddsp import files; lock = files.locked({str(tmp_path)!r}, "busy"); lock.__enter__()'
+    hold = f'from ddsp.io import files; lock = files.locked({str(tmp_path)!r}, "busy"); lock.__enter__()'
     wait = f'{hold}; print("held", flush=True); input()'
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, '-c', wait], stdin=pipe, stdout=pipe) as other:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddsp.loudness import DB_RANGE
+from ddsp.analysis.loudness import DB_RANGE
 
 UPSTREAM_THRESHOLD = 0.7  # which ddsp 3.7.0 has for CREPE
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ddsp import decoding
-from ddsp.audio import AudioError, StreamResampler, load_audio, probe, read_blocks, write_wav
 from ddsp.errors import ConfigError
+from ddsp.io import decoding
+from ddsp.io.audio import AudioError, StreamResampler, load_audio, probe, read_blocks, write_wav
 
 
 def tone(rate, seconds=1.0, hz=220.0, amplitude=0.3):

@@ -1,0 +1,1 @@
+"""What recordings are measured by, with NumPy and SciPy alone: frames, loudness, notes."""

@@ -1,0 +1,1 @@
+"""Files: audio and its decoding, dataset directories, gs://, JSON."""
