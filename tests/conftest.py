@@ -41,12 +41,6 @@ def recordings() -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
-def golden_dir() -> pathlib.Path:
-    """Folder of recorded inputs and outputs of ddsp 3.7.0 (DDSP_TEST_GOLDEN)."""
-    return _optional_folder('DDSP_TEST_GOLDEN', 'golden')
-
-
-@pytest.fixture(scope='session')
 def odd_inputs_tool() -> pathlib.Path:
     """Program that writes odd and broken audio files with what should become of each (DDSP_TEST_TOOLS)."""
     tool = _optional_folder('DDSP_TEST_TOOLS', 'tools') / 'make_odd_inputs.py'
