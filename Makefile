@@ -56,8 +56,8 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
-docs: $(READY)
-	$(BIN)/python -m docs.make
+pictures: $(READY)
+	$(BIN)/python -m docs.pictures
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

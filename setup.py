@@ -1,12 +1,9 @@
-"""Packaging of DDSP. Beam workers (``--setup_file``) and ``pip install .`` both build from this file."""
+"""Packages and dependencies of DDSP; pyproject.toml has the rest of its metadata.
 
-import pathlib
+Beam workers (``--setup_file``) and ``pip install .`` both build from this file.
+"""
 
 from setuptools import find_packages, setup
-
-HERE = pathlib.Path(__file__).parent
-VERSION = {}
-exec((HERE / 'ddsp' / 'version.py').read_text(), VERSION)  # one place for the number, without importing Keras
 
 # Bounds are tested majors; docs/dependencies.md gives the reason for each.
 REQUIRED = [
@@ -55,6 +52,9 @@ EXTRAS = {
         'jax>=0.5,<1',
         'playwright>=1.50,<2',
         'kubernetes-validate>=1.30',  # checks infra/kubernetes
+        'mkdocs-material>=9.5,<10',
+        'mkdocstrings[python]>=0.27,<2',
+        'pre-commit>=4',
     ],
 }
 EXTRAS['all'] = sorted(
@@ -62,25 +62,14 @@ EXTRAS['all'] = sorted(
 )
 
 setup(
-    name='ddsp',
-    version=VERSION['__version__'],
-    description='Differentiable digital signal processing: library, dataset pipelines, tracked training.',
-    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.11,<3.14',
     packages=find_packages(
         include=['ddsp', 'ddsp.*', 'pipelines', 'pipelines.*', 'experiments', 'experiments.*']
     ),
-    package_data={'ddsp.training': ['gin/**/*.gin'], 'experiments.reports': ['templates/*']},
+    package_data={
+        'ddsp': ['py.typed', 'training/gin/**/*.gin'],
+        'pipelines': ['py.typed'],
+        'experiments': ['py.typed', 'reports/templates/*'],
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={
-        'mlflow.app': ['ddsp=experiments.tracking.mlflow_app:create_app'],
-        'console_scripts': [
-            'ddsp = experiments.cli:main',
-            'ddsp_prepare_tfrecord = pipelines.prepare_tfrecord:console_entry_point',
-            'ddsp_run = ddsp.training.ddsp_run:console_entry_point',
-        ],
-    },
 )

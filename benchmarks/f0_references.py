@@ -1,4 +1,4 @@
-"""What docs/f0_accuracy.py compares with: the network of swift-f0 as it is, and pyin of librosa."""
+"""What benchmarks/f0.py compares with: the network of swift-f0 as it is, and pyin of librosa."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m docs.f0_accuracy --audio FOLDER`: accuracy of the pitch estimators, as the tables of docs/f0.md.
+"""`python -m benchmarks.f0 --audio FOLDER`: accuracy of the pitch estimators, as the tables of docs/f0.md.
 
 Sounds with exact pitch are made here; FOLDER holds recordings with a MANIFEST.csv (columns file and
 median_f0_hz). Raw pitch accuracy is that of mir_eval: the share of the frames with pitch whose estimate is
@@ -17,13 +17,13 @@ from collections.abc import Iterator
 import mir_eval.melody
 import numpy as np
 
+from benchmarks import f0_material
+from benchmarks.f0_material import FRAME_RATE, RATE, SPEECH, Sound
+from benchmarks.f0_references import Network, Pyin
 from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator, estimate_f0, get_estimator, voiced_threshold
 from ddsp.io.audio import load_audio
-from docs import f0_material
-from docs.f0_material import FRAME_RATE, RATE, SPEECH, Sound
-from docs.f0_references import Network, Pyin
 from pipelines.synthetic.corpus import load_truth, synthesize_corpus
 
 TRUTH_RATE = 250  # of the synthetic corpus
@@ -129,7 +129,7 @@ def speech_agreement(folder: pathlib.Path, estimators: list[str]) -> list[str]:
 
 
 def hard_sounds(folder: pathlib.Path | None) -> dict[str, list[Sound]]:
-    """Groups of docs/f0_material.py; without a folder of recordings, those that need none."""
+    """Groups of benchmarks/f0_material.py; without a folder of recordings, those that need none."""
     groups = {f'30 to 47 Hz, {kind}': f0_material.low_strings(kind) for kind in ('strong', 'weak', 'odd')}
     for low, high in ((30, 46.9), (47, 100), (100, 2000), (2150, 4000)):
         groups[f'sines, {low:.0f} to {high:.0f} Hz'] = f0_material.sines(low, high)
@@ -156,7 +156,7 @@ def known_sounds(folder: pathlib.Path | None, seconds: float) -> dict[str, list[
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(prog='python -m docs.f0_accuracy', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.f0', description=__doc__.splitlines()[0])
     parser.add_argument('--audio', type=pathlib.Path, help='folder of recordings; without: made sounds only')
     parser.add_argument('--estimators', default='swift,network,yin,pyin,crepe-tiny,crepe-full')
     parser.add_argument('--seconds', type=float, default=30, help='of the synthetic corpus (default: 30)')

@@ -1,4 +1,4 @@
-"""Plots of docs/reference/spectral_ops.md and losses.md: `make docs`, or `python -m docs.plots_spectral`."""
+"""Plots of the reference pages on spectra and losses: `python -m docs.pictures.spectral`."""
 
 from __future__ import annotations
 
@@ -103,4 +103,4 @@ def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-    main(pathlib.Path(__file__).parent / 'images')
+    main(pathlib.Path(__file__).parents[1] / 'images')

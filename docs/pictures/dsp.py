@@ -1,4 +1,4 @@
-"""Plots of docs/reference/core.md, synths.md, effects.md, processors.md: `python -m docs.plots_dsp`."""
+"""Plots of docs/reference/core.md, synths.md, effects.md, processors.md: `python -m docs.pictures.dsp`."""
 
 from __future__ import annotations
 
@@ -184,4 +184,4 @@ def main(out_dir: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-    main(pathlib.Path(__file__).parent / 'images')
+    main(pathlib.Path(__file__).parents[1] / 'images')

@@ -1,4 +1,4 @@
-"""Makes the pictures in docs/ again: `make docs`.
+"""Makes the pictures in docs/ again: `make pictures`.
 
 The plots of the reference pages need nothing; the pictures in README.md (spectrograms and the MLflow UI) come
 from a finished `make demo`, those in experiments.md from a sweep on its dataset (sweep.yaml, minutes), and
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from ddsp.errors import require
 from experiments import quiet
 
-IMAGES = pathlib.Path(__file__).parent / 'images'
+IMAGES = pathlib.Path(__file__).parents[1] / 'images'
 _PAGES = {'mlflow-metrics.png': '/model-metrics?workflowType=machine_learning'}
 _CHROMIUM = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking']
 _DRAWING_MS = 8000  # MLflow draws its charts one after the other
@@ -47,10 +47,10 @@ def _make(only: str | None, demo: pathlib.Path) -> None:
     """Draws all pictures, or those of one kind."""
     if only in (None, 'plots'):
         quiet.load_keras()
-        from docs import plots_dsp, plots_spectral
+        from docs.pictures import dsp, spectral
 
-        plots_dsp.main(IMAGES)
-        plots_spectral.main(IMAGES)
+        dsp.main(IMAGES)
+        spectral.main(IMAGES)
     if only in (None, 'demo'):
         _demo_pictures(demo)
     if only in (None, 'ui'):
