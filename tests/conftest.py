@@ -40,15 +40,6 @@ def recordings() -> pathlib.Path:
     return _optional_folder('DDSP_TEST_AUDIO', 'audio')
 
 
-@pytest.fixture(scope='session')
-def odd_inputs_tool() -> pathlib.Path:
-    """Program that writes odd and broken audio files with what should become of each (DDSP_TEST_TOOLS)."""
-    tool = _optional_folder('DDSP_TEST_TOOLS', 'tools') / 'make_odd_inputs.py'
-    if not tool.is_file():
-        pytest.skip(f'{tool} is not there')
-    return tool
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded generator; every test gets the same numbers."""

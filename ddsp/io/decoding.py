@@ -128,26 +128,35 @@ def decode(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.
 
 def _decode_with_soundfile(info: AudioInfo, block_frames: int, notes: list[str]) -> Iterator[np.ndarray]:
     done = 0
-    mp3 = _is_mp3(info.path)
-    with _open(info.path) as file:
-        while True:
-            try:
-                with _muted_stderr(mp3):
-                    block = file.read(block_frames, dtype='float32', always_2d=True)
-            except soundfile.LibsndfileError as error:
-                if block_frames > _SMALL_BLOCK:  # nearer to the damage in smaller steps
-                    block_frames = _SMALL_BLOCK
-                    file.seek(done)
-                    continue
-                if done == 0:
-                    raise _not_audio(info.path, error) from None
-                notes.append(f'damaged after {done / info.sample_rate:.2f} s: the rest is left out')
-                return
-            if not len(block):
-                break
+    try:
+        for block in _soundfile_blocks(info.path, block_frames, 0):
             done += len(block)
             yield block
+    except soundfile.LibsndfileError:  # nearer to the damage in smaller steps, and in a decoder that is whole
+        try:
+            for block in _soundfile_blocks(info.path, _SMALL_BLOCK, done):
+                done += len(block)
+                yield block
+        except soundfile.LibsndfileError as error:
+            if done == 0:
+                raise _not_audio(info.path, error) from None
+            notes.append(f'damaged after {done / info.sample_rate:.2f} s: the rest is left out')
+            return
     _note_missing(info, done, notes)
+
+
+def _soundfile_blocks(path: PathLike, block_frames: int, start: int) -> Iterator[np.ndarray]:
+    """Blocks from frame `start` on, as far as they can be decoded."""
+    mp3 = _is_mp3(path)
+    with _open(path) as file:
+        with _muted_stderr(mp3):
+            file.seek(start)
+        while True:
+            with _muted_stderr(mp3):
+                block = file.read(block_frames, dtype='float32', always_2d=True)
+            if not len(block):
+                return
+            yield block
 
 
 def _note_missing(info: AudioInfo, done: int, notes: list[str]) -> None:
