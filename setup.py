@@ -16,7 +16,7 @@ REQUIRED = [
     'soxr>=0.5,<2',
     'google-crc32c>=1.5,<2',
     'threadpoolctl>=3,<4',
-    'typer>=0.15,<1',
+    'typer>=0.16,<1',
     'rich>=13,<16',
 ]
 EXTRAS = {

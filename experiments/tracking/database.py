@@ -174,7 +174,7 @@ def _upgrade(path: pathlib.Path) -> None:
         old.backup(new)
     part.replace(backup)
     try:
-        _migrate(f'{_SQLITE}{path}')
+        _migrate(f'{_SQLITE}{path}', upgrade=True)
     except Exception as error:
         _restore(path)
         if not _holds_anything(path):  # a first use by MLflow itself that was interrupted
@@ -215,13 +215,19 @@ def _remove(path: pathlib.Path) -> None:
         path.with_name(path.name + end).unlink(missing_ok=True)
 
 
-def _migrate(uri: str) -> None:
-    """Runs MLflow's migrations and makes its first experiment."""
+def _migrate(uri: str, upgrade: bool = False) -> None:
+    """Runs MLflow's migrations and makes its first experiment.
+
+    Args:
+      uri: Address of the database.
+      upgrade: It has tables of an older MLflow; the upgrade of older versions fails without any.
+    """
     from mlflow import db
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    db.upgrade.callback(uri)
+    if upgrade:
+        db.upgrade.callback(uri)
     made = SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
     made.engine.dispose()
 
