@@ -21,12 +21,12 @@ REQUIRED = [
 ]
 EXTRAS = {
     'pipelines': [
-        'apache-beam>=2.70,<3',
+        'apache-beam>=2.72,<3',
         'tensorflow-datasets>=4.9.9,<5',
         'swift-f0>=0.1.2,<1',
     ],
     'tracking': [
-        'mlflow>=3.10,<4',
+        'mlflow>=3.13,<4',
         'optuna>=4.9,<6',
         'cmaes>=0.10,<1',
         'pyyaml>=6,<7',
