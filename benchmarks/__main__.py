@@ -1,7 +1,7 @@
 """`python -m benchmarks`: CPU seconds and peak memory of every operation, beside ddsp 3.7.0.
 
 python -m benchmarks                                     # against the recorded costs of ddsp 3.7.0
-python -m benchmarks --upstream-python ENV/bin/python    # both measured now, turn by turn
+python -m benchmarks --against ENV/bin/python            # 3.7.0, or this library at another commit, too
 python -m benchmarks --cases spectral_loss_gradients,train_step --mode xla
 """
 
@@ -67,14 +67,14 @@ def run_child(python: str, case: str, batch: int, args: argparse.Namespace) -> R
 
 def upstream_row(case: str, args: argparse.Namespace) -> tuple[Row, str]:
     """Cost of ddsp 3.7.0: measured now, or as recorded; and where it comes from."""
-    if not args.upstream_python:
+    if not args.against:
         cost = RECORDED.get(case, Cost(0, None, None))
-        status = 'ok' if cost.cpu_s is not None else 'error'
+        status = 'ok' if cost.cpu_s is not None else 'not recorded'
         return {**cost._asdict(), 'case': case, 'status': status}, 'recorded'
     batch = CASES[case][2] if case in CASES else 0
-    row = run_child(args.upstream_python, case, batch, args)
+    row = run_child(args.against, case, batch, args)
     if row['status'] == 'out of memory' and batch > SMALLER_BATCH:
-        row = run_child(args.upstream_python, case, SMALLER_BATCH, args)
+        row = run_child(args.against, case, SMALLER_BATCH, args)
     return row, 'measured'
 
 
@@ -101,7 +101,7 @@ def reached(case: str, ours: Row, theirs: Row) -> bool | None:
 def figure(row: Row, key: str, digits: int) -> str:
     """One cost for the table, with its batch where that is not 16."""
     if row['status'] != 'ok' or row.get(key) is None:
-        return row['status'] if row['status'] != 'ok' and key == 'cpu_s' else '-'
+        return row['status'] if row['status'] not in ('ok', 'not recorded') and key == 'cpu_s' else '-'
     return f'{row[key]:.{digits}f}' + (f' (b{row["batch"]})' if row['batch'] == SMALLER_BATCH else '')
 
 
@@ -122,9 +122,19 @@ def goal_text(goal: Goal) -> str:
 
 def make_table(rows: list[Row], mode: str) -> Table:
     """The results as a table for the terminal."""
+    other = '3.7.0' if rows[0]['upstream_is'] == 'recorded' else 'other'
     table = Table(title=f'CPU seconds and peak memory over the import, mode {mode}')
     table.add_column('operation', no_wrap=True)
-    for header in ('3.7.0 CPU s', '3.7.0 MB', 'here CPU s', 'here MB', 'time', 'memory', 'goal', 'reached'):
+    for header in (
+        f'{other} CPU s',
+        f'{other} MB',
+        'here CPU s',
+        'here MB',
+        'time',
+        'memory',
+        'goal',
+        'reached',
+    ):
         table.add_column(header, justify='right', no_wrap=True)
     for row in rows:
         ours, theirs = row['here'], row['upstream']
@@ -166,7 +176,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--mode', choices=('graph', 'eager', 'xla'), default='graph', help='default: graph')
     parser.add_argument('--quick', action='store_true', help='two runs of each case')
     parser.add_argument('--runs', type=int, default=9, help='runs of each case, of which the median counts')
-    parser.add_argument('--upstream-python', help='interpreter of an environment that has ddsp 3.7.0')
+    parser.add_argument(
+        '--against', '--upstream-python', metavar='PYTHON',
+        help='interpreter of an environment with another ddsp, 3.7.0 or this one at another commit; measured '
+        'turn by turn with this one',
+    )  # fmt: skip
     parser.add_argument('--timeout', type=float, default=600, help='seconds after which a case is stopped')
     parser.add_argument(
         '--memory-limit-mb', type=float, default=11000, help='memory at which a case is stopped'
@@ -190,6 +204,7 @@ def main() -> int:
         with console.status(f'{case} ({len(rows) + 1} of {len(args.cases)})'):
             theirs, origin = upstream_row(case, args)
             ours = run_child(sys.executable, case, CASES[case][2] if case in CASES else 0, args)
+        print(f'{case}: {figure(ours, "cpu_s", 3)} CPU s', file=sys.stderr, flush=True)
         if ours['status'] == 'error':
             console.print(f'[red]{case} failed:[/red]\n{ours["message"]}')
         rows.append({
