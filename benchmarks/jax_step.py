@@ -28,11 +28,13 @@ def _usage() -> tuple[float, float]:
 
 def _library_step(batch: dict) -> Callable[[], object]:
     """A step of the trainer of the Keras backend."""
+    import keras
+
     from ddsp.training import config, models, train_util, trainers
 
     config.parse_config(['models/solo_instrument.gin', 'optimization/base.gin'], [])
     trainer = trainers.get_trainer_class()(models.get_model(), train_util.get_strategy())
-    if trainer.__class__.__name__ == 'Trainer':
+    if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
         batch = {key: tf.constant(value) for key, value in batch.items()}

@@ -76,7 +76,7 @@ class Bundle:
 
         Args:
           audio: Mono signal `[n_samples]`.
-          sample_rate: Hz.
+          sample_rate: Sample rate in Hz.
           progress: `progress(done, total, text)`.
 
         Returns:
@@ -104,9 +104,9 @@ class Bundle:
 
         Args:
           audio: Mono signal `[n_samples]` of any length.
-          sample_rate: Hz.
-          reverb: With the learned room.
-          seed: Of the noise.
+          sample_rate: Sample rate in Hz.
+          reverb: Whether to apply the learned room.
+          seed: Random seed of the noise.
 
         Returns:
           `[n_samples at the model's sample_rate]`, float32.
@@ -121,8 +121,8 @@ class Bundle:
         Args:
           features: `f0_hz` (Hz) and `loudness_db` (dB), `[n_frames]` each, at the model's frame rate; `audio`
             too when the model has an encoder.
-          reverb: With the learned room.
-          seed: Of the noise.
+          reverb: Whether to apply the learned room.
+          seed: Random seed of the noise.
 
         Returns:
           `[n_samples]`, float32: as long as `features['audio']` where that is given, else `n_frames *
@@ -182,7 +182,7 @@ def save_bundle(
             shutil.copyfile(dataset.file(STATISTICS), part / STATISTICS)
             metadata = _metadata(model, dataset, metrics or {})
             metadata['sha256'] = {
-                name: bundle_files.sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)
+                name: files.file_sha256(part / name) for name in (CONFIG, WEIGHTS, STATISTICS)
             }
             bundle_files.write_metadata(part, metadata)
             _check_same_weights(load_bundle(part).model, model)
@@ -217,7 +217,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     bundle_files.check_files(path)
     metadata = bundle_files.read_metadata(path)
     for name, digest in metadata.get('sha256', {}).items():
-        if bundle_files.sha256(path / name) != digest:
+        if files.file_sha256(path / name) != digest:
             raise BundleError(f'{path / name} is damaged: it is not the file that was saved')
     try:
         text = (path / CONFIG).read_bytes().decode('utf-8')

@@ -17,6 +17,7 @@ from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import ConfigError
 from ddsp.f0 import estimate_f0
 from ddsp.inference.bundle import Bundle
+from ddsp.io import files
 from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.training import data, metrics
 
@@ -34,8 +35,8 @@ class EvaluationReport:
         measured).
       rows: One for each example: `example` (its number in the split), `recording` (which it was cut from,
         where the dataset tells) and the same measures.
-      split: Of the dataset.
-      estimator: Of pitch.
+      split: Name of the split.
+      estimator: Pitch estimator.
     """
 
     totals: dict[str, float]
@@ -45,7 +46,7 @@ class EvaluationReport:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes it as JSON."""
-        pathlib.Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + '\n')
+        files.write_json(path, dataclasses.asdict(self))
 
 
 def evaluate(
@@ -65,11 +66,12 @@ def evaluate(
     Args:
       bundle: The model.
       dataset: A dataset with the rates of the model.
-      split: Of the dataset.
-      estimator: Of the pitch of the generated audio; `'auto'`: the one that the dataset was prepared with.
-      limit: Only the first so many examples.
+      split: Name of the split.
+      estimator: Pitch estimator for the generated audio; `'auto'`: the one that the dataset was prepared
+        with.
+      limit: Number of examples to take; None: all.
       progress: `progress(done, total, text)`.
-      seed: Of the noise.
+      seed: Random seed of the noise.
 
     Returns:
       Totals and a row for each example.
@@ -196,11 +198,9 @@ def _totals(rows: list[dict[str, Any]], cents: list[np.ndarray]) -> dict[str, fl
         values = [row[key] for row in rows if row[key] is not None]
         if values:
             totals[key] = float(np.mean(values))
-    pitched = [row for row in rows if row['f0_l1_midi'] is not None]
+    pitched = [row['f0_l1_midi'] for row in rows if row['f0_l1_midi'] is not None]
+    names = {'f0_dist': 'f0_l1_midi', 'outlier_ratio': 'f0_outlier_ratio'}
+    totals |= {names[key]: value for key, value in metrics.pitch_totals(pitched).items()}
     if pitched:
-        inside = [row['f0_l1_midi'] for row in pitched if not row['f0_outlier']]
-        if inside:
-            totals['f0_l1_midi'] = float(np.mean(inside))
-        totals['f0_outlier_ratio'] = float(np.mean([row['f0_outlier'] for row in pitched]))
         totals['f0_median_cents'] = float(np.median(np.concatenate(cents)))
     return {**totals, 'examples': len(rows), 'unpitched_examples': len(rows) - len(pitched)}

@@ -34,7 +34,7 @@ def check_files(path: pathlib.Path) -> None:
         raise BundleError(f'no model bundle at {path}: there is no such directory')
     missing = [name for name in FILES if not files.inside(path, name, f'the bundle {path}').is_file()]
     if missing:
-        raise BundleError(f'{path} is no complete model bundle: {", ".join(missing)} is missing')
+        raise BundleError(f'{path} is not a complete model bundle: {", ".join(missing)} is missing')
 
 
 def check_weights(path: pathlib.Path) -> None:
@@ -54,12 +54,6 @@ def check_weights(path: pathlib.Path) -> None:
         found = file.visititems_links(outside)
     if found:
         raise BundleError(f'{path} is not a file of weights: {found}')
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Digest of a file."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _own_digest(metadata: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from ddsp.errors import DDSPError
 from ddsp.io import gcs
-from ddsp.io.files import UnsafeNameError, inside, replacing, write_bytes
+from ddsp.io.files import UnsafeNameError, file_sha256, inside, replacing, write_bytes
 from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 
 MANIFEST = 'MANIFEST.json'
@@ -70,8 +70,8 @@ class Dataset:
       manifest: Content of MANIFEST.json.
       name: Name of the dataset.
       version: Its version, such as `'1.0.0'`.
-      sample_rate: Of the feature `audio`, in Hz.
-      frame_rate: Of the frame-wise features, in frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       example_secs: Length of an example, in seconds.
       centered: Whether the frame-wise features have one frame more than `frame_rate * example_secs`.
       splits: Number of examples of each split.
@@ -326,7 +326,7 @@ def _check_manifest(manifest: dict[str, Any], folder: pathlib.Path, address: str
     for name in [*rows, *manifest['files']]:
         inside(folder, name, source)
         if '/' in name or name.startswith('.') or name == MANIFEST:
-            raise UnsafeNameError(f'{source} names {name!r}, which is no file of a dataset.')
+            raise UnsafeNameError(f'{source} names {name!r}, which is not a file of a dataset.')
 
 
 def _why_not_a_dataset(folder: pathlib.Path) -> str:
@@ -360,12 +360,3 @@ def _parse(text: bytes, shape: Any, source: object) -> Any:
     if found := fault(content, shape):
         raise DatasetError(f'{source} is damaged: {found}.')
     return content
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

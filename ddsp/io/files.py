@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -61,7 +62,7 @@ def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib
 
 
 def writable(text: str) -> str:
-    """Text with names in it as UTF-8 can hold it: a byte of a name that is no UTF-8 becomes `\\xe9`."""
+    """Text with names in it as UTF-8 can hold it: a byte of a name that is not UTF-8 becomes `\\xe9`."""
     try:
         return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
     except UnicodeEncodeError:  # a surrogate that stands for no byte: JSON can hold it, no name can
@@ -89,6 +90,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a value as JSON, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,12 @@ _UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, AttributeError, Lo
 
 
 def checkpoint_step(path: str) -> int:
-    """The step in a checkpoint's name; -1 without one."""
+    """The step in a checkpoint's name; -1 without one.
+
+    Example:
+      >>> checkpoint_step('run/ckpt-3000')
+      3000
+    """
     match = re.search(rf'{PREFIX}(\d+)$', path)
     return int(match.group(1)) if match else -1
 

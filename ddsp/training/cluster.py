@@ -1,4 +1,4 @@
-"""Which devices train: one, several, several machines, a TPU; and what a launcher says about them."""
+"""Devices to train on: one, several, several machines, a TPU; and how a launcher describes them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def get_strategy(
     Raises:
       ConfigError: An unknown strategy, no TPU for `'tpu'`, a `cluster_config` that is not JSON, or no cluster
         for `'multi_worker'`.
+
+    Example:
+      >>> get_strategy(strategy='default').num_replicas_in_sync
+      1
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f'strategy is {strategy!r}; it must be one of {", ".join(STRATEGIES)}')
@@ -109,6 +113,12 @@ def slurm_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
       environ: With SLURM_STEP_NODELIST (or SLURM_JOB_NODELIST), SLURM_STEP_TASKS_PER_NODE (or
         SLURM_TASKS_PER_NODE) and SLURM_PROCID; MASTER_PORT is the port of a node's first worker (12355), the
         next ones follow.
+
+    Example:
+      >>> slurm_cluster({
+      ...     'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_STEP_TASKS_PER_NODE': '1(x2)', 'SLURM_PROCID': '1'
+      ... })
+      {'cluster': {'worker': ['n1:12355', 'n2:12355']}, 'task': {'type': 'worker', 'index': 1}}
     """
     port = int(environ.get('MASTER_PORT', _PORT))
     hosts = _expand_hosts(_needed(environ, 'SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST'))

@@ -16,8 +16,9 @@ import gin
 import gin.config as gin_config
 import keras
 import tensorflow as tf
+from gin import utils as gin_utils
 
-from ddsp.errors import ConfigError
+from ddsp.errors import ConfigError, DDSPError
 
 GIN_DIR = pathlib.Path(__file__).parent / 'gin'
 
@@ -46,6 +47,18 @@ _KERAS_ARGUMENTS = frozenset({'name', 'dtype', 'trainable'})
 # Plain files, and what TensorFlow reads (gs://). Gin's third reader complains about every path that it does
 # not know.
 gin_config._FILE_READERS[:] = [(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)]
+
+_augment = gin_utils.augment_exception_message_and_reraise
+
+
+def _augment_others(exception: Exception, message: str) -> None:
+    """Keeps gin from adding a Python call to messages that are meant for the user."""
+    if isinstance(exception, DDSPError):
+        raise exception  # it is complete by itself
+    _augment(exception, message)
+
+
+gin_utils.augment_exception_message_and_reraise = _augment_others
 
 
 def register_all() -> None:

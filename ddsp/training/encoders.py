@@ -40,7 +40,7 @@ class ZEncoder(nn.DictLayer):
 
     Args:
       input_keys: Keys of `compute_z`'s inputs; by default its parameters.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(self, input_keys: Sequence[str] | None = None, **kwargs: Any) -> None:
@@ -72,7 +72,7 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
       z_dims: Channels of z.
       z_time_steps: Frames of 4 s: 63, 125, 250, 500 or 1000.
       sample_rate: Sample rate of the audio, Hz.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
 
     Raises:
       ValueError: Another `z_time_steps`.
@@ -113,7 +113,7 @@ class MfccRnnEncoder(ZEncoder):
       z_dims: Channels of z.
       mean_aggregate: Average the RNN's outputs over time, or use all of them.
       sample_rate: Sample rate of the audio, Hz.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class OneHotEncoder(ZEncoder):
       vocab_size: Number of labels.
       n_dims: Channels of z.
       skip_expand: Leave z with one time step.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from typing import Any
 import gin
 
 from ddsp.errors import ConfigError
+from ddsp.io import files
 from ddsp.training import checkpoints
 from ddsp.training.data import DatasetProvider, iterate
 from ddsp.training.train_util import expand_path
@@ -48,7 +47,7 @@ def evaluate_or_sample(
       batch_size: Examples of a batch.
       num_batches: Batches for each checkpoint; -1: all of the data, once.
       repeats: Passes over the data, when it is too short; -1: as many as it takes.
-      ckpt_delay_secs: Wait so long before each evaluation, unless there is but one.
+      ckpt_delay_secs: Seconds to wait before each evaluation, unless `run_once`.
       run_once: Stop after the newest checkpoint.
       run_until_step: Stop after a checkpoint of this step or a later one; 0: never.
       evaluate_and_sample: Do both.
@@ -116,9 +115,7 @@ def _run(
     if 'eval' in modes:
         folder = pathlib.Path(save_dir) / 'eval'
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f'.metrics-{step}.json'
-        part.write_text(json.dumps({'step': step, **results}, indent=2) + '\n')
-        os.replace(part, folder / f'metrics-{step}.json')
+        files.write_json(folder / f'metrics-{step}.json', {'step': step, **results})
     return results
 
 

@@ -20,8 +20,8 @@ class BaseEvaluator:
     """Base of evaluators.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
     """
 
     def __init__(self, sample_rate: int, frame_rate: int) -> None:
@@ -91,8 +91,8 @@ class F0LdEvaluator(BaseEvaluator):
     """Pitch and loudness of the generated audio against the original.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       run_f0_crepe: Also estimate the pitch of the generated audio, which takes time.
       estimator: Pitch estimator for the generated audio, as in `ddsp.f0.estimate_f0`.
     """

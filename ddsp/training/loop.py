@@ -1,4 +1,4 @@
-"""The loop of `train_util.train`: steps, summaries, checkpoints, and reasons to stop."""
+"""The loop of `train_util.train`: steps, summaries, checkpoints, warnings, and reasons to stop."""
 
 from __future__ import annotations
 
@@ -6,19 +6,63 @@ import io
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ddsp.training.health import HarmonicsWatch
-from ddsp.training.signals import StopRequest
-from ddsp.training.step_report import NonFiniteError
+from ddsp.training.steps.report import STOP, TOTAL_LOSS, NonFiniteError
 
-STOP = 'stop'  # the metric that is above 0 when some worker was asked to stop
 _BEST = 'best.jsonl'
+_DEAD_DB = -100.0  # a harmonic part that is taught by the recordings never stays there
+_SILENT_DB = -80.0  # recordings below are nothing to learn harmonics from
+_PATIENCE = 2  # summaries: within the first steps the level may fall and come back
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the training; its state is saved.
+
+    Attributes:
+      exit_code: What a command should exit with: 130 after Ctrl-C, 143 after SIGTERM.
+      step: Steps done.
+      save_dir: Where the state was saved; `''`: nowhere.
+    """
+
+    def __init__(self, signal_number: int, step: int, save_dir: str) -> None:
+        self.exit_code = 128 + signal_number
+        self.step = step
+        self.save_dir = save_dir
+        where = f'saved in {save_dir}; the same command goes on from there' if save_dir else 'not saved'
+        super().__init__(f'interrupted after {step} steps: {where}')
+
+
+class StopRequest:
+    """Makes the first Ctrl-C or SIGTERM only set `requested`; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal = int(signal.SIGINT)
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+        self.signal = number
 
 
 class Means:
@@ -66,7 +110,7 @@ class Best:
 
     Args:
       metric: Name of a metric of the summaries; the smaller the better.
-      min_delta: What counts as better is smaller by this at least.
+      min_delta: Smallest decrease that counts as better.
       directory: Where the state lies beside the checkpoints; `''`: nowhere.
     """
 
@@ -104,6 +148,35 @@ class Best:
             with tf.io.gfile.GFile(os.path.join(self.directory, _BEST), 'a') as file:
                 file.write(json.dumps(state) + '\n')
         return (self.step,)
+
+
+class HarmonicsWatch:
+    """Notices a harmonic part that has died.
+
+    Amplitudes that were pushed to the floor of `exp_sigmoid` get no gradient any more: they stay there, the
+    noise alone imitates the recordings, and the loss goes on falling a little, so that nobody sees it.
+    """
+
+    def __init__(self) -> None:
+        self._dead, self._said = 0, False
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> str:
+        """Takes the metrics of a summary; a sentence when there is something to say, once, else `''`.
+
+        Args:
+          step: Steps done.
+          metrics: `energy/harmonic_db` and `energy/target_db`, where the model has a harmonic part.
+        """
+        level, target = metrics.get('energy/harmonic_db', 0.0), metrics.get('energy/target_db', -120.0)
+        self._dead = self._dead + 1 if level < _DEAD_DB and target > _SILENT_DB else 0
+        if self._dead < _PATIENCE or self._said:
+            return ''
+        self._said = True
+        return (
+            f'step {step}: dead harmonics: the harmonic part stays at {level:.0f} dB where the recordings '
+            f'have {target:.0f} dB, and the noise alone imitates them. Begin again in a new folder with a '
+            'longer warm-up (Trainer.lr_warmup_steps, 100 or more) or a smaller Trainer.learning_rate'
+        )
 
 
 class Loop:
@@ -203,7 +276,7 @@ class Loop:
             callback.on_summary(step, metrics)
         if warning := self.harmonics.check(step, metrics):
             self.warn(warning)
-        return metrics['losses/total_loss']
+        return metrics[TOTAL_LOSS]
 
     def _save(self, step: int) -> None:
         if step == self.saved:

@@ -7,7 +7,7 @@ frames has no pitch to be compared and counts nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,12 @@ def squeeze(input_vector: Any) -> np.ndarray:
 
 
 def l1_distance(prediction: Any, ground_truth: Any) -> np.ndarray:
-    """`|prediction - ground_truth|`, element by element over the shorter length."""
+    """`|prediction - ground_truth|`, element by element over the shorter length.
+
+    Example:
+      >>> l1_distance([1.0, 2.0, 3.0], [1.5, 2.0])
+      array([0.5, 0. ])
+    """
     a, b = squeeze(prediction), squeeze(ground_truth)
     n = min(len(a), len(b))
     return np.abs(a[:n] - b[:n])
@@ -44,10 +49,15 @@ def pitch_errors(f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, threshold: floa
       f0_hz: Reference `[n_frames]`, Hz.
       f0_hz_gen: Pitch of the generated audio `[n_frames]`, Hz.
       f0_confidence: Confidence of the reference `[n_frames]`.
-      threshold: From which a frame is sure: `confidence_threshold` of the estimator that made the reference.
+      threshold: Confidence from which a frame is sure: `confidence_threshold` of the estimator that made the
+        reference.
 
     Returns:
       Semitones, one for each such frame.
+
+    Example:
+      >>> pitch_errors([440.0, 440.0, 0.0], [880.0, 440.0, 440.0], [0.9, 0.2, 0.9], threshold=0.5)
+      array([12.])
     """
     distance = l1_distance(hz_to_midi(squeeze(f0_hz)), hz_to_midi(squeeze(f0_hz_gen)))
     sure = (squeeze(f0_confidence) >= threshold) & (squeeze(f0_hz) > 0)
@@ -57,6 +67,26 @@ def pitch_errors(f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, threshold: floa
 def is_pitch_outlier(distance: float) -> bool:
     """Whether an example with this mean error, in semitones, is an outlier."""
     return not distance <= OUTLIER_MIDI_THRESH
+
+
+def pitch_totals(distances: Sequence[float]) -> dict[str, float]:
+    """Figures of all examples that have a pitch.
+
+    Args:
+      distances: Mean pitch error of each, in semitones.
+
+    Returns:
+      `f0_dist`, the mean without outliers, and `outlier_ratio`, as far as there are examples for them.
+
+    Example:
+      >>> pitch_totals([0.25, 0.75, 24.0, 0.5])
+      {'f0_dist': 0.5, 'outlier_ratio': 0.25}
+    """
+    inside = [distance for distance in distances if not is_pitch_outlier(distance)]
+    totals = {'f0_dist': float(np.mean(inside))} if inside else {}
+    if distances:
+        totals['outlier_ratio'] = (len(distances) - len(inside)) / len(distances)
+    return totals
 
 
 def confidence_threshold(estimator: str) -> float:
@@ -72,7 +102,7 @@ def compute_audio_features(
     Args:
       audio: `[n_samples]`, at 16 kHz.
       frame_rate: Frames per second.
-      estimator: Of pitch, as in `ddsp.f0.estimate_f0`.
+      estimator: Pitch estimator, as in `ddsp.f0.estimate_f0`.
 
     Returns:
       `audio` `[1, n_samples]`, `loudness_db`, `f0_hz` and `f0_confidence` `[n_frames]`.
@@ -84,7 +114,12 @@ def compute_audio_features(
 
 
 def hz_to_midi(f0_hz: Any) -> np.ndarray:
-    """Hz to MIDI in numpy; 0 Hz is MIDI 0."""
+    """Hz to MIDI in numpy; 0 Hz is MIDI 0.
+
+    Example:
+      >>> hz_to_midi([0.0, 440.0, 880.0])
+      array([ 0., 69., 81.])
+    """
     f0_hz = np.asarray(f0_hz, np.float64)
     with np.errstate(divide='ignore'):
         return np.where(f0_hz > 0, 69.0 + 12.0 * np.log2(np.maximum(f0_hz, 1e-9) / 440.0), 0.0)
@@ -99,7 +134,7 @@ def f0_dist_conf_thresh(
       f0_hz: Reference `[n_frames]`, Hz.
       f0_hz_gen: Pitch of the generated audio `[n_frames]`, Hz.
       f0_confidence: Confidence of the reference `[n_frames]`.
-      f0_confidence_thresh: From which a frame is sure.
+      f0_confidence_thresh: Confidence from which a frame is sure.
 
     Returns:
       Semitones, or `None` where no frame is sure.
@@ -112,9 +147,9 @@ class BaseMetrics:
     """Base of measures that are collected over batches and read by `flush`.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
-      name: Of the measure.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      name: Name of the measure.
     """
 
     def __init__(self, sample_rate: int, frame_rate: int, name: str) -> None:
@@ -123,7 +158,7 @@ class BaseMetrics:
         self.name = name
 
     def update_state(self, *args: Any) -> None:
-        """Takes a batch in."""
+        """Adds a batch."""
         raise NotImplementedError(f'{type(self).__name__} must implement update_state')
 
     def flush(self, step: int) -> dict[str, float]:
@@ -139,7 +174,7 @@ class LoudnessMetrics(BaseMetrics):
         self._distances: list[float] = []
 
     def update_state(self, batch: Mapping[str, Any], audio_gen: Any) -> None:
-        """Takes a batch in.
+        """Adds a batch.
 
         Args:
           batch: With `audio` `[batch, n_samples]`.
@@ -159,9 +194,9 @@ class F0CrepeMetrics(BaseMetrics):
     """`f0_dist` (semitones) and `outlier_ratio` with the pitch taken from the generated audio.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
-      name: Of the measure.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      name: Name of the measure.
       estimator: Pitch estimator for the generated audio; any of `ddsp.f0`, not only CREPE.
       reference: The estimator that made the batches' `f0_confidence`; None: the same.
     """
@@ -178,10 +213,9 @@ class F0CrepeMetrics(BaseMetrics):
         self._estimator = estimator
         self._threshold = confidence_threshold(reference or estimator)
         self._distances: list[float] = []
-        self._outliers: list[bool] = []
 
     def update_state(self, batch: Mapping[str, Any], audio_gen: Any) -> None:
-        """Takes a batch in.
+        """Adds a batch.
 
         Args:
           batch: With `f0_hz` and `f0_confidence` `[batch, n_frames]`.
@@ -190,35 +224,29 @@ class F0CrepeMetrics(BaseMetrics):
         for f0_hz, confidence, audio in zip(
             np.asarray(batch['f0_hz']), np.asarray(batch['f0_confidence']), np.asarray(audio_gen), strict=True
         ):
-            if is_outlier(confidence, self._threshold):  # nothing to compare with
+            if is_outlier(confidence, self._threshold):  # saves the estimate: nothing to compare with
                 continue
             generated, _ = f0.estimate_f0(audio, self.sample_rate, self.frame_rate, self._estimator)
             distance = f0_dist_conf_thresh(f0_hz, generated, confidence, self._threshold)
-            if distance is None:
-                continue
-            self._outliers.append(is_pitch_outlier(distance))
-            if not self._outliers[-1]:
+            if distance is not None:
                 self._distances.append(distance)
 
     def flush(self, step: int) -> dict[str, float]:
         """`{'f0_dist': mean, 'outlier_ratio': share}`, as far as there are examples for them."""
-        values = {'f0_dist': float(np.mean(self._distances))} if self._distances else {}
-        if self._outliers:
-            values['outlier_ratio'] = float(np.mean(self._outliers))
-        self._distances, self._outliers = [], []
+        values, self._distances = pitch_totals(self._distances), []
         return values
 
 
 class F0Metrics(BaseMetrics):
     """`f0_dist`, raw pitch accuracy and raw chroma accuracy of a pitch that a model predicts.
 
-    Accuracy is the share of voiced frames within the tolerance (Salamon et al. 2014); chroma forgives
+    Accuracy is the share of voiced frames within the tolerance (Salamon et al. 2014); chroma accuracy ignores
     octaves.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
-      rpa_tolerance: Cents.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      rpa_tolerance: Tolerance in cents.
       name: Name of the measure.
       reference: The estimator that made the batches' `f0_confidence`.
     """
@@ -237,7 +265,7 @@ class F0Metrics(BaseMetrics):
         self._rows: list[tuple[float, ...]] = []
 
     def update_state(self, batch: Mapping[str, Any], f0_hz_predict: Any) -> None:
-        """Takes a batch in.
+        """Adds a batch.
 
         Args:
           batch: With `f0_hz` and `f0_confidence` `[batch, n_frames(, 1)]`.
@@ -250,10 +278,9 @@ class F0Metrics(BaseMetrics):
             for key in ('f0_hz', 'f0_confidence')
         )
         for truth, sure, guess in zip(reference, confidence, predicted, strict=True):
-            voiced = (sure >= self._threshold) & (truth > 0)
-            if not voiced.any():
+            error = pitch_errors(truth, guess, sure, self._threshold)
+            if not len(error):
                 continue
-            error = np.abs(hz_to_midi(truth) - hz_to_midi(guess))[voiced]
             chroma = np.abs((error + 6.0) % 12.0 - 6.0)
             right = (error <= self._tolerance, chroma <= self._tolerance)
             self._rows.append((float(error.mean()), *(float(np.mean(x)) for x in right)))

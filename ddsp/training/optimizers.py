@@ -1,11 +1,13 @@
-"""Adam with rates for parts of a model, and schedules of the learning rate."""
+"""Adam with rates for parts of a model, schedules of the learning rate, and averages of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from ddsp.errors import ConfigError
@@ -14,7 +16,7 @@ SCHEDULES = ('exponential', 'cosine', 'constant')
 
 
 class ScaledAdam(keras.optimizers.Adam):
-    """Adam whose learning rate differs for parts of a model, and whose steps can be refused.
+    """Adam with a learning rate for each part of a model, whose steps can be refused.
 
     Adam's step does not depend on the size of the gradient: every one of a reverb's thousands of taps moves
     by the learning rate, so at a rate that suits a network the first steps turn the impulse response into
@@ -23,7 +25,7 @@ class ScaledAdam(keras.optimizers.Adam):
     Args:
       learning_rate: A schedule.
       scales: A part of a variable's path, such as `'reverb'`, to the factor of its learning rate.
-      **kwargs: Of Keras' Adam.
+      **kwargs: Passed to Keras' Adam.
     """
 
     def __init__(self, learning_rate: Any, scales: Mapping[str, float] | None = None, **kwargs: Any) -> None:
@@ -72,8 +74,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
 
     Args:
-      schedule: From then on.
-      steps: Until then.
+      schedule: Schedule after the warm-up.
+      steps: Length of the warm-up in steps.
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
@@ -98,13 +100,18 @@ def make_schedule(
     Args:
       kind: `'exponential'`: `learning_rate * decay_rate ** (step / decay_steps)`; `'cosine'`: half a cosine
         from `learning_rate` to `learning_rate * decay_rate` in `decay_steps`, then constant; `'constant'`.
-      learning_rate: At step 0.
+      learning_rate: Learning rate at step 0.
       decay_steps: See `kind`.
       decay_rate: See `kind`.
       warmup_steps: Steps in which the rate rises from nothing; 0: none.
 
     Raises:
       ConfigError: Another kind.
+
+    Example:
+      >>> schedule = make_schedule('exponential', 0.1, decay_steps=1000, decay_rate=0.5, warmup_steps=0)
+      >>> [round(float(schedule(step)), 4) for step in (0, 1000, 2000)]
+      [0.1, 0.05, 0.025]
     """
     schedules = keras.optimizers.schedules
     schedule: keras.optimizers.schedules.LearningRateSchedule
@@ -117,3 +124,66 @@ def make_schedule(
     else:
         raise ConfigError(f'Trainer.lr_schedule is {kind!r}; it must be one of {", ".join(SCHEDULES)}')
     return WarmUp(schedule, warmup_steps) if warmup_steps else schedule
+
+
+class WeightAverages:
+    """Averages of a model's weights: `average += (1 - decay) (weight - average)` after every step.
+
+    The decay of step n is `min(decay, (1 + n) / (10 + n))`, so that the first weights are soon forgotten.
+
+    Args:
+      strategy: Distribution strategy of the training.
+      decay: Between 0 and 1; `None`: no averages, and all methods do nothing.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, decay: float | None) -> None:
+        if decay is not None and not 0 < decay < 1:
+            raise ConfigError(f'Trainer.average_decay is {decay}; it must lie between 0 and 1')
+        self.strategy = strategy
+        self.decay = decay
+        self.variables: list[tf.Variable] = []
+        self._weights: list[Any] = []
+        self._in_model = False
+
+    def build(self, weights: Sequence[Any]) -> None:
+        """Begins with the weights as they are."""
+        if self.decay is not None:
+            self._weights = list(weights)
+            self.variables = [tf.Variable(w.value, trainable=False) for w in weights]
+
+    def update(self, step: tf.Tensor, done: tf.Tensor) -> None:
+        """Takes the weights after a step, in cross-replica context, if it was done."""
+        if not self.variables:
+            return
+        n = tf.cast(step, tf.float32)
+        decay = tf.minimum(tf.constant(self.decay, tf.float32), (1.0 + n) / (10.0 + n))
+
+        def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
+            return average.assign(tf.where(done, decay * average + (1.0 - decay) * value, average))
+
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            self.strategy.extended.update(average, update, args=(weight.value,))
+
+    @contextlib.contextmanager
+    def in_model(self, wanted: bool) -> Iterator[None]:
+        """Within, the model has the averages, or the weights that are being trained."""
+        before = self._in_model
+        self.put_in_model(wanted)
+        try:
+            yield
+        finally:
+            self.put_in_model(before)
+
+    def put_in_model(self, wanted: bool) -> None:
+        """Exchanges averages and weights, unless the model already has the wanted ones."""
+        if not self.variables or wanted == self._in_model:
+            return
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            kept = tf.identity(average)
+            average.assign(tf.identity(weight.value))
+            weight.assign(kept)
+        self._in_model = wanted
+
+    def forget(self) -> None:
+        """Both are about to be overwritten by a checkpoint."""
+        self._in_model = False

@@ -37,7 +37,7 @@ class QuantileTransformer:
     Args:
       n_quantiles: Landmarks of the distribution.
       output_distribution: `'uniform'` on [0, 1], or `'normal'`.
-      subsample: At most so many values are used to find the landmarks.
+      subsample: Largest number of values that the landmarks are found from.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ def fit_quantile_transform(
     Args:
       loudness_db: `[batch, n_frames]` or `[n_frames]`, dB.
       mask_on: Frames that belong to notes, the same shape.
-      inv_quantile: Of the recording whose loudness is wanted.
+      inv_quantile: Quantile function of the recording whose loudness is wanted.
 
     Returns:
       The transformer of this recording; with `inv_quantile` also the matched loudness of all frames, of the

@@ -8,6 +8,7 @@ import gin
 from keras import ops
 
 from ddsp import core, spectral_ops
+from ddsp.core import Tensor
 from ddsp.training import nn
 
 F0_RANGE = 127.0  # MIDI numbers
@@ -16,31 +17,56 @@ DB_RANGE = spectral_ops.DB_RANGE
 _register = gin.register(module='ddsp.training.preprocessing')
 
 
-def at_least_3d(x: Any) -> Any:
-    """A scalar, `[batch]` or `[batch, time]` as `[batch, time, 1]`; three axes stay."""
+def at_least_3d(x: Tensor) -> Tensor:
+    """A scalar, `[batch]` or `[batch, time]` as `[batch, time, 1]`; three axes stay.
+
+    Example:
+      >>> tuple(at_least_3d([[1.0, 2.0]]).shape)
+      (1, 2, 1)
+    """
     x = ops.convert_to_tensor(x)
     while len(x.shape) < 3:
         x = x[None] if len(x.shape) == 0 else x[..., None]
     return x
 
 
-def scale_db(db: Any) -> Any:
-    """dB in [-80, 0] to [0, 1]."""
+def scale_db(db: Tensor) -> Tensor:
+    """dB in [-80, 0] to [0, 1].
+
+    Example:
+      >>> scale_db(-40.0)
+      0.5
+    """
     return db / DB_RANGE + 1.0
 
 
-def inv_scale_db(db_scaled: Any) -> Any:
-    """[0, 1] to dB in [-80, 0]."""
+def inv_scale_db(db_scaled: Tensor) -> Tensor:
+    """[0, 1] to dB in [-80, 0].
+
+    Example:
+      >>> inv_scale_db(0.5)
+      -40.0
+    """
     return (db_scaled - 1.0) * DB_RANGE
 
 
-def scale_f0_hz(f0_hz: Any) -> Any:
-    """Hz to MIDI number / 127."""
+def scale_f0_hz(f0_hz: Tensor) -> Tensor:
+    """Hz to MIDI number / 127.
+
+    Example:
+      >>> round(float(scale_f0_hz(440.0)), 4)  # MIDI 69
+      0.5433
+    """
     return core.hz_to_midi(f0_hz) / F0_RANGE
 
 
-def inv_scale_f0_hz(f0_scaled: Any) -> Any:
-    """MIDI number / 127 to Hz."""
+def inv_scale_f0_hz(f0_scaled: Tensor) -> Tensor:
+    """MIDI number / 127 to Hz.
+
+    Example:
+      >>> round(float(inv_scale_f0_hz(69 / 127)), 2)
+      440.0
+    """
     return core.midi_to_hz(f0_scaled * F0_RANGE)
 
 
@@ -51,10 +77,10 @@ class F0LoudnessPreprocessor(nn.DictLayer):
     Args:
       time_steps: Frames of the output.
       frame_rate: Frames per second at which loudness is computed.
-      sample_rate: Of the audio, Hz.
+      sample_rate: Sample rate in Hz.
       compute_loudness: Compute loudness from `audio`, when there is any. Otherwise, and when there is no
         audio, the given `loudness_db` is used.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(
@@ -72,7 +98,7 @@ class F0LoudnessPreprocessor(nn.DictLayer):
         self.sample_rate = sample_rate
         self.compute_loudness = compute_loudness
 
-    def call(self, loudness_db: Any, f0_hz: Any, audio: Any = None) -> Any:
+    def call(self, loudness_db: Tensor, f0_hz: Tensor, audio: Tensor | None = None) -> Any:
         """Resamples and scales.
 
         Args:
@@ -92,11 +118,11 @@ class F0LoudnessPreprocessor(nn.DictLayer):
         return f0_hz, loudness_db, scale_f0_hz(f0_hz), scale_db(loudness_db)
 
     @staticmethod
-    def invert_scaling(f0_scaled: Any, ld_scaled: Any) -> tuple[Any, Any]:
+    def invert_scaling(f0_scaled: Tensor, ld_scaled: Tensor) -> tuple[Tensor, Tensor]:
         """`f0_hz` and `loudness_db` from their scaled forms."""
         return inv_scale_f0_hz(f0_scaled), inv_scale_db(ld_scaled)
 
-    def resample(self, x: Any) -> Any:
+    def resample(self, x: Tensor) -> Tensor:
         """`[batch, n_frames(, 1)]` -> `[batch, time_steps, 1]`, linearly."""
         x = at_least_3d(x)
         return x if x.shape[1] == self.time_steps else core.resample(x, self.time_steps)
@@ -109,9 +135,9 @@ class F0PowerPreprocessor(F0LoudnessPreprocessor):
     Args:
       time_steps: Frames of the output.
       frame_rate: Frames per second at which power is computed.
-      sample_rate: Of the audio, Hz.
+      sample_rate: Sample rate in Hz.
       frame_size: Samples over which power is averaged.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(
@@ -127,7 +153,7 @@ class F0PowerPreprocessor(F0LoudnessPreprocessor):
         self.frame_size = frame_size
 
     # Inputs are found by the names of the parameters, which are other ones here.
-    def call(self, f0_hz: Any, power_db: Any = None, audio: Any = None) -> Any:  # type: ignore[override]
+    def call(self, f0_hz: Tensor, power_db: Tensor | None = None, audio: Tensor | None = None) -> Any:  # type: ignore[override]
         """Resamples and scales.
 
         Args:
@@ -152,7 +178,7 @@ class F0PowerPreprocessor(F0LoudnessPreprocessor):
         return f0_hz, pw_db, scale_f0_hz(f0_hz), scale_db(pw_db)
 
     @staticmethod
-    def invert_scaling(f0_scaled: Any, pw_scaled: Any) -> tuple[Any, Any]:
+    def invert_scaling(f0_scaled: Tensor, pw_scaled: Tensor) -> tuple[Tensor, Tensor]:
         """`f0_hz` and `pw_db` from their scaled forms."""
         return inv_scale_f0_hz(f0_scaled), inv_scale_db(pw_scaled)
 
@@ -170,7 +196,7 @@ class OnlineF0PowerPreprocessor(nn.DictLayer):
         `f0_hz`, which the datasets hold.
       crepe_saved_model_path: Accepted for upstream's configurations; it has no effect.
       viterbi: Accepted for upstream's configurations; it has no effect.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
 
     Raises:
       ValueError: `compute_f0` is True.
@@ -203,8 +229,8 @@ class OnlineF0PowerPreprocessor(nn.DictLayer):
 
     def call(
         self,
-        audio: Any,
-        f0_hz: Any = None,
+        audio: Tensor,
+        f0_hz: Tensor = None,
         f0_confidence: Any = None,
         audio_16k: Any = None,
         pw_db: Any = None,

@@ -1,4 +1,4 @@
-"""One place that sets everything that follows from sample rate, frame rate and length."""
+"""Sets all parameters that follow from sample rate, frame rate and length, in one place."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def configure_rates(
     """Sets the parameters of all parts that depend on rates and length, in the configuration.
 
     Args:
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       example_secs: Length of an example, s.
       centered: Whether the features have one frame more.
 
@@ -111,7 +111,14 @@ def _check_macros(dataset: Dataset) -> None:
 
 
 def check_rates(sample_rate: int, frame_rate: int, example_secs: float) -> None:
-    """Raises a ConfigError, with the nearest legal values, unless hop and frames are whole numbers."""
+    """Raises a ConfigError, with the nearest legal values, unless hop and frames are whole numbers.
+
+    Example:
+      >>> check_rates(sample_rate=16000, frame_rate=250, example_secs=4)
+      >>> check_rates(sample_rate=16000, frame_rate=250, example_secs=0)
+      Traceback (most recent call last):
+      ddsp.errors.ConfigError: example_secs is 0; it must be above 0
+    """
     for name, value in (
         ('sample_rate', sample_rate),
         ('frame_rate', frame_rate),

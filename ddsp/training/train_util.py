@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -15,10 +16,9 @@ from ddsp.errors import ConfigError
 from ddsp.training import checkpoints
 from ddsp.training.checkpoints import get_latest_checkpoint
 from ddsp.training.cluster import cluster_from_environment, get_strategy
-from ddsp.training.data.base import UNREADABLE
-from ddsp.training.loop import Best, Loop, Means
-from ddsp.training.signals import Interrupted, StopRequest
-from ddsp.training.step_report import WORKER_LOST, WorkerLostError, check_positive
+from ddsp.training.data import iterate
+from ddsp.training.loop import Best, Interrupted, Loop, Means, StopRequest
+from ddsp.training.steps.report import WORKER_LOST, WorkerLostError, check_positive
 
 __all__ = [
     'Interrupted',
@@ -146,8 +146,8 @@ def train(
       restore_dir: Where to go on from when `save_dir` has no checkpoint; may be the same, or `None`.
       early_stop_loss_value: Stop when the mean total loss of a summary is at most this.
       report_loss_to_hypertune: Not supported (the service is gone); must be False.
-      early_stop_patience: Stop when `best_metric` has not become better for so many summaries.
-      early_stop_min_delta: What counts as better is smaller by this at least.
+      early_stop_patience: Number of summaries without a better `best_metric` after which training stops.
+      early_stop_min_delta: Smallest decrease that counts as better.
       best_metric: Name of a metric of the summaries; the smaller the better.
       keep_best: The checkpoint at which `best_metric` was best stays, whatever its age.
       callbacks: Told about the progress.
@@ -172,15 +172,22 @@ def train(
         'train', batch_size=batch_size, steps_per_summary=steps_per_summary, steps_per_save=steps_per_save
     )  # fmt: skip
     save_dir = expand_path(save_dir) if save_dir else ''
-    batches = iter(trainer.distribute_dataset(data_provider.get_batch(batch_size, shuffle=True, repeats=-1)))
-    first = _first_batch(batches, data_provider, batch_size)
+    batches = _batches(trainer, data_provider, batch_size)
+    first = next(batches, None)
+    if first is None:
+        raise ConfigError(
+            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at '
+            'all'
+        )
     if not trainer.built:
         trainer.build(first)
     _restore(trainer, [save_dir, restore_dir])
     start_step = trainer.step
-    if start_step:
-        batches = iter(trainer.distribute_dataset(_batches_from(data_provider, batch_size, start_step)))
-        first = None
+    batches = (
+        _batches(trainer, data_provider, batch_size, start_step)
+        if start_step
+        else itertools.chain([first], batches)
+    )
     if not trainer.is_chief:
         save_dir, callbacks = '', ()
     config = write_gin_config(None, save_dir, start_step)
@@ -196,10 +203,10 @@ def train(
         return low or (early_stop_patience is not None and best.stale >= early_stop_patience)
 
     loop = Loop(
-        trainer, _Batches(batches, first, data_provider),
-        Means(batch_size, getattr(data_provider, 'example_secs', None)), best, save_dir,
+        trainer, lambda: next(batches), Means(batch_size, getattr(data_provider, 'example_secs', None)),
+        best, save_dir,
         lambda step: write_gin_config(None, save_dir, step), callbacks,
-        (warn or _print_warning) if trainer.is_chief else _say_nothing,
+        (warn or _print_warning) if trainer.is_chief else (lambda text: None),
     )  # fmt: skip
     reason = 'failed'
     try:
@@ -222,46 +229,11 @@ def _print_warning(text: str) -> None:
     print(f'Warning: {text}', file=sys.stderr, flush=True)
 
 
-def _say_nothing(text: str) -> None:
-    pass
-
-
-class _Batches:
-    """Gives the batches, the one that was taken already first."""
-
-    def __init__(self, batches: Iterator, first: Any, provider: Any) -> None:
-        self.batches, self.first, self.provider = batches, first, provider
-
-    def __call__(self) -> Any:
-        batch, self.first = self.first, None
-        return _next_batch(self.batches, self.provider) if batch is None else batch
-
-
-def _next_batch(batches: Iterator, provider: Any) -> Any:
-    """The next batch; unreadable data is a DatasetError that names the file."""
-    try:
-        return next(batches)
-    except UNREADABLE as error:
-        if not hasattr(provider, 'explain'):
-            raise
-        raise provider.explain(error) from error
-
-
-def _first_batch(batches: Iterator, provider: Any, batch_size: int) -> Any:
-    try:
-        return _next_batch(batches, provider)
-    except StopIteration:
-        raise ConfigError(
-            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at '
-            'all'
-        ) from None
-
-
-def _batches_from(data_provider: Any, batch_size: int, step: int) -> tf.data.Dataset:
+def _batches(trainer: Any, provider: Any, batch_size: int, step: int = 0) -> Iterator:
     """The batches that an uninterrupted training would see after `step` steps."""
-    if getattr(data_provider, 'can_start_later', False):
-        return data_provider.get_batch(batch_size, shuffle=True, repeats=-1, start=step * batch_size)
-    return data_provider.get_batch(batch_size, shuffle=True, repeats=-1)
+    start = {'start': step * batch_size} if step and getattr(provider, 'can_start_later', False) else {}
+    dataset = provider.get_batch(batch_size, shuffle=True, repeats=-1, **start)
+    return iterate(provider, trainer.distribute_dataset(dataset))
 
 
 def _restore(trainer: Any, directories: Sequence[str | None]) -> None:

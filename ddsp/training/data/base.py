@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -18,13 +18,12 @@ class DataProvider:
     """Base of providers: subclasses implement `get_dataset(shuffle)`.
 
     Args:
-      sample_rate: Of the feature `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
     """
 
-    can_start_later = (
-        False  # get_batch takes `start`, the number of examples that a resumed training has seen
-    )
+    # Whether get_batch takes `start`, the number of examples that a resumed training has seen.
+    can_start_later = False
 
     def __init__(self, sample_rate: int, frame_rate: int) -> None:
         self._sample_rate = sample_rate
@@ -76,7 +75,7 @@ class SeededProvider(DataProvider):
         Args:
           shuffle: Whether the order is random, anew in every pass.
           repeats: Passes over the data; -1: without end.
-          start: Begin after so many examples.
+          start: Number of examples to skip.
         """
         raise NotImplementedError(f'{type(self).__name__} must implement get_examples(...)')
 
@@ -99,7 +98,7 @@ class SeededProvider(DataProvider):
           shuffle: Shuffle files and examples, anew in every pass.
           repeats: Passes over the data; -1: without end.
           drop_remainder: Leave out a last batch that is not full.
-          start: Begin after so many examples, where an interrupted training goes on.
+          start: Number of examples to skip, where an interrupted training goes on.
 
         Returns:
           Dataset of dictionaries of tensors `[batch, ...]`.
@@ -116,8 +115,8 @@ def _batches(examples: tf.data.Dataset, batch_size: int, drop_remainder: bool) -
     return batches.with_options(options)
 
 
-def iterate(provider: DataProvider, dataset: tf.data.Dataset) -> Iterator[Any]:
-    """Iterates over a provider's dataset; unreadable data is a DatasetError that names the file."""
+def iterate(provider: DataProvider, dataset: Iterable) -> Iterator[Any]:
+    """Iterates over a provider's batches; unreadable data is a DatasetError that names the file."""
     batches = iter(dataset)
     while True:
         try:
@@ -125,5 +124,7 @@ def iterate(provider: DataProvider, dataset: tf.data.Dataset) -> Iterator[Any]:
         except StopIteration:
             return
         except UNREADABLE as error:
+            if not hasattr(provider, 'explain'):
+                raise
             raise provider.explain(error) from error
         yield batch

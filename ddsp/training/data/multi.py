@@ -71,7 +71,7 @@ class ZippedProvider(BaseMultiProvider):
           shuffle: Whether the order is random.
           repeats: Passes over each provider's data; -1: without end.
           drop_remainder: Leave out a last batch that is not full.
-          start: Begin after so many examples, a multiple of `batch_size`.
+          start: Number of examples to skip, a multiple of `batch_size`.
         """
         sizes = [int(batch_size * ratio) for ratio in self.batch_size_ratios]
         batches = []
@@ -88,7 +88,7 @@ class MixedProvider(BaseMultiProvider):
     Args:
       data_providers: The providers.
       batch_size_ratios: Share of each.
-      seed: Of the choice among them.
+      seed: Random seed of the choice among them.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class MixedProvider(BaseMultiProvider):
           shuffle: Whether the providers shuffle.
           repeats: Passes over all; -1: without end.
           drop_remainder: Leave out a last batch that is not full.
-          start: Begin after so many examples, where an interrupted training goes on.
+          start: Number of examples to skip, where an interrupted training goes on.
         """
         if repeats >= 0 or not self.can_start_later:
             return super().get_batch(batch_size, shuffle, repeats, drop_remainder)

@@ -31,9 +31,9 @@ class RecordProvider(SeededProvider):
     many files at once, in an order of the files that is new in every pass, and shuffled in blocks.
 
     Args:
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
-      seed: Of everything random.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      seed: Random seed.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
       variation: Crops and levels.
     """
@@ -184,10 +184,10 @@ class _PlainProvider(RecordProvider):
     """Base of providers of examples with upstream's features, whose lengths are known.
 
     Args:
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
-      record_secs: Length of the examples in the files, s.
-      seed: Of everything random.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      record_secs: Length of the examples in the files, in seconds.
+      seed: Random seed.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
       crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
       gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
@@ -244,7 +244,7 @@ class DatasetProvider(_PlainProvider):
     Args:
       path: As in `ddsp.io.dataset.open_dataset`, or an open dataset.
       split: Name of the split.
-      seed: Of everything random.
+      seed: Random seed.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
       crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
       gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
@@ -296,10 +296,10 @@ class TFRecordProvider(_PlainProvider):
     Args:
       file_pattern: Pattern such as `'data/train.tfrecord*'`, or several.
       example_secs: Length of an example in the files, s.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of `f0_hz`, `f0_confidence` and `loudness_db`, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       centered: Whether these have one frame more.
-      seed: Of everything random.
+      seed: Random seed.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
       crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
       gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.

@@ -24,10 +24,10 @@ class SyntheticProvider(SeededProvider):
     Args:
       n_examples: Examples of a pass.
       example_secs: Length of an example, s.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       centered: Whether these have one frame more.
-      seed: Of the examples.
+      seed: Random seed of the examples.
     """
 
     def __init__(

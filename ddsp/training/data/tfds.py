@@ -24,8 +24,8 @@ class ExperimentalDataProvider(DataProvider):
 
     Args:
       data_dir: Its directory.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
     """
 
     def __init__(self, data_dir: str, sample_rate: int, frame_rate: int) -> None:
@@ -47,9 +47,9 @@ class TfdsProvider(RecordProvider):
         directory itself.
       split: Such as `'train'` or `'train[:50%]'`.
       data_dir: Where the prepared dataset lies; nothing is downloaded.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
-      seed: Of the order of the examples.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
+      seed: Random seed of the order.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
 
     Raises:
@@ -118,10 +118,10 @@ class NSynthTfds(TfdsProvider):
       name: Name in TensorFlow Datasets.
       split: `'train'`, `'valid'` or `'test'`.
       data_dir: Where the prepared dataset lies.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       include_note_labels: Also `pitch`, `instrument_source`, `instrument_family` and `instrument`.
-      seed: Of the order of the examples.
+      seed: Random seed of the order.
       cache: Keep the records in memory; None: where they take less than 128 MiB.
     """
 

@@ -25,8 +25,8 @@ class Variation:
     """How examples are varied.
 
     Args:
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of the frame-wise features, frames per second.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Feature frames per second.
       crop_secs: Length to cut out of each example, s; None takes it whole.
       gain_db: Lowest and highest change of level, dB; None changes nothing.
 
@@ -66,8 +66,8 @@ class Variation:
 
         Args:
           example: Features, `audio` [n_samples] and frame-wise ones [n_frames].
-          number: Of the example in the training, which decides with the seed what is drawn.
-          seed: Of everything random.
+          number: Number of the example in the training; with the seed it decides what is drawn.
+          seed: Random seed.
           random: False takes the beginning and leaves the level.
 
         Returns:

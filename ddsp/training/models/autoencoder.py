@@ -20,7 +20,7 @@ class Autoencoder(Model):
       decoder: Layer from features to the inputs of the synthesisers.
       processor_group: `ddsp.processors.ProcessorGroup`.
       losses: Losses of (target audio, synthesised audio), or one.
-      **kwargs: Of `keras.Model`.
+      **kwargs: Passed to `keras.Model`.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def state(trainer):
     found = {'step': [np.asarray(trainer.step)]}
     for i, v in enumerate([*trainer.model.variables, *trainer.optimizer.variables]):
         found[f'variable {i}'] = _values(trainer, v.value)
-    for i, v in enumerate(trainer._averages.variables):
+    for i, v in enumerate(trainer.averages.variables):
         found[f'average {i}'] = _values(trainer, v)
     return found
 

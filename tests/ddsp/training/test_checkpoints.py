@@ -119,14 +119,12 @@ def test_a_folder_names_no_checkpoint_elsewhere(tmp_path, name):
 def test_a_checkpoint_of_another_backend_says_so(tmp_path, newest, monkeypatch):
     import types
 
-    from ddsp.training.jax_trainer import JaxTrainer
+    from ddsp.training.steps.jax import make_checkpoint
 
     value = types.SimpleNamespace(value=np.ones(2, np.float32))
-    model = types.SimpleNamespace(weights=[value])
-    trainer = types.SimpleNamespace(model=model, optimizer=types.SimpleNamespace(variables=[value]))
     layer = keras.layers.Dense(2)
     layer(np.ones([1, 2], np.float32))
-    made = {'jax': JaxTrainer.get_checkpoint(trainer), 'tensorflow': tf.train.Checkpoint(model=layer)}
+    made = {'jax': make_checkpoint([value], [value]), 'tensorflow': tf.train.Checkpoint(model=layer)}
     checkpoints.save(made[newest], str(tmp_path), 5, 3)
     other = {'jax': 'tensorflow', 'tensorflow': 'jax'}[newest]
     monkeypatch.setattr(keras.backend, 'backend', lambda: other)

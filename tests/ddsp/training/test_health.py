@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from ddsp.training import config, data, models, rates, train_util, trainers
-from ddsp.training.health import HarmonicsWatch
+from ddsp.training.loop import HarmonicsWatch
 
 
 def _levels(harmonic_db, target_db=-40.0):

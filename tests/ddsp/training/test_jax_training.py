@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
 import keras, numpy as np
-from ddsp.dataset import open_dataset
+from ddsp.io.dataset import open_dataset
 from ddsp.training import config, data, models, rates, train_util, trainers
 
 backend, dataset, folder = sys.argv[1], open_dataset(sys.argv[2]), sys.argv[3]

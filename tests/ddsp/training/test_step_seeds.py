@@ -10,7 +10,7 @@ from keras import ops
 
 from ddsp import effects, synths
 from ddsp.training import models, train_util, trainers
-from ddsp.training.step_seeds import StepSeeds
+from ddsp.training.steps.seeds import StepSeeds
 
 
 class NoiseModel(models.Model):

@@ -243,7 +243,7 @@ def test_one_and_two_replicas_make_the_same_step(tone_dataset, tmp_path):
         import keras, numpy as np, tensorflow as tf
         cpu = tf.config.list_physical_devices('CPU')[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        from ddsp.dataset import open_dataset
+        from ddsp.io.dataset import open_dataset
         from ddsp.training import config, data, models, rates, trainers
         dataset = open_dataset({str(tone_dataset.path)!r})
         results = []

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys, time
 import keras, numpy as np
-from ddsp.dataset import open_dataset
+from ddsp.io.dataset import open_dataset
 from ddsp.training import config, data, models, rates, train_util, trainers
 
 kind, path, folder, steps, save_every = sys.argv[1:]

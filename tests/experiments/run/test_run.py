@@ -16,8 +16,8 @@ import soundfile
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io import bundle_files
-from ddsp.io.dataset import Dataset, open_dataset
-from ddsp.training import health
+from ddsp.io.dataset import Dataset, file_sha256, open_dataset
+from ddsp.training import loop
 from experiments import quiet
 from experiments.run import training
 from experiments.run.training import train_run
@@ -34,7 +34,7 @@ def trained(tmp_path_factory, dataset, empty_database, tiny):
         patch.chdir(folder)
         patch.delenv('MLFLOW_TRACKING_URI', raising=False)
         (folder / 'mlflow.db').write_bytes(empty_database.read_bytes())
-        patch.setattr(health, '_DEAD_DB', 1000.0)  # any level counts as dead
+        patch.setattr(loop, '_DEAD_DB', 1000.0)  # any level counts as dead
         told: list[str] = []
         with quiet.terminal():
             quiet.load_keras()
@@ -288,7 +288,7 @@ def foreign(there, tmp_path, monkeypatch):
     text = (folder / 'config.gin').read_text()
     (folder / 'config.gin').write_text(f'import evil_module\n{text}')
     metadata = bundle_files.read_metadata(folder)
-    metadata['sha256']['config.gin'] = bundle_files.sha256(folder / 'config.gin')
+    metadata['sha256']['config.gin'] = file_sha256(folder / 'config.gin')
     bundle_files.write_metadata(folder, metadata)
     return folder, canary
 

@@ -16,6 +16,7 @@ import time
 import pytest
 
 from ddsp.io import bundle_files
+from ddsp.io.files import file_sha256
 from experiments import doctor
 from experiments.tracking import mlflow_model, reading, store
 from experiments.tracking.tracker import MLflowTracker
@@ -136,7 +137,7 @@ def two_models(workdir):
     for name in bundle_files.FILES:
         (workdir / 'bundle' / name).write_text('{}')
     rates = {'sample_rate': 16000, 'frame_rate': 250, 'hop_size': 64, 'example_secs': 1.0}
-    digests = {name: bundle_files.sha256(workdir / 'bundle' / name) for name in bundle_files.FILES[1:]}
+    digests = {name: file_sha256(workdir / 'bundle' / name) for name in bundle_files.FILES[1:]}
     metadata = {**rates, 'schema_version': 1, 'f0_estimator': 'yin', 'centered': False, 'sha256': digests}
     bundle_files.write_metadata(workdir / 'bundle', metadata)
     client, ids = store.client(), []

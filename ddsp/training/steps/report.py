@@ -1,4 +1,4 @@
-"""What a training step says: its errors, and what it measures beside the losses."""
+"""What a training step reports: the names of its metrics, its errors, and levels beside the losses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from ddsp.errors import ConfigError, DDSPError
 from ddsp.training import nn
 
 LOSS_PREFIX = 'losses/'
+TOTAL_LOSS = f'{LOSS_PREFIX}total_loss'
+GRADIENT_NORM = 'optimizer/gradient_norm'
+STOP = 'stop'  # above 0 when some worker was asked to stop
 
 # What a collective operation raises when a worker of the cluster is gone.
 WORKER_LOST = (
@@ -55,7 +58,7 @@ class WorkerLostError(DDSPError, ConnectionError):
 
 def is_finite(metrics: Mapping[str, Any]) -> bool:
     """Whether the loss and the norm of the gradient are numbers."""
-    return bool(np.isfinite(float(metrics['losses/total_loss']) + float(metrics['optimizer/gradient_norm'])))
+    return bool(np.isfinite(float(metrics[TOTAL_LOSS]) + float(metrics[GRADIENT_NORM])))
 
 
 def non_finite_error(step: int, named: Mapping[str, np.ndarray]) -> NonFiniteError:

@@ -17,7 +17,7 @@ class StepSeeds:
     """Gives the noise of a model's processors to the step.
 
     Args:
-      seed: Different seeds, different noise.
+      seed: Random seed.
     """
 
     def __init__(self, seed: int) -> None:
@@ -29,8 +29,8 @@ class StepSeeds:
 
         Args:
           step: Scalar, int32.
-          replica: Replicas have noise of their own.
-          part: So have the parts of a batch of which the gradients are accumulated.
+          replica: Number of the replica; each has noise of its own.
+          part: Part of the batch, where gradients are accumulated; each has noise of its own.
         """
         others = ops.cast(replica, 'int32') * 7919 + ops.cast(part, 'int32') * 104729
         draws = itertools.count()

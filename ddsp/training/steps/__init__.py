@@ -1,0 +1,32 @@
+"""The training step of each Keras backend: `tensorflow` by `tf.distribute`, `jax` on one device.
+
+`Trainer` is the same on both. Here is what differs: how weights are made, how a step is compiled and run, and
+what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from ddsp.errors import ConfigError
+from ddsp.training.steps.base import Step
+
+__all__ = ['Step', 'step_class']
+
+
+def step_class() -> type[Step]:
+    """The step for the Keras backend.
+
+    Raises:
+      ConfigError: The backend is neither TensorFlow nor JAX.
+    """
+    backend = keras.backend.backend()
+    if backend == 'tensorflow':
+        from ddsp.training.steps.tensorflow import TensorFlowStep
+
+        return TensorFlowStep
+    if backend == 'jax':
+        from ddsp.training.steps.jax import JaxStep
+
+        return JaxStep
+    raise ConfigError(f'KERAS_BACKEND={backend} does not train; use tensorflow or jax')
