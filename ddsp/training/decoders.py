@@ -9,6 +9,8 @@ import gin
 import keras
 from keras import ops
 
+from ddsp.core import Tensor
+from ddsp.core.kernels import kernel
 from ddsp.training import nn
 
 _register = gin.register(module='ddsp.training.decoders')
@@ -26,7 +28,7 @@ class RnnFcDecoder(nn.DictLayer):
       stateless: The RNN's state is the last input (`'state'`, `[batch, rnn_channels]`) and the last output.
       input_keys: Keys of the inputs, `[batch, n_frames, channels]` each.
       output_splits: Pairs (name, number of channels) of the outputs.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(
@@ -50,54 +52,23 @@ class RnnFcDecoder(nn.DictLayer):
         self.out_stack = nn.FcStack(ch, layers_per_stack)
         self.dense_out = keras.layers.Dense(sum(size for _, size in self.output_splits))
 
-    def call(self, *inputs: Any, **unused_kwargs: Any) -> dict[str, Any]:
+    def call(self, *inputs: Tensor, **unused_kwargs: Any) -> dict[str, Tensor]:
         """One tensor `[batch, n_frames, size]` for each output, and the new state when stateless."""
-        features = inputs[:-1] if self.stateless else inputs
-        if self._has_fast_path(features):
-            if not self.dense_out.built:
-                self._plain([x[:1, :1] for x in features], None)  # makes the weights
-            return nn.split_to_dict(self._fast(features), self.output_splits)
-        return self._plain(features, inputs[-1])
+        features, state = (inputs[:-1], inputs[-1]) if self.stateless else (inputs, None)
+        y, state = self.decode(features, state)
+        outputs = nn.split_to_dict(y, self.output_splits)
+        return {**outputs, 'state': state} if self.stateless else outputs
 
-    def _plain(self, features: Sequence[Any], state: Any) -> dict[str, Any]:
-        """Layer after layer."""
+    @kernel('ddsp.training.nn.kernels.layers:decode')
+    def decode(self, features: Sequence[Tensor], state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """All outputs in one tensor `[batch, n_frames, channels]`, and the new state when stateless."""
         stacked = [stack(x) for stack, x in zip(self.input_stacks, features, strict=True)]
         # A feature of the whole example (one time step) holds for every frame.
         n_frames = max(x.shape[1] for x in stacked)
         stacked = [ops.repeat(x, n_frames, axis=1) if x.shape[1] == 1 < n_frames else x for x in stacked]
         x = ops.concatenate(stacked, axis=-1)
-        if self.stateless:
-            y, state = self.rnn(x, state)
-        else:
-            y = self.rnn(x)
-        x = self.out_stack(ops.concatenate([*stacked, y], axis=-1))
-        outputs = nn.split_to_dict(self.dense_out(x), self.output_splits)
-        return {**outputs, 'state': state} if self.stateless else outputs
-
-    def _has_fast_path(self, features: Sequence[Any]) -> bool:
-        """Whether `nn.rnn_fc` computes the same: a GRU, usual activations, known sizes, a CPU."""
-        stacks = [*self.input_stacks, self.out_stack]
-        return (
-            not self.stateless
-            and getattr(self.rnn.rnn, 'has_fast_path', lambda *_: False)(features[0], None)
-            and all(stack.is_usual for stack in stacks)
-            and all(None not in x.shape for x in features)
-            and nn.on_cpu()
-        )
-
-    def _fast(self, features: Sequence[Any]) -> Any:
-        """All outputs in one tensor `[batch, n_frames, channels]`."""
-        n_frames = max(x.shape[1] for x in features)
-        features = [ops.cast(x, 'float32') for x in features]
-        features = [ops.repeat(x, n_frames, axis=1) if x.shape[1] == 1 < n_frames else x for x in features]
-        weights = {
-            'inputs': [stack.layer_weights() for stack in self.input_stacks],
-            'gru': self.rnn.rnn.cell_weights(),
-            'output': self.out_stack.layer_weights(),
-            'linear': nn.as_tensors(self.dense_out.kernel, self.dense_out.bias),
-        }
-        state = ops.zeros((features[0].shape[0], self.rnn.rnn.units), 'float32')
-        return nn.rnn_fc(features, state, weights, self.dense_out.compute_dtype)
+        y, state = self.rnn(x, state) if self.stateless else (self.rnn(x), None)
+        return self.dense_out(self.out_stack(ops.concatenate([*stacked, y], axis=-1))), state
 
 
 @_register
@@ -106,7 +77,7 @@ class DilatedConvDecoder(nn.OutputSplitsLayer):
 
     Args:
       ch: Channels.
-      kernel_size: Of the convolutions.
+      kernel_size: Size of the convolution kernels.
       layers_per_stack: Layers of a stack.
       stacks: Number of stacks.
       dilation: Base of the dilations.
@@ -120,7 +91,7 @@ class DilatedConvDecoder(nn.OutputSplitsLayer):
       precondition_stack: Layer applied to the conditioning.
       spectral_norm: As in `nn.DilatedConvStack`.
       ortho_init: As in `nn.DilatedConvStack`.
-      **kwargs: Of `nn.DictLayer`.
+      **kwargs: Passed to `nn.DictLayer`.
     """
 
     def __init__(

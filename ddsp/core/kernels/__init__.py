@@ -26,10 +26,9 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Registers the fast version of a definition.
 
     Args:
-      address: `module:function` in this package. The function takes the definition's arguments, and returns
-        `NotImplemented` where it does not support them.
+      address: `module:function` of a module in this package, or of any module by its full name. The function
+        takes the definition's arguments, and returns `NotImplemented` where it does not support them.
     """
-    module, name = address.split(':')
 
     def decorate(definition: Callable[P, T]) -> Callable[P, T]:
         PAIRS[address] = definition
@@ -37,7 +36,7 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @functools.wraps(definition)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             if _enabled:
-                result = getattr(importlib.import_module(f'{__name__}.{module}'), name)(*args, **kwargs)
+                result = load(address)(*args, **kwargs)
                 if result is not NotImplemented:
                     return result
             return definition(*args, **kwargs)
@@ -45,6 +44,12 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         return run
 
     return decorate
+
+
+def load(address: str) -> Callable:
+    """The kernel at an address."""
+    module, name = address.split(':')
+    return getattr(importlib.import_module(module if '.' in module else f'{__name__}.{module}'), name)
 
 
 @contextlib.contextmanager

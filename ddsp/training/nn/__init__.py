@@ -34,9 +34,8 @@ from ddsp.training.nn.notes import (
     straight_through_int_quantization,
     straight_through_softmax,
 )
-from ddsp.training.nn.precision import check_precision, on_cpu, set_precision
+from ddsp.training.nn.precision import check_precision, set_precision
 from ddsp.training.nn.recurrent import Rnn, RnnFc, RnnSandwich, SingleGru, StatelessRnn
-from ddsp.training.nn.recurrent_blocks import as_tensors, rnn_fc
 from ddsp.training.nn.stacks import Fc, FcStack, FcStackOut, Identity
 
 __all__ = [
@@ -58,7 +57,6 @@ __all__ = [
     'SingleGru',
     'Splits',
     'StatelessRnn',
-    'as_tensors',
     'check_precision',
     'ensure_4d',
     'get_embedding',
@@ -72,10 +70,8 @@ __all__ = [
     'gin_register_keras_layers',
     'inv_ensure_4d',
     'normalize_op',
-    'on_cpu',
     'polyphase_resample',
     'pool_over_notes',
-    'rnn_fc',
     'set_precision',
     'split_to_dict',
     'straight_through_choice',

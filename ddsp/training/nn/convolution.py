@@ -79,18 +79,18 @@ class DilatedConvStack(keras.layers.Layer):
       ch: Channels.
       layers_per_stack: Layers of a stack.
       stacks: Number of stacks.
-      kernel_size: Of every convolution.
+      kernel_size: Size of the convolution kernels.
       dilation: Base of the dilations.
       norm_type: As in `normalize_op`.
       resample_type: `'downsample'`, `'upsample'` or `None`.
       resample_stride: Factor of one resampling.
-      stacks_per_resample: A resampling every so many stacks.
+      stacks_per_resample: Number of stacks between resamplings.
       resample_after_convolve: Resample after a stack, or before it.
       spectral_norm: Normalise the kernels by their largest singular value.
       ortho_init: Orthogonal initialisation of the kernels.
       shift_only: Condition by a shift only.
       conditional: The input is `(x, z)` and z conditions every layer.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(

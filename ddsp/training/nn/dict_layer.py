@@ -27,7 +27,7 @@ class DictLayer(keras.layers.Layer):
       input_keys: Keys to look up in dictionaries, in the order of `call`'s parameters. Giving them
         explicitly turns the optional parameters off.
       output_keys: Names of the outputs of `call`, when it does not return a dictionary.
-      **kwargs: Of `keras.layers.Layer` (`name`, `dtype`...).
+      **kwargs: Passed to `keras.layers.Layer` (`name`, `dtype`...).
 
     Example:
       >>> class Gain(DictLayer):
@@ -151,7 +151,7 @@ class OutputSplitsLayer(DictLayer):
     Args:
       input_keys: As in `DictLayer`; by default the parameters of `compute_output`.
       output_splits: Pairs (name, number of channels).
-      **kwargs: Of `DictLayer`.
+      **kwargs: Passed to `DictLayer`.
     """
 
     def __init__(

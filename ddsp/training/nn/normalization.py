@@ -51,7 +51,7 @@ class Normalize(keras.layers.Layer):
 
     Args:
       norm_type: As in `normalize_op`.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(self, norm_type: str | None = 'layer', **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ class ConditionalScaleAndShift(keras.layers.Layer):
 
     Args:
       shift_only: Leave the scale at 1.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(self, shift_only: bool = False, **kwargs: Any) -> None:
@@ -105,7 +105,7 @@ class ConditionalNorm(keras.layers.Layer):
     Args:
       norm_type: As in `normalize_op`.
       shift_only: Leave the scale at 1.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(self, norm_type: str | None = 'instance', shift_only: bool = False, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Precision of a network, and what hardware it runs on."""
+"""Precision of a network."""
 
 from __future__ import annotations
 
@@ -36,14 +36,3 @@ def set_precision(network: keras.layers.Layer, precision: str) -> None:
         few = isinstance(layer, keras.layers.Dense) and layer.kernel.shape[0] < _FEW_CHANNELS
         if not isinstance(layer, (DictLayer, keras.Sequential)) and not few:
             layer.dtype_policy = precision
-
-
-def on_cpu() -> bool:
-    """Whether layers run on the CPU: paths that save memory traffic there are of no use elsewhere."""
-    if keras.backend.backend() == 'jax':
-        import jax
-
-        return jax.default_backend() == 'cpu'
-    import tensorflow as tf
-
-    return not (tf.config.list_logical_devices('GPU') or tf.config.list_logical_devices('TPU'))

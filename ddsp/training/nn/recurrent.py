@@ -31,7 +31,7 @@ class Rnn(keras.layers.Layer):
       rnn_type: `'gru'` or `'lstm'`.
       return_sequences: Output at every step, or the last one only.
       bidir: Both directions.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StatelessRnn(keras.layers.Layer):
     Args:
       dims: Units.
       rnn_type: `'gru'`.
-      **kwargs: Of `keras.layers.Layer`.
+      **kwargs: Passed to `keras.layers.Layer`.
     """
 
     def __init__(self, dims: int, rnn_type: str, **kwargs: Any) -> None:
@@ -97,7 +97,7 @@ class RnnFc(keras.Sequential):
       nonlinearity: Activation of the output.
       bidir: Both directions.
       n_rnn: Number of recurrent layers.
-      **kwargs: Of `keras.Sequential`.
+      **kwargs: Passed to `keras.Sequential`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class RnnSandwich(keras.Sequential):
       fc_stack_layers: Layers of each stack.
       rnn_ch: Units of the recurrent layer.
       rnn_type: `'gru'` or `'lstm'`.
-      **kwargs: Of `keras.Sequential`.
+      **kwargs: Passed to `keras.Sequential`.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ import gin
 import keras
 
 from ddsp.training.nn.dict_layer import get_nonlinearity
-from ddsp.training.nn.recurrent_blocks import as_tensors
 
 _register = gin.register(module='ddsp.training.nn')
 
@@ -21,7 +20,7 @@ class Fc(keras.Sequential):
     Args:
       ch: Channels.
       nonlinearity: Name of the activation, or a function.
-      **kwargs: Of `keras.Sequential`.
+      **kwargs: Passed to `keras.Sequential`.
     """
 
     def __init__(self, ch: int = 128, nonlinearity: str | Callable = 'leaky_relu', **kwargs: Any) -> None:
@@ -41,7 +40,7 @@ class FcStack(keras.Sequential):
       ch: Channels of every layer.
       layers: Number of layers.
       nonlinearity: Name of the activation, or a function.
-      **kwargs: Of `keras.Sequential`.
+      **kwargs: Passed to `keras.Sequential`.
     """
 
     def __init__(
@@ -49,13 +48,8 @@ class FcStack(keras.Sequential):
     ) -> None:
         super().__init__([Fc(ch, nonlinearity) for _ in range(layers)] or [Identity()], **kwargs)
         self.n_layers = layers
-        # What fc_block computes.
+        # What the kernel computes.
         self.is_usual = get_nonlinearity(nonlinearity) is keras.activations.leaky_relu
-
-    def layer_weights(self) -> list[list[Any]]:
-        """Kernel, bias, scale and shift of each layer, as tensors."""
-        layers = [fc.layers[:2] for fc in self.layers[: self.n_layers]]
-        return [as_tensors(dense.kernel, dense.bias, norm.gamma, norm.beta) for dense, norm in layers]
 
 
 @_register

@@ -75,7 +75,8 @@ CASES = {
 
 
 def test_every_kernel_is_compared():
-    assert set(CASES) == set(kernels.PAIRS)
+    here = {address for address in kernels.PAIRS if '.' not in address}  # other packages test their own
+    assert set(CASES) == here
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Layers against Keras, numpy and their own definitions."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,27 +51,6 @@ def test_split_to_dict_checks_the_channels():
     np.testing.assert_allclose(parts['b'], [[2, 3, 4]])
     with pytest.raises(ValueError, match='add up to 4, the tensor has 5 channels'):
         nn.split_to_dict(np.zeros([1, 5]), (('a', 2), ('b', 2)))
-
-
-@pytest.mark.parametrize('state', [False, True])
-def test_gru_is_keras_gru_with_its_gradients(rng, state):
-    x = tf.constant(rng.normal(size=[3, 20, 5]), tf.float32)
-    initial = tf.constant(rng.normal(size=[3, 4]), tf.float32) if state else None
-    ours, keras_gru = nn.GRU(4, return_sequences=True), keras.layers.GRU(4, return_sequences=True)
-    ours(x), keras_gru(x)
-    ours.bias_rng = ours.cell.bias.assign(rng.normal(size=[2, 12]))
-    keras_gru.set_weights(ours.get_weights())
-    results = []
-    for layer in (ours, keras_gru):
-        weights = [v.value for v in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, initial_state=initial)
-            loss = tf.reduce_sum(tf.sin(3 * y))
-        results.append([y, *tape.gradient(loss, [x, *weights])])
-    assert ours.has_fast_path(x, None)
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 def test_stateless_rnn_step_by_step_is_the_rnn(rng):

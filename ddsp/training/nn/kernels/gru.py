@@ -19,10 +19,10 @@ from typing import Any
 
 from keras import ops
 
-from ddsp.training.nn.fc_block import matmul
-from ddsp.training.nn.loops import scan
+from ddsp.core import Tensor
+from ddsp.training.nn.kernels.loops import scan
+from ddsp.training.nn.kernels.stacks import matmul
 
-Tensor = Any
 Weights = Sequence[Any]  # kernel [channels, 3 units], recurrent kernel [units, 3 units], biases [2, 3 units]
 
 
@@ -33,7 +33,7 @@ def forward(x: Tensor, state: Tensor, weights: Weights, dtype: str) -> list[Tens
       x: Inputs `[steps, batch, channels]`, float32.
       state: `[batch, units]` before the first step.
       weights: Kernel, recurrent kernel and biases.
-      dtype: Of the matrix products; everything else is float32.
+      dtype: Type of the factors of matrix products; everything else is float32.
 
     Returns:
       States, gates (z, r) and candidates, `[steps, batch, units]` (twice the units for the gates).

@@ -14,23 +14,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from ddsp.core import Tensor
 from ddsp.core.kernels.blocks import custom_gradient
-from ddsp.training.nn import fc_block, gru_block
-from ddsp.training.nn.loops import scan
+from ddsp.training.nn.kernels import gru as gru_kernel
+from ddsp.training.nn.kernels import stacks as stack_kernel
+from ddsp.training.nn.kernels.loops import scan
 
-Tensor = Any
 _BLOCK_STEPS = 64
-
-
-def as_tensors(*variables: keras.Variable) -> list[Tensor]:
-    """Values of variables, float32; on TensorFlow tensors, so that a custom gradient takes them as
-    arguments."""
-    values = [ops.cast(variable.value, 'float32') for variable in variables]
-    if keras.backend.backend() == 'tensorflow':
-        import tensorflow as tf
-
-        values = [tf.convert_to_tensor(value) for value in values]
-    return values
 
 
 def rnn_fc(inputs: Sequence[Tensor], state: Tensor, weights: dict[str, Any], dtype: str) -> Tensor:
@@ -42,7 +32,7 @@ def rnn_fc(inputs: Sequence[Tensor], state: Tensor, weights: dict[str, Any], dty
       weights: `'inputs'`, for each input a list of layers (kernel, bias, scale, shift); `'gru'`, kernel,
         recurrent kernel and biases; `'output'`, a list of layers and `'linear'`, kernel and bias, both empty
         for the GRU's own output.
-      dtype: Of the matrix products; everything else is float32.
+      dtype: Type of the factors of matrix products; everything else is float32.
 
     Returns:
       `[batch, time, channels]`, float32.
@@ -92,7 +82,7 @@ class _Block:
 
         def one(carry: list, rows: list) -> tuple[list, list]:
             stacked, _ = self._stacked(rows)
-            gru = gru_block.forward(
+            gru = gru_kernel.forward(
                 ops.concatenate(stacked, axis=-1), carry[0], self.weights['gru'], self.dtype
             )
             return [gru[0][-1]], [self._output([*stacked, gru[0]])[0], *gru]
@@ -123,7 +113,7 @@ class _Block:
     def _stacked(self, xs: Sequence[Tensor]) -> tuple[list, list]:
         """Every input through its stack, and what the stacks' gradients need."""
         results = [
-            fc_block.forward(ops.reshape(x, (-1, x.shape[-1])), layers, self.dtype)
+            stack_kernel.forward(ops.reshape(x, (-1, x.shape[-1])), layers, self.dtype)
             for x, layers in zip(xs, self.weights['inputs'], strict=True)
         ]
         lead = xs[0].shape[:-1]
@@ -134,11 +124,11 @@ class _Block:
         if not self.weights['linear']:
             return parts[-1], None
         joined = ops.concatenate(parts, axis=-1)
-        y, kept = fc_block.forward(
+        y, kept = stack_kernel.forward(
             ops.reshape(joined, (-1, joined.shape[-1])), self.weights['output'], self.dtype
         )
         kernel, bias = self.weights['linear']
-        result = fc_block.matmul(y, kernel, self.dtype) + bias
+        result = stack_kernel.matmul(y, kernel, self.dtype) + bias
         return ops.reshape(result, (*joined.shape[:-1], result.shape[-1])), (y, kept)
 
     def _backward(
@@ -149,7 +139,7 @@ class _Block:
         parts = [*stacked, gru[0]]
         d_parts, d_output, d_linear = self._output_backward(parts, upstream)
         joined = ops.concatenate(stacked, axis=-1)
-        d_joined, d_state, d_gru = gru_block.backward(
+        d_joined, d_state, d_gru = gru_kernel.backward(
             joined, state, gru, self.weights['gru'], d_parts[-1], d_state, self.dtype
         )
         d_xs, d_inputs, start = [], [], 0
@@ -158,7 +148,7 @@ class _Block:
         ):
             d_y = d_y + d_joined[..., start : start + y.shape[-1]]
             start += y.shape[-1]
-            d_x, gradients = fc_block.backward(
+            d_x, gradients = stack_kernel.backward(
                 kept_here, layers, ops.reshape(d_y, (-1, y.shape[-1])), self.dtype
             )
             d_xs.append(ops.reshape(d_x, x.shape))
@@ -172,9 +162,9 @@ class _Block:
         _, (y, kept) = self._output(parts)
         flat = ops.reshape(upstream, (-1, upstream.shape[-1]))
         kernel, _ = self.weights['linear']
-        d_linear = [fc_block.matmul(ops.transpose(y), flat, self.dtype), ops.sum(flat, 0)]
-        d_y = fc_block.matmul(flat, ops.transpose(kernel), self.dtype)
-        d_joined, d_output = fc_block.backward(kept, self.weights['output'], d_y, self.dtype)
+        d_linear = [stack_kernel.matmul(ops.transpose(y), flat, self.dtype), ops.sum(flat, 0)]
+        d_y = stack_kernel.matmul(flat, ops.transpose(kernel), self.dtype)
+        d_joined, d_output = stack_kernel.backward(kept, self.weights['output'], d_y, self.dtype)
         d_parts, start = [], 0
         for part in parts:
             size = part.shape[-1]

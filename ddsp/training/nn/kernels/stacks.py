@@ -14,7 +14,8 @@ from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from ddsp.core import Tensor
+
 Layer = Sequence[Any]  # kernel, bias, scale, shift
 
 _SLOPE = 0.2  # of keras.activations.leaky_relu
@@ -33,7 +34,7 @@ def forward(x: Tensor, layers: Sequence[Layer], dtype: str) -> tuple[Tensor, lis
     Args:
       x: `[rows, channels]`, float32.
       layers: Kernel, bias, scale and shift of each layer; none: the result is x.
-      dtype: Of the matrix products; everything else is float32.
+      dtype: Type of the factors of matrix products; everything else is float32.
 
     Returns:
       `[rows, channels of the last layer]`, and what `backward` needs.
