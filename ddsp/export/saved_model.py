@@ -39,8 +39,8 @@ def export_saved_model(
       bundle: A model without an encoder.
       path: Directory to write. An earlier export is replaced; other content is not.
       n_frames: Frames of an input; by default those of a training example.
-      reverb: With the learned room.
-      seed: Of the noise, which is the same at every call.
+      reverb: Whether to apply the learned room.
+      seed: Random seed of the noise, which is the same at every call.
 
     Returns:
       The directory.

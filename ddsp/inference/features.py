@@ -52,7 +52,7 @@ def compute_features(
 
     Args:
       audio: Mono signal `[n_samples]`, full scale 1.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second.
       centered: As in `FeatureSettings`.
       alignment: As in `FeatureSettings`.
@@ -82,7 +82,7 @@ def stream_features(
 
     Args:
       blocks: Mono signal, one `[n]` after the other.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       settings: How to compute.
       n_expected: Samples to come, where that is known, for `progress`.
       progress: `progress(done, total, text)`, in seconds of audio.

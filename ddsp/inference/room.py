@@ -16,8 +16,8 @@ def dereverberate(bundle: Bundle, audio: np.ndarray, sample_rate: int, seed: int
     Args:
       bundle: A model with a learned reverb, trained in that room.
       audio: Mono signal `[n_samples]`.
-      sample_rate: Hz.
-      seed: Of the noise.
+      sample_rate: Sample rate in Hz.
+      seed: Random seed of the noise.
 
     Returns:
       `[n_samples]` at the model's sample rate.
@@ -35,7 +35,7 @@ def transfer_room(bundle: Bundle, audio: np.ndarray, sample_rate: int) -> np.nda
     Args:
       bundle: A model with a learned reverb.
       audio: Mono signal `[n_samples]`.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       `[n_samples]` at the model's sample rate.

@@ -52,7 +52,7 @@ class Synthesizer:
           features: Frame-wise `[batch, n_frames]`; `audio` `[batch, n_samples]` when the model has an
             encoder.
           seed: Random seed.
-          reverb: With the learned room.
+          reverb: Whether to apply the learned room.
 
         Returns:
           `audio` `[batch, n_frames * hop]`, and `harmonic` and `noise`, its dry parts, where the model has
@@ -104,7 +104,7 @@ class Synthesizer:
           features: Frame-wise `[1, n_frames]`; `audio` `[1, n_samples]` when the model has an encoder and
             the argument `audio` is not given.
           seed: Random seed.
-          reverb: With the learned room.
+          reverb: Whether to apply the learned room.
           audio: `audio(start, stop)` gives these samples `[n]`; it is called with rising numbers.
 
         Yields:

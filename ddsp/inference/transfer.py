@@ -20,7 +20,7 @@ from ddsp.io.files import check_output
 
 MOST_SEMITONES = 60.0
 MOST_DB = 60.0
-_FEW_VOICED = 0.2  # share of the sounding frames: below, it is no melody
+_FEW_VOICED = 0.2  # share of the sounding frames: below this it is not a melody
 
 
 @dataclasses.dataclass
@@ -69,7 +69,7 @@ class TransferSettings:
       loudness_shift_db: Added to the loudness, -60 to 60.
       match_loudness: Bring the level to that of the model's dataset, and the range of the phrases a little
         nearer to it.
-      reverb: With the room that the model has learned.
+      reverb: Whether to apply the learned room.
       seed: Random seed of the noise.
 
     Raises:
@@ -101,7 +101,7 @@ def transfer(
     Args:
       bundle: The model of the target instrument.
       audio: Mono recording `[n_samples]`.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       progress: `progress(done, total, text)`.
       **settings: Fields of `TransferSettings`.
 

@@ -143,7 +143,7 @@ def write_wav(path: PathLike, audio: np.ndarray, sample_rate: int, *, subtype: s
     Args:
       path: Where to write; its folder is made where it is missing.
       audio: Samples [n_samples] or [n_samples, channels], full scale is 1.
-      sample_rate: In Hz.
+      sample_rate: Sample rate in Hz.
       subtype: `'PCM_16'`, or `'FLOAT'` which cannot clip.
 
     Returns:
@@ -195,7 +195,7 @@ def wav_writer(
 
     Args:
       path: Where to write; its folder is made where it is missing.
-      sample_rate: In Hz.
+      sample_rate: Sample rate in Hz.
       channels: Number of channels.
       subtype: As in `write_wav`.
 

@@ -60,7 +60,7 @@ class AudioInfo:
 
     Attributes:
       path: The file.
-      sample_rate: In Hz.
+      sample_rate: Sample rate in Hz.
       channels: Number of channels.
       n_samples: Samples per channel; None where the container does not say.
       codec: Name of the container and coding.

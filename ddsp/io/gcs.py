@@ -35,9 +35,9 @@ class Object:
 
     Attributes:
       address: `gs://bucket/key`.
-      size: In bytes.
-      generation: Of its content; every write gives another.
-      crc32c: Of its content, in base64.
+      size: Size in bytes.
+      generation: Number of this version of the content; every write gives another.
+      crc32c: Checksum of the content, in base64.
       updated: Seconds since 1970 of the last write, by the server's clock.
     """
 
@@ -61,7 +61,7 @@ def split(address: str) -> tuple[str, str]:
     """
     bucket, _, key = address.removeprefix(SCHEME).partition('/')
     if not is_gcs(address) or not bucket:
-        raise GcsError(f'{address!r} is no address in a bucket, such as gs://bucket/folder.')
+        raise GcsError(f'{address!r} is not an address in a bucket, such as gs://bucket/folder.')
     return bucket, key
 
 

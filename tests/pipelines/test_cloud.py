@@ -101,7 +101,7 @@ def test_files_folders_and_patterns(bucket_server):
     for item, text in [
         ('gs://bucket/nowhere', 'gs://bucket/nowhere: no such object or folder'),
         ('gs://bucket/in/*.ogg', 'matches no object'),
-        ('gs:///x', 'is no address in a bucket'),
+        ('gs:///x', 'is not an address in a bucket'),
     ]:
         with pytest.raises(DDSPError, match=text):
             find_sources(item)

@@ -51,7 +51,7 @@ def test_metadata_say_what_the_model_is(tiny_bundle, tone_dataset):
 @pytest.mark.parametrize('name', ['config.gin', 'metadata.json', 'statistics.json', 'weights.weights.h5'])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
-    with pytest.raises(BundleError, match=f'is no complete model bundle: {name} is missing'):
+    with pytest.raises(BundleError, match=f'is not a complete model bundle: {name} is missing'):
         inference.load_bundle(copy)
 
 

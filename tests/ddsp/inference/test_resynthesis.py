@@ -158,11 +158,19 @@ def test_room_is_the_difference_between_wet_and_dry(tiny_bundle, tone_features):
     np.testing.assert_allclose(inference.transfer_room(tiny_bundle, dry, 16000), expected, atol=1e-5)
 
 
-def test_dereverberation_is_resynthesis_without_the_room(tiny_bundle, tone_audio):
-    np.testing.assert_array_equal(
-        inference.dereverberate(tiny_bundle, tone_audio, 16000),
-        tiny_bundle.resynthesize(tone_audio, 16000, reverb=False),
-    )
+def test_dereverberation_takes_away_the_echo_of_a_known_room(tiny_bundle, tone_audio):
+    bundle = inference.load_bundle(tiny_bundle.path)
+    (room,) = bundle.synthesizer.reverb.trainable_variables
+    found = {}
+    for gain in (0.8, -0.5):
+        echo = np.zeros(room.shape, np.float32)
+        echo.reshape(-1)[300] = gain
+        room.assign(echo)
+        found[gain] = inference.dereverberate(bundle, tone_audio, 16000)
+        heard = bundle.resynthesize(tone_audio, 16000)
+        np.testing.assert_allclose(heard[300:], found[gain][300:] + gain * found[gain][:-300], atol=1e-5)
+    np.testing.assert_array_equal(found[0.8], found[-0.5])
+    assert np.abs(found[0.8]).max() > 1e-3
 
 
 @pytest.mark.parametrize(('f0_hz', 'octaves'), [(55.0, 12), (220.0, 0), (800.0, -12)])
