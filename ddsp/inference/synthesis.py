@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from ddsp import effects, processors, synths
+from ddsp.core import tf_float32
+from ddsp.core.phase import Phase, frame_starts
 from ddsp.training import decoders, preprocessing
 
 _REVERBS = (effects.Reverb, effects.ExpDecayReverb, effects.FilteredNoiseReverb)
@@ -115,7 +117,7 @@ class Synthesizer:
         context = self._context_frames()
         kept: dict[str, np.ndarray] = {}  # controls of the frames from `start`
         start = done = end = 0
-        phases: dict[str, np.ndarray] = {}
+        phases: dict[str, Phase] = {}
         for piece in self._pieces(features, audio):
             kept = {key: np.concatenate([kept[key], x], axis=1) if kept else x for key, x in piece.items()}
             end = start + next(iter(kept.values())).shape[1]
@@ -133,7 +135,7 @@ class Synthesizer:
             for oscillator in self._oscillators:
                 controls = result['controls'][oscillator.name]['controls']
                 phases[oscillator.name] = _phase_after(
-                    oscillator, controls, passed, self.hop_size, phases.get(oscillator.name, 0.0)
+                    oscillator, controls, passed, self.hop_size, phases.get(oscillator.name)
                 )
             kept = {key: x[:, passed:] for key, x in kept.items()}
             start += passed
@@ -227,7 +229,7 @@ class Synthesizer:
         return next(n for n in _LENGTHS if n >= length)
 
     def _sized(
-        self, n_frames: int, seed: int = 0, start: int = 0, phases: Mapping[str, np.ndarray] | None = None
+        self, n_frames: int, seed: int = 0, start: int = 0, phases: Mapping[str, Phase] | None = None
     ) -> Any:
         """The model for `n_frames` frames from frame `start`; it shares the weights.
 
@@ -243,7 +245,7 @@ class Synthesizer:
             if isinstance(processor, synths.FilteredNoise):
                 settings |= {'seed': seed * 1000 + i, 'first_sample': start * self.hop_size}
             if phases and processor.name in phases:
-                settings['initial_phase'] = phases[processor.name].astype(np.float32)
+                settings['initial_phase'] = phases[processor.name].radians()
             if settings:
                 sized[model.processor_group.processor_names[i]] = _view(processor, **settings)
         wanted = {'time_steps': n_frames, 'compute_loudness': False}
@@ -263,18 +265,16 @@ def _view(layer: Any, **settings: Any) -> Any:
 
 
 def _phase_after(
-    oscillator: Any, controls: Mapping[str, Any], n_frames: int, hop: int, before: Any
-) -> np.ndarray:
-    """Phase of an oscillator `[1, 1, n_sinusoids]`, radians, after the first frames of its controls.
-
-    As `ddsp.core.phase.frame_starts` has it, in numbers of 64 bits: the frequency is linear between frames.
-    """
-    frequency = np.asarray(controls['frequencies' if 'frequencies' in controls else 'f0_hz'], np.float64)
+    oscillator: Any, controls: Mapping[str, Any], n_frames: int, hop: int, before: Phase | None
+) -> Phase:
+    """Phase of an oscillator `[1, 1, n_sinusoids]` after the first frames of its controls."""
+    rate = float(oscillator.sample_rate)
+    hz = tf_float32(controls['frequencies' if 'frequencies' in controls else 'f0_hz'])
+    half = Phase.per_sample(hz / 2.0, rate)
     if controls.get('harmonic_shifts') is not None:
-        shifts = np.asarray(controls['harmonic_shifts'])
-        harmonics = frequency * np.arange(1, shifts.shape[-1] + 1)
-        frequency = harmonics + harmonics.astype(np.float32) * shifts  # rounded as the synthesis does
-    now, following = frequency[:, :n_frames], frequency[:, 1 : n_frames + 1]
-    turns = (hop * now + (hop - 1) / 2.0 * (following - now)) / oscillator.sample_rate
-    phase = before + 2.0 * np.pi * np.sum(turns, axis=1, keepdims=True)
-    return np.remainder(phase + np.pi, 2.0 * np.pi) - np.pi
+        shifts = tf_float32(controls['harmonic_shifts'])
+        numbers = np.arange(1, shifts.shape[-1] + 1)
+        # The fundamental's phase times h is exact; only the small shifts are rounded.
+        half = half * numbers + Phase.per_sample(hz * numbers.astype(np.float32) * shifts / 2.0, rate)
+    start = frame_starts(half, hop).map(lambda part: part[:, n_frames : n_frames + 1])
+    return start if before is None else before + start

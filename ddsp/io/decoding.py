@@ -276,16 +276,21 @@ def _check_regular_file(path: PathLike) -> None:
 
 def _check_header(info: AudioInfo) -> AudioInfo:
     name = shown(info.path)
-    low, high = SAMPLE_RATES
-    if not low <= info.sample_rate <= high:
-        raise AudioError(
-            'unsupported', f'{name}: a sample rate of {info.sample_rate} Hz; {low} to {high} Hz can be read.'
-        )
-    if not 1 <= info.channels <= MAX_CHANNELS:
-        raise AudioError('unsupported', f'{name}: {info.channels} channels; 1 to {MAX_CHANNELS} can be read.')
+    if fault := _out_of_range(info.sample_rate, info.channels):
+        raise AudioError('unsupported', f'{name}: {fault}.')
     if info.n_samples == 0:
         raise AudioError('no_samples', f'{name} holds no samples.')
     return info
+
+
+def _out_of_range(sample_rate: int, channels: int) -> str:
+    """What in a header is beyond the limits, in words; empty where nothing is."""
+    low, high = SAMPLE_RATES
+    if not low <= sample_rate <= high:
+        return f'a sample rate of {sample_rate} Hz; {low} to {high} Hz can be read'
+    if not 1 <= channels <= MAX_CHANNELS:
+        return f'{channels} channels; 1 to {MAX_CHANNELS} can be read'
+    return ''
 
 
 def _not_audio(path: PathLike, error: Exception) -> AudioError:
@@ -318,11 +323,8 @@ def _wav_fault(path: PathLike) -> str:
     if head[:4] not in (b'RIFF', b'RF64') or head[12:16] != b'fmt ' or len(head) < 36:
         return ''
     codec, channels, rate = struct.unpack('<HHI', head[20:28])
-    low, high = SAMPLE_RATES
-    if not low <= rate <= high:
-        return f'a sample rate of {rate} Hz; {low} to {high} Hz can be read'
-    if not 1 <= channels <= MAX_CHANNELS:
-        return f'{channels} channels; 1 to {MAX_CHANNELS} can be read'
+    if fault := _out_of_range(rate, channels):
+        return fault
     bits = struct.unpack('<H', head[34:36])[0]
     return f'audio of {bits} bits in a coding that is not known here (0x{codec:04x})'
 

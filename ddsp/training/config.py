@@ -9,7 +9,7 @@ import inspect
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -165,13 +165,17 @@ def _find_file(file: str | os.PathLike[str]) -> str:
             tf.io.gfile.exists(os.path.join(prefix, candidate)) for prefix in gin_config._LOCATION_PREFIXES
         ):
             return candidate
-    near = difflib.get_close_matches(
-        name if name.endswith('.gin') else name + '.gin', packaged_files(), n=1, cutoff=0.3
-    )
+    wanted = name if name.endswith('.gin') else name + '.gin'
     raise ConfigError(
         f'there is no gin file {name!r}, neither by this path nor among the packaged ones'
-        + (f'; did you mean {near[0]!r}?' if near else '')
+        + _hint(wanted, packaged_files(), cutoff=0.3)
     )
+
+
+def _hint(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
+    """The nearest name that exists, as the end of a message."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f'; did you mean {near[0]!r}?' if near else ''
 
 
 def guarded(parse: Callable[..., object], *what: Any) -> None:
@@ -193,10 +197,8 @@ def _explain(error: Exception) -> str:
     elif match := re.search(r"Configurable '([^']*)' doesn't have a parameter named '([^']*)'", message):
         message = _unknown_parameter(match.group(1), match.group(2))
     elif match := re.search(r'Unable to open file: (\S+?)\. Searched', message):
-        near = difflib.get_close_matches(match.group(1), packaged_files(), n=1, cutoff=0.3)
-        message = f'there is no gin file {match.group(1)!r}' + (
-            f'; did you mean {near[0]!r}?' if near else ''
-        )
+        name = match.group(1)
+        message = f'there is no gin file {name!r}' + _hint(name, packaged_files(), cutoff=0.3)
     elif isinstance(error, SyntaxError):
         message = f'this line cannot be read ({error.msg}): {(error.text or "").strip()}'
         place = f'line {error.lineno}' + (f' of {error.filename}' if error.filename else '')
@@ -220,10 +222,8 @@ def did_you_mean(selector: str) -> str:
 def _unknown_parameter(selector: str, parameter: str) -> str:
     target = gin_config._REGISTRY.get_match(selector).wrapped
     names = sorted(_parameters(target)[0])
-    near = difflib.get_close_matches(parameter, names, n=1)
-    return f'{selector} has no parameter {parameter!r}' + (
-        f'; did you mean {near[0]!r}?' if near else f'; it has {", ".join(names)}'
-    )
+    hint = _hint(parameter, names) or f'; it has {", ".join(names)}'
+    return f'{selector} has no parameter {parameter!r}{hint}'
 
 
 def _parameters(target: Any) -> tuple[set[str], bool]:

@@ -124,6 +124,27 @@ def test_blocks_of_other_synthesizers_are_what_one_piece_gives(kind, small_windo
     np.testing.assert_allclose(np.concatenate(blocks, axis=1), whole, atol=2e-5 * np.abs(whole).max())
 
 
+@pytest.mark.parametrize('inharmonic', [False, True])
+def test_the_phase_of_ten_minutes_in_blocks_is_that_of_float64(inharmonic, rng):
+    n_frames, hop, size, ahead = 150000, 64, 9000, 60
+    f0_hz = 220 * 2 ** np.cumsum(rng.normal(0, 0.002, n_frames + ahead)).clip(-2, 2)
+    controls = {'f0_hz': f0_hz.astype(np.float32)[None, :, None]}
+    frequency = controls['f0_hz'].astype(np.float64)
+    if inharmonic:
+        controls['harmonic_shifts'] = rng.uniform(-0.01, 0.01, (1, n_frames + ahead, 5)).astype(np.float32)
+        harmonics = frequency * np.arange(1, 6)
+        frequency = harmonics + harmonics.astype(np.float32) * controls['harmonic_shifts']
+    now, following = frequency[:, :n_frames], frequency[:, 1 : n_frames + 1]
+    expected = 2 * np.pi / 16000 * np.sum(hop * now + (hop - 1) / 2 * (following - now), axis=1)
+    phase, oscillator = None, synths.Harmonic(sample_rate=16000)
+    for start in range(0, n_frames, size):
+        block = {key: x[:, start : start + size + ahead] for key, x in controls.items()}
+        passed = min(size, n_frames - start)
+        phase = synthesis._phase_after(oscillator, block, passed, hop, phase)
+    error = np.asarray(phase.radians())[0] - expected
+    assert np.abs(np.remainder(error + np.pi, 2 * np.pi) - np.pi).max() < 1e-6
+
+
 def test_pitch_is_kept(tiny_bundle, tone_features):
     from ddsp.f0 import estimate_f0
 
