@@ -1,4 +1,4 @@
-"""What leaves the house: a learned room as a WAV file, a model as a SavedModel."""
+"""Exports for other programs: a learned room as a WAV file, a model as a SavedModel."""
 
 from ddsp.export.impulse_response import export_impulse_response
 from ddsp.export.saved_model import export_saved_model

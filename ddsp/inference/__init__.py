@@ -1,4 +1,4 @@
-"""What a trained model is for: resynthesis, timbre transfer, evaluation. Everything takes a model bundle."""
+"""Resynthesis, timbre transfer and evaluation with a trained model. Everything takes a model bundle."""
 
 from ddsp.inference.bundle import Bundle, BundleError, add_metrics, load_bundle, save_bundle, untrained
 from ddsp.inference.evaluation import EvaluationReport, evaluate

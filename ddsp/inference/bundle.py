@@ -51,12 +51,12 @@ class Bundle:
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio that it makes, Hz."""
+        """Sample rate of its audio in Hz."""
         return self.metadata['sample_rate']
 
     @property
     def frame_rate(self) -> int:
-        """Of its features, frames per second."""
+        """Feature frames per second."""
         return self.metadata['frame_rate']
 
     @property

@@ -1,4 +1,4 @@
-"""What the learned impulse response is good for: taking a room away, and putting other sounds into it."""
+"""Uses of the learned impulse response: removing a room, and putting other sounds into it."""
 
 from __future__ import annotations
 

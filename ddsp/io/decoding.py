@@ -1,4 +1,4 @@
-"""Opening audio files and decoding them to float32: by libsndfile, and by ffmpeg what that cannot read."""
+"""Opens audio files and decodes them to float32, with libsndfile, or with ffmpeg what that cannot read."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class GcsError(DDSPError):
 
 
 class Conflict(GcsError):
-    """The object is not as the writer believed: somebody else was quicker."""
+    """Somebody else has written the object meanwhile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def crc32c(path: pathlib.Path) -> str:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where copies of remote data lie: `ddsp` in XDG_CACHE_HOME, which is ~/.cache by default."""
+    """Folder for copies of remote data: `ddsp` in XDG_CACHE_HOME, ~/.cache by default."""
     return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'ddsp'
 
 

@@ -1,4 +1,4 @@
-"""What JSON that comes from elsewhere must hold, checked in one place before anything of it is used."""
+"""Checks JSON that comes from elsewhere, in one place, before anything in it is used."""
 
 from __future__ import annotations
 

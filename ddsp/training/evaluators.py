@@ -1,4 +1,4 @@
-"""What is measured, and heard, of a model on batches of a dataset."""
+"""Evaluators: measures, and audio to hear, of a model on batches of a dataset."""
 
 from __future__ import annotations
 

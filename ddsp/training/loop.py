@@ -41,7 +41,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Makes the first Ctrl-C or SIGTERM only set `requested`; a second Ctrl-C interrupts at once."""
+    """Within, the first Ctrl-C or SIGTERM only sets `requested`; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -73,7 +73,7 @@ class Means:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all."""
+        """Starts anew."""
         self.sums: dict[str, float] = {}
         self.n = 0
         self.restart_clock()
@@ -151,7 +151,7 @@ class Best:
 
 
 class HarmonicsWatch:
-    """Notices a harmonic part that has died.
+    """Detects a harmonic part that has died.
 
     Amplitudes that were pushed to the floor of `exp_sigmoid` get no gradient any more: they stay there, the
     noise alone imitates the recordings, and the loss goes on falling a little, so that nobody sees it.
@@ -291,7 +291,7 @@ class Loop:
                 callback.on_save(step, prefix)
 
     def _save_tensors(self, error: NonFiniteError) -> None:
-        """What was not finite, and the batch, for whoever looks for the reason."""
+        """Saves the batch and what was not finite, for whoever looks for the reason."""
         if not self.save_dir or not error.tensors:
             return
         path = os.path.join(self.save_dir, f'non_finite-{self.trainer.step}.npz')

@@ -68,7 +68,7 @@ class ScaledAdam(keras.optimizers.Adam):
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that begins at nothing and is reached in a straight line.
+    """Linear warm-up from 0 to a schedule.
 
     At its start a model is much louder than the recordings. Adam's first steps at the full rate overshoot:
     amplitudes fall to where `exp_sigmoid` has no gradient left, and the harmonic part never comes back.
@@ -146,13 +146,13 @@ class WeightAverages:
         self._in_model = False
 
     def build(self, weights: Sequence[Any]) -> None:
-        """Begins with the weights as they are."""
+        """Starts the averages at the current weights."""
         if self.decay is not None:
             self._weights = list(weights)
             self.variables = [tf.Variable(w.value, trainable=False) for w in weights]
 
     def update(self, step: tf.Tensor, done: tf.Tensor) -> None:
-        """Takes the weights after a step, in cross-replica context, if it was done."""
+        """Updates the averages after a step, in cross-replica context, unless it was refused."""
         if not self.variables:
             return
         n = tf.cast(step, tf.float32)
@@ -175,7 +175,7 @@ class WeightAverages:
             self.put_in_model(before)
 
     def put_in_model(self, wanted: bool) -> None:
-        """Exchanges averages and weights, unless the model already has the wanted ones."""
+        """Swaps averages and weights, unless the model already has the wanted ones."""
         if not self.variables or wanted == self._in_model:
             return
         for average, weight in zip(self.variables, self._weights, strict=True):
@@ -185,5 +185,5 @@ class WeightAverages:
         self._in_model = wanted
 
     def forget(self) -> None:
-        """Both are about to be overwritten by a checkpoint."""
+        """Notes that a checkpoint is about to overwrite weights and averages."""
         self._in_model = False

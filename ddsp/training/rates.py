@@ -91,7 +91,7 @@ def configure_for_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _check_macros(dataset: Dataset) -> None:
-    """Refuses a dataset that was prepared otherwise than the configuration says."""
+    """Refuses a dataset whose preparation differs from the configuration."""
     wrong, options = [], []
     for name in ('sample_rate', 'frame_rate', 'example_secs', 'centered'):
         try:

@@ -280,7 +280,7 @@ class Trainer:
             yield
 
     def finish(self) -> None:
-        """Leaves the model with the weights that it is to be used with; a further step takes them back."""
+        """Puts the averaged weights, where there are some, into the model; a further step takes them back."""
         self.averages.put_in_model(True)
 
     def _non_finite(self, batch: Mapping[str, Tensor], step: int) -> NonFiniteError:

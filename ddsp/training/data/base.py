@@ -31,12 +31,12 @@ class DataProvider:
 
     @property
     def sample_rate(self) -> int:
-        """Of the feature `audio`, Hz."""
+        """Sample rate in Hz."""
         return self._sample_rate
 
     @property
     def frame_rate(self) -> int:
-        """Of the frame-wise features, frames per second."""
+        """Feature frames per second."""
         return self._frame_rate
 
     def get_dataset(self, shuffle: bool) -> tf.data.Dataset:
@@ -107,7 +107,7 @@ class SeededProvider(DataProvider):
 
 
 def _batches(examples: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
-    """Batches that are ready before they are asked for; workers of a job share out each of them."""
+    """Prefetched batches; the workers of a job share each of them."""
     options = tf.data.Options()
     # By file, each worker would see passes of its own and the number of workers would change the training.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -128,7 +128,7 @@ class MixedProvider(BaseMultiProvider):
         return [ratio / total for ratio in self.batch_size_ratios]
 
     def choices(self, block: tf.Tensor) -> tf.Tensor:
-        """Which provider gives each example of a block [1024] of the training."""
+        """The provider of each example of a block [1024] of the training."""
         edges = tf.constant(np.cumsum(self._weights())[:-1], tf.float32)
         key = tf.stack([tf.cast(block, tf.int64), tf.constant(self.seed, tf.int64)])
         drawn = tf.random.stateless_uniform((_BLOCK,), key)

@@ -1,4 +1,4 @@
-"""TFRecord files as such: what is read of them, and how many records they hold."""
+"""Parts of TFRecord files, and how many records they hold."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class _PlainProvider(RecordProvider):
         self.example_secs = record_secs if crop_secs is None else crop_secs
 
     def _feature_lengths(self) -> dict[str, int]:
-        """Of the examples in the files."""
+        """Number of values of each feature of an example in the files."""
         raise NotImplementedError
 
     def _example_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Random crops and levels: what makes more of the same recordings.
+"""Random crops and levels, which make more of few recordings.
 
 Everything random is a function of (seed, number of the example), so that a resumed training goes on with the
 numbers that the uninterrupted one would have drawn.
@@ -81,7 +81,7 @@ class Variation:
         return varied
 
     def _crop(self, example: dict[str, tf.Tensor], key: tf.Tensor, random: bool) -> dict[str, tf.Tensor]:
-        """A stretch that begins on a frame; in examples with padding, one that lies before it if it can."""
+        """A crop that begins on a frame, and lies before the padding where it can."""
         assert self.crop_secs is not None
         frames = round(self.crop_secs * self.frame_rate)
         # One frame more where the dataset is centred. All rates must have a sample where the crop begins.
@@ -108,7 +108,7 @@ class Variation:
         return int(example['audio'].shape[0]) * self.frame_rate // self.sample_rate
 
     def _amplify(self, example: dict[str, tf.Tensor], key: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Another level, of which loudness follows exactly; never above full scale."""
+        """Changes the level, and loudness with it, without exceeding full scale."""
         assert self.gain_db is not None
         gain_db = tf.random.stateless_uniform((), key, *self.gain_db)
         peak = tf.maximum(tf.reduce_max(tf.abs(example['audio'])), 1e-6)

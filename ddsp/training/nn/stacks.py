@@ -72,7 +72,7 @@ class FcStackOut(keras.layers.Layer):
 
 @_register
 class Identity(keras.layers.Layer):
-    """Gives back its input."""
+    """Returns its input."""
 
     def call(self, x: Any) -> Any:
         """The input."""

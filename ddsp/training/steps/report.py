@@ -38,7 +38,7 @@ class NonFiniteError(DDSPError, ArithmeticError):
 
 
 class WorkerLostError(DDSPError, ConnectionError):
-    """Another worker of the cluster is gone; all are to be started again, and go on from the last checkpoint.
+    """Another worker of the cluster is gone; start all of them again: they go on from the last checkpoint.
 
     Attributes:
       exit_code: 75 (EX_TEMPFAIL): what a launcher starts again.
