@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,102 +16,118 @@ from ddsp.errors import ConfigError
 from ddsp.io.dataset import SPLIT
 from ddsp.io.decoding import check_channel
 
-SAMPLE_RATES = (8000, 96000)
+# Called with (seconds of audio done, in all, text).
+Progress = Callable[[float, float, str], None]
 # Analysis begins on multiples of this, so that every estimator's frames fall on the same samples.
 CHUNK_GRID_SECS = 2.0
-MIN_FRAME_RATE = 32  # 16000 / 512, rounded up
 _MEMORY_PER_WORKER = 1.2e9
+_LEVELS_DB = {'peak': (-60.0, 0.0), 'loudness': (-70.0, 10.0)}  # that recordings may be brought to
 
 
-# dB that recordings may be brought to.
-_LEVELS = {'peak': (-60.0, 0.0), 'loudness': (-70.0, 10.0)}
+def _option(
+    default: Any,
+    help: str,
+    within: tuple[float, float] | None = None,
+    allowed: str = '',
+    choices: Sequence[str] = (),
+) -> Any:
+    """A field with what the command line and the checks need to know: `dataclasses.fields` shows it.
+
+    Args:
+      default: Its value unless it is given.
+      help: What it is, with its unit.
+      within: Lowest and highest value.
+      allowed: The same in words.
+      choices: All values, where they are few.
+    """
+    known = {'help': help, 'within': within, 'allowed': allowed, 'choices': tuple(choices)}
+    return dataclasses.field(default=default, metadata=known)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
-    """How recordings become a dataset.
+    """How recordings become a dataset. Every field says in its metadata what it is (`help`)."""
 
-    Attributes:
-      sample_rate: Of the feature `audio`, in Hz.
-      frame_rate: Of f0 and loudness, in frames per second. Features may have any; the synthesisers here take
-        those that divide the sample rate.
-      example_secs: Length of an example, in seconds; a whole number of frames and of samples.
-      hop_secs: Distance between the starts of two examples of one recording, in seconds; whole likewise.
-      f0: Name of the f0 estimator; `'auto'` takes the best that is present.
-      viterbi: Whether the estimator joins its frames by a likely path.
-      splits: Share of the recordings that each split gets.
-      chunk_secs: Length of the pieces that are analysed at once, in seconds; a multiple of 2.
-      num_shards: Files of each split; None for about a minute of audio in each.
-      workers: Processes; None for as many as cores and memory allow and the work is worth.
-      max_rejected: Share of the inputs that may be unusable, 0 to 1; above it nothing is published.
-      centered: Frame-wise features get one frame more, at the end of the example (upstream's `--center`).
-      alignment: `'center'`: frame i describes the signal around its time. `'start'`: the window that begins
-        there, as ddsp 3.7.0 prepares data that is not centred.
-      pad_tail: Whether the end of a recording becomes a padded example; otherwise it is left out.
-      channel: `'mix'`, or the index of the channel to take.
-      keep_features: Recordings that bring their own f0 and loudness (NSynth) keep them; otherwise these are
-        computed as for all others.
-      min_loudness_db: Examples whose loudness stays below this are left out, in dB; None for none.
-      min_voiced: Examples with a smaller share of voiced frames are left out, 0 to 1.
-      normalize: `'peak:-1'` or `'loudness:-20'` brings every recording to that level, in dB; `''` leaves it.
-      power_db: Whether examples also hold `power_db`: the mean square of 512 samples at 16 kHz, in dB.
-      audio_16k: Whether examples hold `audio_16k` at 16 kHz too, where it equals `audio`; ddsp 3.7.0's
-        `TFRecordProvider` asks for it.
-      f0_rate: Frames per second of the f0 estimator, whose track is then interpolated; None: `frame_rate`.
-    """
-
-    sample_rate: int = 16000
-    frame_rate: int = 250
-    example_secs: float = 4.0
-    hop_secs: float = 1.0
-    f0: str = 'auto'
-    viterbi: bool = True
-    splits: dict[str, float] = dataclasses.field(default_factory=lambda: {'train': 0.8, 'test': 0.2})
-    chunk_secs: float = 20.0
-    num_shards: int | None = None
-    workers: int | None = None
-    max_rejected: float = 1.0
-    centered: bool = False
-    alignment: str = 'center'
-    pad_tail: bool = True
-    channel: int | str = 'mix'
-    keep_features: bool = False
-    min_loudness_db: float | None = None
-    min_voiced: float = 0.0
-    normalize: str = ''
-    power_db: bool = False
-    audio_16k: bool = False
-    f0_rate: int | None = None
+    sample_rate: int = _option(
+        16000, 'Sample rate of the audio, in Hz, and so of the models.', (8000, 96000), '8000 to 96000 Hz'
+    )
+    frame_rate: int = _option(
+        250, 'Rate of f0 and loudness, in frames per second.', (32, 1000),
+        '32 to 1000 frames per second (windows of loudness are 32 ms, without gaps)',
+    )  # fmt: skip
+    example_secs: float = _option(
+        4.0, 'Length of an example, in seconds.', (1e-9, 600), 'above 0, up to 600 s'
+    )
+    hop_secs: float = _option(1.0, 'Seconds from the start of an example to that of the next.')
+    f0: str = _option('auto', "Pitch estimator; 'auto' takes the best one that is present.")
+    viterbi: bool = _option(True, 'Join f0 frames by a likely path.')
+    splits: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {'train': 0.8, 'test': 0.2},
+        metadata={'help': 'Share of the recordings that each split gets.'},
+    )
+    chunk_secs: float = _option(20.0, 'Length of the pieces that are analysed at once, in seconds.')
+    num_shards: int | None = _option(
+        None, 'Files of each split; about a minute of audio in each by default.', (1, math.inf),
+        '1 or more, or None for about a minute of audio in each',
+    )  # fmt: skip
+    workers: int | None = _option(
+        None, 'Processes; as many as cores and memory allow, and as the work is worth, by default.',
+        (1, math.inf), '1 or more, or None for as many as cores and memory allow',
+    )  # fmt: skip
+    max_rejected: float = _option(
+        1.0, 'Share of the inputs that may be unusable; above it nothing is published.', (0, 1),
+        'a share, 0 to 1',
+    )  # fmt: skip
+    centered: bool = _option(False, 'One frame more, at the end of the example (--center of ddsp 3.7.0).')
+    alignment: str = _option(
+        'center', 'What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7.0).',
+        choices=('center', 'start'),
+    )  # fmt: skip
+    pad_tail: bool = _option(True, 'Pad and mask the end of a recording, or leave it out.')
+    channel: int | str = _option('mix', "'mix', or the number of the channel from 0.")
+    keep_features: bool = _option(False, 'Recordings with their own f0 and loudness (NSynth) keep them.')
+    min_loudness_db: float | None = _option(
+        None, 'Leave out examples that stay below this loudness, in dB (silence: -60).', (-80, 20),
+        '-80 to 20 dB, or None',
+    )  # fmt: skip
+    min_voiced: float = _option(
+        0.0, 'Leave out examples with a smaller share of pitched frames.', (0, 1), 'a share, 0 to 1'
+    )
+    normalize: str = _option(
+        '', "Bring every recording to a level: 'peak:-1' (-60 to 0 dB) or 'loudness:-20' (-70 to 10 dB)."
+    )
+    power_db: bool = _option(False, 'Examples also hold power_db: the mean square of 512 samples at 16 kHz.')
+    audio_16k: bool = _option(False, 'Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.')
+    f0_rate: int | None = _option(
+        None, 'Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper than 250.',
+        (1, 1000), '1 to 1000 frames per second, or None',
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        low, high = SAMPLE_RATES
-        _check(low <= self.sample_rate <= high, 'sample_rate', self.sample_rate, f'{low} to {high} Hz')
-        _check(
-            MIN_FRAME_RATE <= self.frame_rate <= 1000, 'frame_rate', self.frame_rate,
-            f'{MIN_FRAME_RATE} to 1000 frames per second (windows of loudness are 32 ms, without gaps)',
-        )  # fmt: skip
-        check_channel(self.channel)
-        _check(0 < self.example_secs <= 600, 'example_secs', self.example_secs, 'above 0 and up to 600 s')
+        for field in dataclasses.fields(self):
+            value, known = getattr(self, field.name), field.metadata
+            if known.get('choices'):
+                _check(value in known['choices'], field.name, value, ' or '.join(map(repr, known['choices'])))
+            if known.get('within') and value is not None:
+                low, high = known['within']
+                _check(low <= value <= high, field.name, value, known['allowed'])
         _check(
             0 < self.hop_secs <= self.example_secs, 'hop_secs', self.hop_secs, 'above 0, up to example_secs'
         )
+        check_channel(self.channel)
         self._check_whole('example_secs', self.example_secs)
         self._check_whole('hop_secs', self.hop_secs)
         chunks = self.chunk_secs / CHUNK_GRID_SECS
         _check(chunks >= 1 and chunks == int(chunks), 'chunk_secs', self.chunk_secs, 'a multiple of 2 s')
-        _check(0 <= self.max_rejected <= 1, 'max_rejected', self.max_rejected, 'a share, 0 to 1')
-        _check(self.alignment in ('center', 'start'), 'alignment', self.alignment, "'center' or 'start'")
-        for name, count in (('num_shards', self.num_shards), ('workers', self.workers)):
-            _check(count is None or count >= 1, name, count, '1 or more, or None to choose by itself')
-        self._check_splits()
-        self._check_selection()
+        named = self.splits and all(SPLIT.fullmatch(name) for name in self.splits)
+        _check(bool(named), 'splits', self.splits, "names such as 'train', in small letters")
+        shares = min(self.splits.values()) > 0 and abs(sum(self.splits.values()) - 1) < 1e-6
+        _check(shares, 'splits', self.splits, 'shares above 0 that add up to 1')
+        self._check_level()
 
-    def _check_selection(self) -> None:
-        quiet = self.min_loudness_db
-        _check(quiet is None or -80 <= quiet <= 20, 'min_loudness_db', quiet, '-80 to 20 dB, or None')
-        _check(0 <= self.min_voiced <= 1, 'min_voiced', self.min_voiced, 'a share, 0 to 1')
+    def _check_level(self) -> None:
         level = re.fullmatch(r'(peak|loudness):(-?\d+(\.\d+)?)', self.normalize)
-        low, high = _LEVELS[level[1]] if level else (0, 0)
+        low, high = _LEVELS_DB[level[1]] if level else (0, 0)
         _check(
             not self.normalize or (level is not None and low <= float(level[2]) <= high), 'normalize',
             self.normalize, "'peak:DB' from -60 to 0 (full scale) such as 'peak:-1', "
@@ -120,8 +137,6 @@ class PrepareOptions:
             not (self.normalize and self.keep_features), 'normalize', self.normalize,
             "'' where keep_features keeps the loudness that recordings bring",
         )  # fmt: skip
-        rate = self.f0_rate
-        _check(rate is None or 1 <= rate <= 1000, 'f0_rate', rate, '1 to 1000 frames per second, or None')
 
     def _check_whole(self, name: str, seconds: float) -> None:
         """Windows begin and end on a frame and on a sample of every rate that they hold."""
@@ -137,14 +152,6 @@ class PrepareOptions:
                     f'{name} must be a whole number of {what}: {seconds} s are {count:g} {what} at {rate} '
                     f'per second. The nearest are {float(below):g} s and {float(below + step):g} s.'
                 )
-
-    def _check_splits(self) -> None:
-        named = all(SPLIT.fullmatch(name) for name in self.splits)
-        _check(bool(self.splits) and named, 'splits', self.splits, "names such as 'train', in small letters")
-        shares = (
-            all(share > 0 for share in self.splits.values()) and abs(sum(self.splits.values()) - 1) < 1e-6
-        )
-        _check(shares, 'splits', self.splits, 'shares above 0 that add up to 1')
 
     @property
     def example_frames(self) -> int:

@@ -15,28 +15,26 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
 from ddsp.io.dataset import NAME, VERSION, Dataset, DatasetError
-from ddsp.io.decoding import shown
-from pipelines.analysis.recording import PATH_MARK
 from pipelines.analysis.statistics import Statistics
 from pipelines.beam.plan import plan_shards
 from pipelines.beam.runner import run_shards
 from pipelines.beam.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
-from pipelines.options import PrepareOptions
+from pipelines.options import PrepareOptions, Progress
 from pipelines.publish.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
+from pipelines.publish.outcomes import judge
 from pipelines.publish.publishing import publish
-from pipelines.result import PrepareResult, count_inputs, describe_made, describe_published
-from pipelines.sources.finding import Source, find_sources, survey
-from pipelines.sources.inputs import Inputs
+from pipelines.result import PrepareResult, count_inputs, describe
+from pipelines.sources.finding import PathLike, find_sources
+from pipelines.sources.inputs import Inputs, fetch
+from pipelines.sources.probing import probe_sources
 from pipelines.sources.splits import split_sources
-
-Progress = Callable[[float, float, str], None]
-PathLike = str | os.PathLike[str]
+from pipelines.sources.stages import Accepted, Found, Outcome, Probed, Rejected, unusable
 
 _COST_BESIDE_F0 = 0.01  # CPU seconds for a second of audio
 _SHOWN = 5
@@ -78,47 +76,43 @@ def prepare_dataset(
     home = open_home(root, name)
     found = find_sources(sources)
     options = _own_splits(found, options)
+    tell = progress or (lambda *_: None)
     with home.locked():
         inputs = Inputs(home.work)
-        _tell(progress, 0, 1, 'looking into the inputs')
-        survey(
-            found,
-            inputs,
-            lambda done, total: _tell(progress, 0, 1, f'looking into the inputs: {done} of {total}'),
+        tell(0, 1, 'looking into the inputs')
+        rows = probe_sources(
+            found, inputs, lambda done, total: tell(0, 1, f'looking into the inputs: {done} of {total}')
         )
-        _check_usable(found, options)
-        fingerprint = _fingerprint(found, options, estimator)
-        named = version is not None
-        version, there = _choose_version(home, version, fingerprint)
-        if there is not None:
-            shutil.rmtree(
-                home.work / f'.{version}.staging', ignore_errors=True
-            )  # of a call killed at its end
-            inputs.clear()
-            return describe_published(there, time.monotonic() - started)
-        job = _Job(home, version, options, estimator, inputs, progress)
-        shards = job.run(found)
-        _tell(progress, 1, 1, 'publishing')
-        metrics = count_inputs(found) | dict(job.metrics)
-        while True:
-            try:
-                statistics = publish(home, version, job.staging, shards, found, options, fingerprint, metrics)
-                break
-            except VersionTaken:
-                if named:
-                    raise
-                version = _next_version(version)
+        _check_usable(rows, options)
+        fingerprint = _fingerprint(rows, options, estimator)
+        target, there = _choose_version(home, version, fingerprint)
+        job = _Job(home, target, options, estimator, progress)
+        if there is None:
+            outcomes, shards = job.run(rows)
+            tell(1, 1, 'publishing')
+            metrics = job.made['metrics'] = count_inputs(outcomes) | job.metrics
+            while there is None:
+                try:
+                    publish(home, target, job.staging, shards, outcomes, options, fingerprint, metrics)
+                    there = home.open(target)
+                except VersionTaken:
+                    if version is not None:
+                        raise
+                    target = _next_version(target)
+        else:
+            shutil.rmtree(job.staging, ignore_errors=True)  # left by a call that was killed at its very end
         inputs.clear()
-    target = home.address(version)
-    wall = time.monotonic() - started
-    made = describe_made(
-        target, found, shards, statistics, options.splits, job.made, job.reused, job.audio_made, wall
-    )
-    return dataclasses.replace(made, metrics=metrics)
+    return dataclasses.replace(describe(there), wall_seconds=time.monotonic() - started, **job.made)
 
 
 class _Job:
-    """The making of the shards of one preparation."""
+    """The making of the shards of one preparation.
+
+    Attributes:
+      staging: Where they are made.
+      made: What was made, as attributes of `PrepareResult`; empty before `run`.
+      metrics: What the workers counted.
+    """
 
     def __init__(
         self,
@@ -126,53 +120,54 @@ class _Job:
         version: str,
         options: PrepareOptions,
         estimator: F0Estimator,
-        inputs: Inputs,
         progress: Progress | None,
     ) -> None:
-        self._home, self._options, self._inputs, self._progress = home, options, inputs, progress
+        self._home, self._options, self._estimator, self._progress = home, options, estimator, progress
         self.staging = home.work / f'.{version}.staging'
-        self.estimator = estimator
-        self.made = self.reused = 0
-        self.audio_made = 0.0
+        self.made: dict[str, Any] = {}
         self.metrics: Counter[str] = Counter()
-        self._earlier = _earlier_shards(home)
 
-    def run(self, sources: list[Source]) -> list[Shard]:
+    def run(self, rows: list[Probed | Rejected]) -> tuple[list[Outcome], list[Shard]]:
         """Makes all shards; plans again where a split was left empty by recordings that proved unusable."""
         self.staging.mkdir(exist_ok=True)
+        self._earlier = _earlier_shards(self._home)
+        self.made = {'shards_made': 0, 'audio_made': 0.0}
         while True:
-            usable = [source for source in sources if not source.outcome]
+            usable = [row for row in rows if isinstance(row, Probed)]
             pieces = split_sources(usable, self._options.splits, self._options.example_secs)
-            plans = plan_shards(pieces, self._options, self.estimator)
-            shards = self._make(plans)
-            newly_rejected = _take_outcomes(usable, shards)
-            _check_usable(sources, self._options)
+            shards = self._make(plan_shards(pieces, self._options, self._estimator))
+            outcomes = judge(rows, shards)
+            _check_usable(outcomes, self._options)
             filled = {shard.plan.split for shard in shards if shard.content['examples']}
-            if not newly_rejected or filled == set(self._options.splits):
+            if len(unusable(outcomes)) == len(unusable(rows)) or filled == set(self._options.splits):
                 break
-        for source in sources:
-            source.outcome = source.outcome or 'accepted'
-        return shards
+            rows = [row.probed if isinstance(row, Accepted) else row for row in outcomes]
+        costs = sum((Counter(shard.content.get('costs', {})) for shard in shards), Counter[str]())
+        self.made['costs'] = {stage: round(seconds, 3) for stage, seconds in costs.items()}
+        return outcomes, shards
 
     def _make(self, plans: list[ShardPlan]) -> list[Shard]:
         missing = [plan for plan in plans if self._find(plan) is None]
-        self.reused, self.made = len(plans) - len(missing), self.made + len(missing)
-        self._check_space(missing)
+        needed, free = self._bytes_needed(missing), shutil.disk_usage(self.staging).free
+        if needed > free:
+            raise _no_space(self.staging, missing, needed, free)
         for piece in (piece for plan in missing for piece in plan.pieces):
-            self._inputs.fetch_again(piece.path, piece.local)
+            fetch(piece.path, piece.file)  # an earlier preparation removed the copy
         seconds = sum(plan.seconds for plan in missing)
-        self.audio_made += seconds
-        cost = getattr(self.estimator, 'cost', 0.01) + _COST_BESIDE_F0
+        self.made['shards_reused'] = len(plans) - len(missing)
+        self.made['shards_made'] += len(missing)
+        self.made['audio_made'] += seconds
+        cost = getattr(self._estimator, 'cost', 0.01) + _COST_BESIDE_F0
         workers = self._options.count_workers(seconds * cost, len(missing))
         try:
             self.metrics.update(run_shards(missing, self.staging, workers, self._progress))
         except DDSPError as error:
             raise self._explain(error, missing) from error
-        found = [self._find(plan) for plan in plans]
-        lost = found.count(None)
-        if lost:
+        shards = [shard for plan in plans if (shard := self._find(plan)) is not None]
+        if len(shards) < len(plans):
+            lost = len(plans) - len(shards)
             raise DDSPError(f'{lost} of {len(plans)} shards were not made. Run the same command again.')
-        return [shard for shard in found if shard is not None]
+        return shards
 
     def _find(self, plan: ShardPlan) -> Shard | None:
         """The finished shard of a plan: of this preparation, or of an earlier version."""
@@ -183,11 +178,6 @@ class _Job:
         if content is None or not self._home.has_shard(version, content):
             return None
         return Shard(plan, content, f'{version}/{content["name"]}')
-
-    def _check_space(self, missing: list[ShardPlan]) -> None:
-        needed, free = self._bytes_needed(missing), shutil.disk_usage(self.staging).free
-        if needed > free:
-            raise _no_space(self.staging, missing, needed, free)
 
     def _bytes_needed(self, plans: list[ShardPlan]) -> int:
         examples = sum(piece.seconds // self._options.hop_secs + 1 for plan in plans for piece in plan.pieces)
@@ -201,30 +191,9 @@ class _Job:
         return _no_space(self.staging, left, self._bytes_needed(left), free)
 
 
-def _take_outcomes(usable: list[Source], shards: list[Shard]) -> int:
-    """Writes what the shards found into the sources; returns how many proved unusable."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for shard in shards:
-        for piece, row in shard.rows():
-            if 'message' in row:
-                row = row | {'message': row['message'].replace(PATH_MARK, shown(piece.path))}
-            rows.setdefault(piece.path, []).append(row)
-    rejected = 0
-    for source in usable:
-        mine = rows.get(source.path, [])
-        bad = [row for row in mine if 'reason' in row]
-        source.warnings = list(dict.fromkeys(note for row in mine for note in row['warnings']))
-        if bad and len(bad) == len(mine):
-            source.reject(bad[0]['reason'], bad[0]['message'])
-            rejected += 1
-        elif bad:
-            source.warnings += [row['message'] for row in bad]
-    return rejected
-
-
-def _own_splits(sources: list[Source], options: PrepareOptions) -> PrepareOptions:
+def _own_splits(rows: list[Found | Rejected], options: PrepareOptions) -> PrepareOptions:
     """The options with the splits that the sources bring along, where they do."""
-    counts = Counter(source.split for source in sources if not source.outcome)
+    counts = Counter(row.split for row in rows if isinstance(row, Found))
     if not any(counts):
         return options
     if '' in counts:
@@ -251,33 +220,35 @@ def _check_name(root: PathLike, name: str, version: str | None) -> None:
         raise ConfigError(f"version is {version!r}; it must be three numbers such as '1.0.0'.")
 
 
-def _check_usable(sources: list[Source], options: PrepareOptions) -> None:
+def _check_usable(rows: Sequence[Probed | Outcome], options: PrepareOptions) -> None:
     """Raises where nothing is usable, or too much is not."""
-    rejected = [source for source in sources if source.outcome == 'rejected']
-    usable = [source for source in sources if not source.outcome]
+    rejected = unusable(rows)
+    usable = sum(not isinstance(row, Rejected) for row in rows)
+    lines = [f'\n  {row.message} [{row.reason}]' for row in rejected[:_SHOWN]]
+    more = len(rejected) - _SHOWN
+    listed = ''.join(lines) + (f'\n  and {more} more' if more > 0 else '')
     if not usable:
-        raise DDSPError(f'no input can be used:{_list(rejected)}')
-    share = len(rejected) / (len(rejected) + len(usable))
+        raise DDSPError(f'no input can be used:{listed}')
+    share = len(rejected) / (len(rejected) + usable)
     if share > options.max_rejected:
         raise DDSPError(
-            f'{len(rejected)} of {len(rejected) + len(usable)} inputs ({100 * share:.1f} %) cannot be used '
-            f'and at most {100 * options.max_rejected:.1f} % may be so (max_rejected):{_list(rejected)}'
+            f'{len(rejected)} of {len(rejected) + usable} inputs ({100 * share:.1f} %) cannot be used and at '
+            f'most {100 * options.max_rejected:.1f} % may be unusable (max_rejected):{listed}'
         )
 
 
-def _list(rejected: list[Source]) -> str:
-    lines = [f'\n  {source.message} [{source.reason}]' for source in rejected[:_SHOWN]]
-    more = len(rejected) - _SHOWN
-    return ''.join(lines) + (f'\n  and {more} more' if more > 0 else '')
-
-
-def _fingerprint(sources: list[Source], options: PrepareOptions, estimator: F0Estimator) -> str:
+def _fingerprint(rows: Iterable[Probed | Rejected], options: PrepareOptions, estimator: F0Estimator) -> str:
     """A hash of everything that decides the content of the dataset."""
+    sources = []
+    for row in rows:
+        rejected, probed = (row, row.probed) if isinstance(row, Rejected) else (None, row)
+        ending = [rejected.outcome, rejected.reason] if rejected else ['', '']
+        sources.append([row.path, probed.sha256 if probed else '', *ending])
     recipe = {
         'version': FEATURES_VERSION,
         'options': options.record(),
         'estimator': [estimator.name, getattr(estimator, 'weights_sha256', '')],
-        'sources': [[source.path, source.sha256, source.outcome, source.reason] for source in sources],
+        'sources': sources,
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
@@ -342,8 +313,3 @@ def _no_space(folder: pathlib.Path, plans: list[ShardPlan], needed: int, free: i
         f'{free / 1e6:.0f} MB are free. Make room and run the same command again: '
         'it goes on where it stopped.'
     )
-
-
-def _tell(progress: Progress | None, done: float, total: float, text: str) -> None:
-    if progress:
-        progress(done, total, text)

@@ -6,18 +6,17 @@ import dataclasses
 import os
 import pathlib
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from ddsp.io import gcs
 from ddsp.io.dataset import SPLIT, Dataset
 from ddsp.io.decoding import shown
 from ddsp.io.json_types import NUMBER, TEXT
-from pipelines.analysis.statistics import Statistics
-from pipelines.beam.shards import Shard
 from pipelines.inspect.inspection import read_sources
 from pipelines.publish.home import CLAIM, METRICS
-from pipelines.sources.finding import Source
 from pipelines.sources.splits import describe_shares
+from pipelines.sources.stages import Outcome, unusable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +35,16 @@ class PrepareResult:
       dropped: Examples that the options left out, by reason.
       warnings: Notes on recordings that are used: (path, text).
       estimator: The f0 estimator.
-      shards_made: Shards that this call made.
       shards_reused: Shards that were there.
-      audio_made: Seconds of audio in the shards that this call made.
-      wall_seconds: Time that the call took.
-      costs: CPU seconds of each stage, for all shards.
       statistics: statistics.json's content by split.
       splits_note: What each split got, where that is not near the shares that were asked for.
       metrics: metrics.json's content: `files/OUTCOME`, `rejected/REASON`, `made/...` (what this call made:
         shards, recordings, examples, bytes, seconds of audio, seconds of all workers together) and
         `cpu_seconds/STAGE`.
+      shards_made: Shards that this call made.
+      audio_made: Seconds of audio in them.
+      wall_seconds: Time that the call took.
+      costs: CPU seconds of each stage, for all shards.
     """
 
     path: pathlib.Path | str
@@ -59,14 +58,14 @@ class PrepareResult:
     dropped: dict[str, int]
     warnings: tuple[tuple[str, str], ...]
     estimator: str
-    shards_made: int
     shards_reused: int
-    audio_made: float
-    wall_seconds: float
-    costs: dict[str, float]
     statistics: dict[str, Any]
-    splits_note: str = ''
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    splits_note: str
+    metrics: dict[str, float]
+    shards_made: int = 0
+    audio_made: float = 0.0
+    wall_seconds: float = 0.0
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def summary_rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of a table."""
@@ -116,58 +115,16 @@ class PrepareResult:
         return rows
 
 
-def count_inputs(sources: list[Source]) -> dict[str, float]:
+def count_inputs(outcomes: Iterable[Outcome]) -> dict[str, float]:
     """How many inputs came to what end: `files/OUTCOME` and `rejected/REASON`."""
-    counts = Counter(f'files/{source.outcome}' for source in sources)
-    counts.update(f'rejected/{source.reason}' for source in sources if source.outcome == 'rejected')
-    return {name: counts[name] for name in sorted(counts)}
+    outcomes = list(outcomes)
+    counts = Counter(f'files/{row.outcome}' for row in outcomes)
+    counts.update(f'rejected/{row.reason}' for row in unusable(outcomes))
+    return dict(sorted(counts.items()))
 
 
-def describe_made(
-    target: pathlib.Path | str,
-    sources: list[Source],
-    shards: list[Shard],
-    statistics: dict[str, Statistics],
-    splits: dict[str, float],
-    made: int,
-    reused: int,
-    audio_made: float,
-    wall: float,
-) -> PrepareResult:
-    """The result of making a dataset."""
-    costs: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    for shard in shards:
-        costs.update(shard.content.get('costs', {}))
-        for row in shard.content['rows']:
-            dropped.update(row.get('dropped', {}))
-    counts = Counter(source.outcome for source in sources)
-    rejected = [source for source in sources if source.outcome == 'rejected']
-    audio_seconds = {split: part.audio_seconds for split, part in statistics.items()}
-    return PrepareResult(
-        path=target,
-        examples={split: part.examples for split, part in statistics.items()},
-        audio_seconds=audio_seconds,
-        accepted=counts['accepted'],
-        rejected=dict(Counter(source.reason for source in rejected)),
-        reasons={source.reason: source.message for source in reversed(rejected)},
-        skipped=counts['skipped'],
-        duplicates=counts['duplicate'],
-        dropped=dict(dropped),
-        warnings=tuple((source.path, note) for source in sources for note in source.warnings),
-        estimator=shards[0].plan.estimator,
-        shards_made=made,
-        shards_reused=reused,
-        audio_made=audio_made,
-        wall_seconds=wall,
-        costs={stage: round(seconds, 3) for stage, seconds in costs.items()},
-        statistics={split: part.summary() for split, part in statistics.items()},
-        splits_note=describe_shares(audio_seconds, splits),
-    )
-
-
-def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
-    """The result for a dataset that was there already."""
+def describe(dataset: Dataset) -> PrepareResult:
+    """What a published dataset says itself: the result of a call that found it made."""
     rows = read_sources(dataset)
     counts = Counter(row['outcome'] for row in rows)
     rejected = [row for row in rows if row['outcome'] == 'rejected']
@@ -186,16 +143,8 @@ def describe_published(dataset: Dataset, wall: float) -> PrepareResult:
         dropped=dict(sum((Counter(row.get('dropped', {})) for row in rows), Counter())),
         warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),
         estimator=dataset.manifest['f0_estimator'],
-        shards_made=0,
         shards_reused=sum(len(split['files']) for split in dataset.manifest['splits'].values()),
-        audio_made=0.0,
-        wall_seconds=wall,
-        costs={},
         statistics=statistics,
         splits_note=describe_shares(audio_seconds, splits),
-        metrics=_read_metrics(dataset),
+        metrics=dataset.json(METRICS, {TEXT: NUMBER}) if dataset.file(METRICS).is_file() else {},
     )
-
-
-def _read_metrics(dataset: Dataset) -> dict[str, float]:
-    return dataset.json(METRICS, {TEXT: NUMBER}) if dataset.file(METRICS).is_file() else {}

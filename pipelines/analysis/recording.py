@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ddsp.analysis.loudness import power_db
-from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator
 from ddsp.io.audio import AudioError, StreamResampler, probe, read_blocks
 from ddsp.io.decoding import shown
@@ -22,16 +20,11 @@ from pipelines.options import PrepareOptions
 from pipelines.sources import tfds_source
 from pipelines.sources.splits import Piece
 
-CANCEL_FILE = 'cancel'
 PATH_MARK = '{path}'  # stands for the recording in messages, which outlive its name
 _MIN_SECS = 0.064  # one analysis window
 _SILENT_DB = -70.0
 _UNPITCHED_SHARE = 0.02
 _QUIET_DB = -45.0
-
-
-class Cancelled(DDSPError):
-    """The run was interrupted."""
 
 
 class Recording:
@@ -42,11 +35,9 @@ class Recording:
       costs: CPU seconds of each stage.
     """
 
-    def __init__(
-        self, piece: Piece, estimator: F0Estimator, options: PrepareOptions, progress: Progress
-    ) -> None:
-        self._piece, self._options, self._progress = piece, options, progress
-        self._estimator = estimator
+    def __init__(self, piece: Piece, estimator: F0Estimator, options: PrepareOptions) -> None:
+        self._piece, self._options, self._estimator = piece, options, estimator
+        self._name = shown(piece.file)
         self.statistics = Statistics()
         self.costs = dict.fromkeys(('decode', 'resample', 'f0', 'loudness', 'write'), 0.0)
         self._warnings: list[str] = []
@@ -100,11 +91,11 @@ class Recording:
         if {len(values) for values in record.kept.values()} != {round(seconds * options.frame_rate)}:
             raise AudioError(
                 'unsupported',
-                f'{PATH_MARK} has {n_frames} frames of f0 for {seconds:g} s: '
+                f'{self._name} has {n_frames} frames of f0 for {seconds:g} s: '
                 f'{n_frames / seconds:g} per second, not frame_rate={options.frame_rate}.',
             )
         if not all(np.isfinite(values).all() for values in record.kept.values()):
-            raise AudioError('not_finite', f'{PATH_MARK} has NaN or infinite values in its f0 or loudness.')
+            raise AudioError('not_finite', f'{self._name} has NaN or infinite values in its f0 or loudness.')
         end_s = seconds if piece.end_s is None else piece.end_s
 
         def part(values: np.ndarray, rate: int) -> np.ndarray:
@@ -137,7 +128,6 @@ class Recording:
         for features in pieces:
             self._selection.n_frames += len(features.f0_hz)
             self._screening.add(features.audio_16k, features.f0_hz, features.f0_confidence)
-            self._progress.add(len(features.f0_hz) / self._options.frame_rate)
             yield features
 
     def judge(self, examples: int) -> None:
@@ -146,7 +136,7 @@ class Recording:
         Raises:
           AudioError: The piece is too short, silent or without pitch.
         """
-        name, stats = PATH_MARK, self.statistics
+        name, stats = self._name, self.statistics
         stats.examples, stats.audio_seconds = examples, self._seconds
         if self._seconds < _MIN_SECS:
             raise AudioError(
@@ -194,28 +184,9 @@ class Recording:
         if self._selection.dropped:
             row['dropped'] = dict(self._selection.dropped)
         if self._error is not None:
-            message = str(self._error).replace(shown(self._piece.file), PATH_MARK)
+            message = str(self._error).replace(self._name, PATH_MARK)
             row |= {'reason': self._error.reason, 'message': message}
         return row
-
-
-class Progress:
-    """Tells the driver how far a shard is, by a small file, and hears from it whether to stop."""
-
-    def __init__(self, folder: pathlib.Path, key: str) -> None:
-        self._file, self._cancel = folder / f'{key}.progress', folder / CANCEL_FILE
-        self._seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Counts audio that was analysed.
-
-        Raises:
-          Cancelled: The driver was interrupted.
-        """
-        if self._cancel.exists():
-            raise Cancelled('interrupted')
-        self._seconds += seconds
-        self._file.write_text(f'{self._seconds:.3f}')
 
 
 def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.beam.sdk import beam
 
-NAMESPACE = 'ddsp.prepare'
+NAMESPACE, FAILURES = 'ddsp.prepare', 'failures'
 _MS = '_ms'  # Beam counts whole numbers: times are counted in milliseconds and given in seconds
 
 
@@ -34,6 +34,17 @@ def count_shard(content: Mapping[str, Any], wall_seconds: float) -> None:
     counts.update({f'cpu_ms/{stage}': 1000 * seconds for stage, seconds in content['costs'].items()})
     for name, value in counts.items():
         beam.metrics.Metrics.counter(NAMESPACE, name).inc(round(value))
+
+
+def count_failure(message: str) -> None:
+    """Tells the driver what stopped a worker; called in a worker, within a DoFn."""
+    beam.metrics.Metrics.string_set(NAMESPACE, FAILURES).add(message)
+
+
+def read_failures(result: Any) -> list[str]:
+    """What stopped workers of a pipeline that has ended."""
+    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(FAILURES))['string_sets']
+    return sorted(message for row in found for message in row.committed)
 
 
 def read_metrics(result: Any) -> dict[str, float]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import heapq
-import json
 import logging
 import os
 import pathlib
-import re
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future
 
 from ddsp.errors import DDSPError
-from pipelines.analysis.recording import CANCEL_FILE
-from pipelines.beam.counters import read_metrics
-from pipelines.beam.sdk import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
-from pipelines.beam.shards import FAILURE_MARK, MakeShard, ShardPlan
-
-Progress = Callable[[float, float, str], None]
+from pipelines.beam.counters import read_failures, read_metrics
+from pipelines.beam.sdk import FnApiRunner, PipelineOptions, PipelineResult, SubprocessSDKEnvironment, beam
+from pipelines.beam.shards import CANCEL_FILE, MakeShard, ShardPlan
+from pipelines.options import PrepareOptions, Progress
 
 _POLL_SECS = 0.2
 # Beam's own worker. Beam imports two packages that it does not need here, 40 % of a worker's start; who does
@@ -90,39 +88,34 @@ def run_shards(
     if not plans:
         return {}
     (folder / CANCEL_FILE).unlink(missing_ok=True)
-    for plan in plans:
-        (folder / f'{plan.key}.progress').unlink(missing_ok=True)
-    failure: list[BaseException] = []
-    metrics: dict[str, float] = {}
-    thread = threading.Thread(target=_run, args=(plans, folder, workers, failure, metrics), daemon=True)
+    running: Future[PipelineResult] = Future()
     with _quiet_beam(), _one_thread_each(workers):
-        thread.start()
+        threading.Thread(target=_run, args=(plans, folder, workers, running), daemon=True).start()
         try:
-            _follow(thread, plans, folder, progress)
+            _follow(running, plans, folder, progress)
         except BaseException:
             (folder / CANCEL_FILE).touch()
-            thread.join(timeout=60)
+            concurrent.futures.wait([running], timeout=60)
             raise
-    if failure:
-        raise _readable(failure[0]) from failure[0]
-    return metrics
+    try:
+        result = running.result()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise DDSPError(f'the pipeline failed: {lines[-1] if lines else error!r}') from error
+    for failure in read_failures(result):
+        raise DDSPError(failure)
+    return read_metrics(result)
 
 
-def _run(
-    plans: list[ShardPlan],
-    folder: pathlib.Path,
-    workers: int,
-    failure: list[BaseException],
-    metrics: dict[str, float],
-) -> None:
+def _run(plans: list[ShardPlan], folder: pathlib.Path, workers: int, running: Future[PipelineResult]) -> None:
     try:
         options = PipelineOptions(flags=[], direct_num_workers=workers, direct_running_mode='in_memory')
         runner = FnApiRunner(default_environment=_processes(folder) if workers > 1 else None)
         with beam.Pipeline(runner=runner, options=options) as pipeline:
             build(pipeline, share_out(plans, workers), folder)
-        metrics.update(read_metrics(pipeline.result))
+        running.set_result(pipeline.result)
     except BaseException as error:
-        failure.append(error)
+        running.set_exception(error)
 
 
 def _processes(folder: pathlib.Path) -> SubprocessSDKEnvironment:
@@ -133,31 +126,28 @@ def _processes(folder: pathlib.Path) -> SubprocessSDKEnvironment:
 
 
 def _follow(
-    thread: threading.Thread, plans: list[ShardPlan], folder: pathlib.Path, progress: Progress | None
+    running: Future[PipelineResult],
+    plans: list[ShardPlan],
+    folder: pathlib.Path,
+    progress: Progress | None,
 ) -> None:
-    total = sum(plan.seconds for plan in plans)
-    while thread.is_alive():
-        thread.join(_POLL_SECS)
+    """Waits for the end; how far it is shows in the size of the files, finished or not."""
+    total, before = sum(plan.seconds for plan in plans), _size(folder)
+    options = PrepareOptions.from_json(plans[0].options)
+    while not concurrent.futures.wait([running], _POLL_SECS).done:
         if progress:
-            done = min(total, sum(_seconds_done(folder, plan) for plan in plans))
+            examples = (_size(folder) - before) / options.example_bytes
+            done = min(total, max(0.0, examples * options.hop_secs))
             progress(done, total, f'{done:.0f} of {total:.0f} s of audio analysed')
 
 
-def _seconds_done(folder: pathlib.Path, plan: ShardPlan) -> float:
-    try:
-        return float((folder / f'{plan.key}.progress').read_text() or 0)
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _readable(error: BaseException) -> BaseException:
-    """The worker's own message out of the runner's traceback."""
-    found = re.search(re.escape(FAILURE_MARK) + r'("(?:[^"\\]|\\.)*")', str(error).replace('\\\\', '\\'))
-    if found:
-        with contextlib.suppress(ValueError):
-            return DDSPError(json.loads(found.group(1)))
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return DDSPError(f'the pipeline failed: {lines[-1] if lines else error!r}')
+def _size(folder: pathlib.Path) -> int:
+    """Bytes of all files of a folder; one may disappear meanwhile, when it gets its final name."""
+    size = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            size += entry.stat().st_size
+    return size
 
 
 @contextlib.contextmanager
@@ -169,23 +159,20 @@ def _one_thread_each(workers: int) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in _ONE_THREAD:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @contextlib.contextmanager
 def _quiet_beam() -> Iterator[None]:
     """Keeps the runner's own log off the terminal; errors are raised anyway."""
-    logger = logging.getLogger('apache_beam')
-    root = logging.getLogger()
-    levels = logger.level, root.level
-    logger.setLevel(logging.CRITICAL)
-    root.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger('apache_beam'), logging.getLogger()]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(levels[0])
-        root.setLevel(levels[1])
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

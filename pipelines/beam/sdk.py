@@ -15,8 +15,9 @@ try:
 
     # By its own name: a DirectRunner may fetch and start another engine.
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.runners.runner import PipelineResult
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 finally:
     logging.disable(_disabled)
 
-__all__ = ['FnApiRunner', 'PipelineOptions', 'SubprocessSDKEnvironment', 'beam']
+__all__ = ['FnApiRunner', 'PipelineOptions', 'PipelineResult', 'SubprocessSDKEnvironment', 'beam']

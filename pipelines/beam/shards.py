@@ -1,12 +1,12 @@
 """One call makes one whole shard: decode, analyse, cut, write. What runs in the workers of a pipeline.
 
 A shard is named after its fingerprint, written under a temporary name and renamed; its .json beside it,
-written last, holds what the manifest and the statistics need. A shard that is there, or in an earlier version
-of the dataset, is not made again.
+written last, holds what the manifest and the statistics need. A shard that is there is not made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,16 +24,16 @@ from ddsp.io.audio import AudioError
 from ddsp.io.files import write_bytes
 from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 from ddsp.version import __version__
-from pipelines.analysis.recording import Progress, Recording
+from pipelines.analysis.recording import Recording
 from pipelines.analysis.statistics import STATISTICS_SHAPE, Statistics
-from pipelines.beam.counters import count_shard
+from pipelines.beam.counters import count_failure, count_shard
 from pipelines.beam.sdk import beam
 from pipelines.options import PrepareOptions
 from pipelines.records import RecordWriter
 from pipelines.sources.splits import Piece
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records
-FAILURE_MARK = 'ddsp-prepare-failed:'  # in front of a message that the driver shows as it is
+CANCEL_FILE = 'cancel'  # in the folder of the shards: the workers stop when it appears
 # What is kept of a shard: beside it, and in shards.jsonl of a published version.
 _CONTENT = {
     'fingerprint': TEXT, 'split': TEXT, 'examples': COUNT, 'bytes': COUNT, 'sha256': TEXT,
@@ -45,8 +46,8 @@ _CONTENT = {
 SHARD_ROW = {'name': TEXT, **_CONTENT}
 
 
-class ShardError(DDSPError):
-    """A shard that cannot be written."""
+class Cancelled(DDSPError):
+    """The preparation was interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,10 @@ class Shard:
     content: dict[str, Any]
     origin: str = ''
 
+    def name(self, dataset: str) -> str:
+        """Its file name in a dataset of that name."""
+        return f'{dataset}-{self.plan.stem}'
+
     def rows(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """Each piece with what became of it."""
         return zip(self.plan.pieces, self.content['rows'], strict=True)
@@ -146,6 +151,8 @@ def finished_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any] | No
 class MakeShard(beam.DoFn):
     """Makes the shards whose plans it is given, unless they are there.
 
+    What goes wrong is counted as a failure, which the driver raises; the other shards are left then.
+
     Args:
       folder: Where to write; all workers see it.
     """
@@ -156,14 +163,17 @@ class MakeShard(beam.DoFn):
     def process(self, element: str) -> Iterator[str]:
         """Takes a `ShardPlan` as JSON and yields the key of the shard."""
         plan, folder = ShardPlan.from_json(element), pathlib.Path(self._folder)
-        if finished_shard(folder, plan) is None:
-            started = time.monotonic()
-            try:
-                content = make_shard(folder, plan)
-            except DDSPError as error:
-                raise RuntimeError(f'{FAILURE_MARK}{json.dumps(str(error))}') from error
-            count_shard(content, time.monotonic() - started)
-        yield plan.key
+        started = time.monotonic()
+        try:
+            if finished_shard(folder, plan) is None:
+                count_shard(make_shard(folder, plan), time.monotonic() - started)
+            yield plan.key
+        except Cancelled:
+            return
+        except DDSPError as error:
+            count_failure(str(error))
+            with contextlib.suppress(OSError):
+                (folder / CANCEL_FILE).touch()
 
 
 def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
@@ -177,8 +187,8 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
       What the .json holds: size, hash, examples, statistics, one row for each piece, costs in CPU seconds.
 
     Raises:
-      ShardError: The shard cannot be written (no space, no permission).
-      Cancelled: The run was interrupted.
+      DDSPError: The shard cannot be written (no space, no permission).
+      Cancelled: The preparation was interrupted.
     """
     target = folder / plan.key
     # With the process in its name: a worker whose driver was killed may still be at the same shard.
@@ -196,21 +206,22 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
         os.replace(temporary, target)
         write_bytes(target.with_name(f'{target.name}.json'), json.dumps(content).encode())
     except OSError as error:
-        raise ShardError(f'{target} cannot be written: {error.strerror or error}.') from error
+        raise DDSPError(f'{target} cannot be written: {error.strerror or error}.') from error
     return content
 
 
 def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
     options = PrepareOptions.from_json(plan.options)
     total, rows = Statistics(), []
-    costs: dict[str, float] = {}
-    progress = Progress(folder, plan.key)
+    costs: Counter[str] = Counter()
     estimator = get_estimator(plan.estimator)
     for piece in plan.pieces:
         mark = writer.mark()
-        recording = Recording(piece, estimator, options, progress)
+        recording = Recording(piece, estimator, options)
         try:
             for example in recording.examples():
+                if (folder / CANCEL_FILE).exists():
+                    raise Cancelled('interrupted')
                 started = time.thread_time()
                 writer.write(example)
                 recording.costs['write'] += time.thread_time() - started
@@ -221,8 +232,7 @@ def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[s
         rows.append(recording.row(writer.examples - mark[1]))
         if recording.statistics.examples:
             total.merge(recording.statistics)
-        for stage, seconds in recording.costs.items():
-            costs[stage] = costs.get(stage, 0.0) + seconds
+        costs.update(recording.costs)
     return {
         'fingerprint': plan.fingerprint, 'split': plan.split, 'examples': writer.examples,
         'statistics': total.to_json(), 'rows': rows, 'costs': costs,

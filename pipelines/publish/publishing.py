@@ -11,8 +11,8 @@ import pathlib
 import platform
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ddsp.io.dataset import MANIFEST, SCHEMA_VERSION
@@ -21,8 +21,10 @@ from pipelines.analysis.statistics import Statistics
 from pipelines.beam.shards import Shard, ShardPlan
 from pipelines.options import PrepareOptions
 from pipelines.publish.home import CLAIM, METRICS, SHARDS, CloudHome, LocalHome, link
-from pipelines.sources.finding import Source
+from pipelines.publish.outcomes import source_rows
+from pipelines.sources.stages import Outcome, unusable
 
+_OWN = ('costs', 'name')  # of a shard's content: what its row in shards.jsonl does not take over
 _PACKAGES = ('numpy', 'scipy', 'soundfile', 'soxr', 'apache-beam', 'swift-f0', 'onnxruntime')
 
 
@@ -30,12 +32,12 @@ def publish(
     home: LocalHome | CloudHome,
     version: str,
     staging: pathlib.Path,
-    shards: list[Shard],
-    sources: list[Source],
+    shards: Sequence[Shard],
+    outcomes: Sequence[Outcome],
     options: PrepareOptions,
     fingerprint: str,
     metrics: Mapping[str, float],
-) -> dict[str, Statistics]:
+) -> None:
     """Writes everything beside the shards and makes the dataset visible at once.
 
     Args:
@@ -43,62 +45,59 @@ def publish(
       version: The version, which does not exist yet.
       staging: Where the shards are that no earlier version holds.
       shards: The shards.
-      sources: All inputs with their outcomes.
+      outcomes: All inputs.
       options: The options.
-      fingerprint: Of the whole preparation.
+      fingerprint: Hash of the whole preparation.
       metrics: What the preparation cost. It goes into metrics.json, which the manifest does not list: the
         same dataset made again takes other times.
-
-    Returns:
-      The statistics of each split.
 
     Raises:
       VersionTaken: Somebody else writes this version in a bucket, or gave it up.
     """
-    name = home.name
     folder = staging / 'publish'
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     splits: dict[str, Any] = {split: {'examples': 0, 'files': []} for split in options.splits}
     statistics = {split: Statistics() for split in options.splits}
-    reused = {}
+    shard_rows, reused = [], {}
     for shard in shards:
-        row = {'name': f'{name}-{shard.plan.stem}'}
-        row |= {key: shard.content[key] for key in ('bytes', 'sha256', 'examples')}
+        row = {'name': shard.name(home.name)}
+        shard_rows.append(row | {key: value for key, value in shard.content.items() if key not in _OWN})
         if shard.origin:
             reused[row['name']] = shard.origin
         else:
             link(staging / shard.plan.key, folder / row['name'])
-        splits[shard.plan.split]['files'].append(row)
-        splits[shard.plan.split]['examples'] += row['examples']
+        split = splits[shard.plan.split]
+        split['files'].append(row | {key: shard.content[key] for key in ('bytes', 'sha256', 'examples')})
+        split['examples'] += shard.content['examples']
         statistics[shard.plan.split].merge(Statistics.from_json(shard.content['statistics']))
-    estimator = shards[0].plan
+    summaries = {split: part.summary() for split, part in statistics.items()}
     contents = {
         'features.json': _dump(_tfds_features(options)),
-        'dataset_info.json': _dump(_tfds_info(name, version, splits)),
-        'statistics.json': _dump(_statistics(statistics)),
-        'sources.jsonl': _lines(_source_rows(sources, shards, name)),
+        'dataset_info.json': _dump(_tfds_info(home.name, version, splits)),
+        'statistics.json': _dump({'schema_version': SCHEMA_VERSION, 'splits': summaries}),
+        'sources.jsonl': _lines(source_rows(outcomes, shards, home.name)),
         'rejected.jsonl': _lines(
-            {'path': source.path, 'reason': source.reason, 'message': source.message}
-            for source in sources
-            if source.outcome == 'rejected'
+            {'path': row.path, 'reason': row.reason, 'message': row.message} for row in unusable(outcomes)
         ),
-        SHARDS: _lines(_shard_row(shard, name) for shard in shards),
+        SHARDS: _lines(shard_rows),
     }
-    hashes = {key: hashlib.sha256(value.encode('ascii')).hexdigest() for key, value in contents.items()}
-    rows = [row for split in splits.values() for row in split['files']]
-    content = hashlib.sha256(_dump([rows, hashes]).encode()).hexdigest()
-    contents[CLAIM] = _dump(_pipeline(options, estimator, fingerprint) | {'content_sha256': content})
-    hashes[CLAIM] = hashlib.sha256(contents[CLAIM].encode('ascii')).hexdigest()
-    for file_name, text in contents.items():
-        (folder / file_name).write_text(text, encoding='ascii')
-    manifest = _manifest(name, version, options, fingerprint, estimator.estimator)
-    manifest |= {'splits': splits, 'files': hashes}
-    _write_last(folder / MANIFEST, _dump(manifest))
-    (folder / METRICS).write_text(_dump(dict(metrics)), encoding='ascii')
+    hashes = {name: _sha256(text) for name, text in contents.items()}
+    content = _sha256(_dump([[row for split in splits.values() for row in split['files']], hashes]))
+    contents[CLAIM] = _dump(_pipeline(options, shards[0].plan, fingerprint, content))
+    hashes[CLAIM] = _sha256(contents[CLAIM])
+    manifest = _manifest(home.name, version, options, fingerprint, shards[0].plan.estimator)
+    contents |= {
+        METRICS: _dump(dict(metrics)),
+        MANIFEST: _dump(manifest | {'splits': splits, 'files': hashes}),
+    }
+    for name, text in contents.items():
+        with (folder / name).open('w', encoding='ascii') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     home.publish(folder, version, reused)
     shutil.rmtree(staging, ignore_errors=True)
-    return statistics
 
 
 def _manifest(
@@ -122,17 +121,15 @@ def _manifest(
     }
 
 
-def _shard_row(shard: Shard, name: str) -> dict[str, Any]:
-    """A line of shards.jsonl: what a later version needs to use the shard again."""
-    row = {key: value for key, value in shard.content.items() if key not in ('costs', 'name')}
-    return {'name': f'{name}-{shard.plan.stem}', **row}
-
-
-def _write_last(path: pathlib.Path, content: str) -> None:
-    with path.open('w', encoding='ascii') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _pipeline(options: PrepareOptions, plan: ShardPlan, fingerprint: str, content: str) -> dict[str, Any]:
+    return {
+        'parameters': options.record(),
+        'f0_estimator': {'name': plan.estimator, 'weights_sha256': plan.estimator_sha256},
+        'versions': {'ddsp': __version__, 'python': platform.python_version()} | _versions(),
+        'code_revision': _revision(),
+        'fingerprint': fingerprint,
+        'content_sha256': content,
+    }
 
 
 def _tfds_features(options: PrepareOptions) -> dict[str, Any]:
@@ -161,70 +158,9 @@ def _tfds_info(name: str, version: str, splits: dict[str, Any]) -> dict[str, Any
     ]
     description = 'Audio with f0 and loudness for differentiable signal processing; see pipeline.json.'
     return {
-        'description': description,
-        'fileFormat': 'tfrecord',
-        'name': name,
-        'splits': rows,
+        'description': description, 'fileFormat': 'tfrecord', 'name': name, 'splits': rows,
         'version': version,
-    }
-
-
-def _statistics(statistics: dict[str, Statistics]) -> dict[str, Any]:
-    splits = {split: part.summary() for split, part in statistics.items()}
-    return {'schema_version': SCHEMA_VERSION, 'splits': splits}
-
-
-def _source_rows(sources: list[Source], shards: list[Shard], name: str) -> list[dict[str, Any]]:
-    """The lines of sources.jsonl."""
-    parts: dict[str, list[dict[str, Any]]] = {}
-    for shard in shards:
-        first = 0
-        for piece, row in shard.rows():
-            where = {'file': f'{name}-{shard.plan.stem}', 'first': first, 'examples': row['examples']}
-            part = {'split': piece.split, 'seconds': row['seconds'], 'records': where}
-            part |= {name: row[name] for name in ('gain_db', 'dropped') if name in row}
-            parts.setdefault(piece.path, []).append(part)
-            first += row['examples']
-    return [_source_row(source, parts.get(source.path, [])) for source in sources]
-
-
-def _source_row(source: Source, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A line of sources.jsonl."""
-    used = [part for part in parts if part['records']['examples']]
-    splits = sorted({part['split'] for part in used})
-    row: dict[str, Any] = {
-        'path': source.path,
-        'sha256': source.sha256,
-        'duration_s': round(sum(part['seconds'] for part in parts), 3) if parts else None,
-        'sample_rate': source.info.sample_rate if source.info else None,
-        'channels': source.info.channels if source.info else None,
-        'outcome': source.outcome,
-        'split': '+'.join(splits),
-        'examples': sum(part['records']['examples'] for part in used),
-        'records': [part['records'] for part in used],
-        'warnings': source.warnings,
-    }
-    dropped: Counter[str] = sum((Counter(part.get('dropped')) for part in parts), Counter())
-    if dropped:
-        row['dropped'] = dict(dropped)
-    gains = [part['gain_db'] for part in parts if 'gain_db' in part]
-    if gains:
-        row['gain_db'] = gains[0] if len(set(gains)) == 1 else gains
-    if source.outcome != 'accepted':
-        row |= {'reason': source.reason, 'message': source.message}
-    if len(splits) > 1:
-        row['split_by_time'] = {part['split']: part['seconds'] for part in parts}
-    return row
-
-
-def _pipeline(options: PrepareOptions, estimator: ShardPlan, fingerprint: str) -> dict[str, Any]:
-    return {
-        'parameters': options.record(),
-        'f0_estimator': {'name': estimator.estimator, 'weights_sha256': estimator.estimator_sha256},
-        'versions': {'ddsp': __version__, 'python': platform.python_version()} | _versions(),
-        'code_revision': _revision(),
-        'fingerprint': fingerprint,
-    }
+    }  # fmt: skip
 
 
 def _versions() -> dict[str, str]:
@@ -239,8 +175,7 @@ def _versions() -> dict[str, str]:
 
 def _revision() -> str:
     """The git revision of the code, where it is a checkout."""
-    here = pathlib.Path(__file__).resolve().parent
-    command = ['git', '-C', str(here), 'rev-parse', 'HEAD']
+    command = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'rev-parse', 'HEAD']
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -249,16 +184,17 @@ def _revision() -> str:
 
 def _now() -> str:
     """UTC; SOURCE_DATE_EPOCH sets it for reproducible manifests."""
-    epoch = os.environ.get('SOURCE_DATE_EPOCH')
-    now = datetime.datetime.now(datetime.timezone.utc)
-    if epoch:
-        now = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
-    return now.strftime('%Y-%m-%dT%H:%M:%SZ')
+    seconds = int(os.environ.get('SOURCE_DATE_EPOCH') or time.time())
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode('ascii')).hexdigest()
 
 
 def _dump(content: Any) -> str:
     return json.dumps(content, indent=2) + '\n'
 
 
-def _lines(rows: Any) -> str:
+def _lines(rows: Iterable[Any]) -> str:
     return ''.join(json.dumps(row) + '\n' for row in rows)

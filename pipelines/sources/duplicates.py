@@ -7,75 +7,65 @@ that shares its length with another, once, and none for the others.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from ddsp.io.decoding import AudioError, decode, shown
-
-if TYPE_CHECKING:
-    from pipelines.sources.finding import Source
+from pipelines.sources.stages import Probed, Rejected
 
 _HEAD_SECS = 2.0
 _BLOCK = 65536  # samples
 
 
-def mark_duplicates(sources: Iterable[Source]) -> None:
-    """Marks what is there twice; the first in the order of the list is used.
-
-    Args:
-      sources: Recordings; those with an outcome are passed over.
-    """
-    rows = [source for source in sources if not source.outcome]
-    _mark(rows, lambda source: source.sha256, 'the same bytes as')
+def reject_duplicates(rows: Sequence[Probed | Rejected]) -> list[Probed | Rejected]:
+    """Rejects what is there twice; the first in the order of the list is used."""
+    rows = _reject(rows, lambda row: row.sha256, 'the same bytes as')
     # Objects of a bucket may not be here, and records of TFDS have the sha256 of their samples already.
-    files = [source for source in rows if not source.outcome and source.info and os.path.isfile(source.path)]
-    for alike in _groups(files, _rate_and_length):
-        for likely in _groups(alike, _head):
-            _mark(likely, lambda source: _digest(source, None), 'the same samples as')
+    files = [
+        row for row in rows if isinstance(row, Probed) and row.info.n_samples and os.path.isfile(row.path)
+    ]
+    alike = _shared(files, lambda row: (row.info.sample_rate, row.info.n_samples))
+    alike = [dataclasses.replace(row, head=row.head or _digest(row, _HEAD_SECS)) for row in alike]
+    with_heads = {row.path: row for row in alike}
+    rows = [with_heads.get(row.path, row) for row in rows]
+    likely = _shared([row for row in alike if row.head], lambda row: (row.info.n_samples, row.head))
+    digests = {row.path: _digest(row) for row in likely}
+    return _reject(rows, lambda row: digests.get(row.path), 'the same samples as')
 
 
-def _mark(rows: list[Source], key: Callable[[Source], object], words: str) -> None:
-    first: dict[object, Source] = {}
-    for source in rows:
-        value = key(source)
-        if value and first.setdefault(value, source) is not source:
-            source.outcome = source.reason = 'duplicate'
-            source.warnings = list(source.info.warnings) if source.info else []
-            source.message = f'{words} {shown(first[value].path)}, which is used'
+def _reject(
+    rows: Iterable[Probed | Rejected], key: Callable[[Probed], object], words: str
+) -> list[Probed | Rejected]:
+    first: dict[object, Probed] = {}
+    checked: list[Probed | Rejected] = []
+    for row in rows:
+        value = key(row) if isinstance(row, Probed) else None
+        if isinstance(row, Probed) and value and first.setdefault(value, row) is not row:
+            message = f'{words} {shown(first[value].path)}, which is used'
+            row = Rejected(row.path, 'duplicate', message, 'duplicate', row, row.info.warnings)
+        checked.append(row)
+    return checked
 
 
-def _rate_and_length(source: Source) -> tuple[int, int] | None:
-    info = source.info
-    return (info.sample_rate, info.n_samples) if info and info.n_samples else None
+def _shared(rows: list[Probed], key: Callable[[Probed], object]) -> list[Probed]:
+    """The rows that share their key with another."""
+    groups: dict[object, list[Probed]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return [row for group in groups.values() if len(group) > 1 for row in group]
 
 
-def _groups(rows: list[Source], key: Callable[[Source], object]) -> list[list[Source]]:
-    """The rows that share a key with another."""
-    groups: dict[object, list[Source]] = {}
-    for source in rows:
-        value = key(source)
-        if value:
-            groups.setdefault(value, []).append(source)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _head(source: Source) -> str:
-    source.head = source.head or _digest(source, _HEAD_SECS)
-    return source.head
-
-
-def _digest(source: Source, seconds: float | None) -> str:
+def _digest(row: Probed, seconds: float | None = None) -> str:
     """A hash of the samples as 16-bit numbers; channels that are equal throughout count once.
 
     Empty where the recording cannot be decoded: its shard will say why.
     """
-    info = source.info
-    assert info is not None
+    info = row.info
     blocks = decode(info, _BLOCK, [])
     if seconds is not None:
         blocks = itertools.islice(blocks, max(1, int(seconds * info.sample_rate / _BLOCK)))

@@ -1,24 +1,18 @@
-"""From what the user names to a list of recordings: finding files, looking into them, splitting them."""
+"""From what the user names to a list of inputs: files, folders, patterns, buckets and datasets."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import glob
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from ddsp.errors import DDSPError
 from ddsp.io import gcs
-from ddsp.io.audio import AudioError, AudioInfo, probe
-from ddsp.io.dataset import DatasetError, file_sha256
-from ddsp.io.decoding import shown
 from pipelines.sources import tfds_source
-from pipelines.sources.duplicates import mark_duplicates
-from pipelines.sources.inputs import Inputs
+from pipelines.sources.stages import Found, Rejected
 from pipelines.synthetic.corpus import synthesize_corpus
 
 # Looked for in folders; a file that is named by itself is opened whatever its name.
@@ -28,48 +22,12 @@ AUDIO_SUFFIXES = frozenset({
     '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
 })  # fmt: skip
 _SYNTHETIC = 'synthetic:'
-_SKIP_NAMED_OTHERWISE = 'not audio by its name'
+
+PathLike = str | os.PathLike[str]
 
 
-@dataclasses.dataclass
-class Source:
-    """One input and what became of it.
-
-    Attributes:
-      path: Absolute path, or address.
-      outcome: `'accepted'`, `'rejected'`, `'skipped'` or `'duplicate'`; `''` while it is open.
-      reason: One word for a machine where it was not accepted.
-      message: What a person should know about it.
-      sha256: Of the file's bytes.
-      info: What the header says.
-      warnings: What is odd about it, though it is used.
-      stamp: Changes with its content; `''` where that is not known without reading it.
-      local: The file that holds it, where that is not `path`.
-      record: Where it is, for a record of TensorFlow Datasets (see `pipelines.sources.tfds_source`).
-      split: The split that it belongs to; `''`: a hash of its content decides.
-      head: A hash of its first samples, where that was needed.
-    """
-
-    path: str
-    outcome: str = ''
-    reason: str = ''
-    message: str = ''
-    sha256: str = ''
-    info: AudioInfo | None = None
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    stamp: str = ''
-    local: str = ''
-    record: dict[str, Any] | None = None
-    split: str = ''
-    head: str = ''
-
-    def reject(self, reason: str, message: str) -> None:
-        """Marks it as unusable."""
-        self.outcome, self.reason, self.message = 'rejected', reason, message
-
-
-def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Source]:
-    """Lists the inputs: files, folders (with all that is in them) and patterns with `*`, `?` or `[...]`.
+def find_sources(sources: PathLike | Iterable[PathLike]) -> list[Found | Rejected]:
+    """Lists the inputs: files, folders (with everything in them) and patterns with `*`, `?` or `[...]`.
 
     Any of them may be on gs://; `tfds:...` and `synthetic:...` are datasets (see docs/datasets.md).
 
@@ -77,53 +35,51 @@ def find_sources(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[st
       sources: One of these or several.
 
     Returns:
-      One row for each file that was met, in the order of their paths; what is no audio by its name or hidden
-      is there as skipped.
+      One row for each file, in the order of their paths; hidden files and those that are not audio by their
+      names are rejected as skipped.
 
     Raises:
-      DDSPError: A path or a pattern matches nothing, or a folder holds no file.
+      DDSPError: A path or a pattern matches nothing, or a folder holds no audio file.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not given:
         raise DDSPError('no input was named: give files, folders or patterns such as recordings/*.wav')
-    found: dict[str, Source] = {}
-    for item in given:
-        if not os.fspath(item).strip():
-            raise DDSPError(f'an input is {os.fspath(item)!r}, which names nothing.')
-        for source in _expand(os.fspath(item)):
-            known = found.get(source.path)
-            if known is None or (known.outcome == 'skipped' and not source.outcome):
-                found[source.path] = source
-    return [found[path] for path in sorted(found)]
+    rows: dict[str, Found | Rejected] = {}
+    for item in [os.fspath(each) for each in given]:
+        if not item.strip():
+            raise DDSPError(f'an input is {item!r}, which names nothing.')
+        for row in _expand(item):
+            known = rows.get(row.path)
+            if known is None or (isinstance(known, Rejected) and isinstance(row, Found)):
+                rows[row.path] = row
+    return [rows[path] for path in sorted(rows)]
 
 
-def _expand(item: str) -> Iterator[Source]:
+def _expand(item: str) -> Iterable[Found | Rejected]:
     if gcs.is_gcs(item):
-        yield from _expand_remote(item)
-        return
+        return _expand_remote(item)
     if item.startswith(tfds_source.SCHEME):
-        for path, where, split in tfds_source.find_records(item):
-            yield Source(path, record=where, split=split)
-        return
+        return tfds_source.find_records(item)
     if item.startswith(_SYNTHETIC):
-        yield from _synthesize(item)
-        return
+        return _synthesize(item)
     path = os.path.abspath(os.path.expanduser(item))
     if os.path.isdir(path):
-        yield from _nonempty(item, list(_walk(path, set())))
-    elif os.path.lexists(path):
-        yield Source(path)
-    elif glob.has_magic(item):
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise DDSPError(f'the pattern {item!r} matches no file.')
-        for match in matches:
-            yield from _walk(match, set()) if os.path.isdir(match) else [_judge_name(match)]
-    else:
+        return _nonempty(item, list(_walk(path, set())))
+    if os.path.lexists(path):
+        return [Found(path)]
+    if not glob.has_magic(item):
         raise DDSPError(f'{item}: no such file or folder.')
+    matches = sorted(glob.glob(path, recursive=True))
+    if not matches:
+        raise DDSPError(f'the pattern {item!r} matches no file.')
+    return [
+        row
+        for match in matches
+        for row in (_walk(match, set()) if os.path.isdir(match) else [_judge_name(match)])
+    ]
 
 
-def _synthesize(item: str) -> Iterator[Source]:
+def _synthesize(item: str) -> list[Found]:
     """The synthetic corpus, made in the cache folder unless it is there."""
     match = re.fullmatch(r'([0-9]+)(?::([0-9]+))?', item.removeprefix(_SYNTHETIC))
     if not match:
@@ -133,29 +89,26 @@ def _synthesize(item: str) -> Iterator[Source]:
     seconds, seed = int(match[1]), int(match[2] or 0)
     folder = gcs.cache_folder() / 'synthetic' / f'{seconds}-{seed}'
     synthesize_corpus(folder, seconds=seconds, seed=seed)
-    for file in sorted((folder / 'audio').glob('*.wav')):
-        yield Source(f'{item}/{file.name}', local=str(file))
+    return [Found(f'{item}/{file.name}', local=str(file)) for file in (folder / 'audio').glob('*.wav')]
 
 
-def _expand_remote(item: str) -> Iterator[Source]:
+def _expand_remote(item: str) -> list[Found | Rejected]:
     """Objects: one, those below a folder, or those that match a pattern."""
     fixed = item[: re.search(r'[*?\[]|$', item).start()]  # type: ignore[union-attr]
-    found = gcs.stat(item) if fixed == item else None
-    if found:
-        yield _remote_source(found)
-    elif fixed == item:
+    if fixed == item:
+        if found := gcs.stat(item):
+            return [Found(found.address, stamp=str(found.generation))]
         item = item.rstrip('/')
         objects = [each for each in gcs.list_objects(item) if not each.address.endswith('/')]
         if not objects:
             raise DDSPError(f'{item}: no such object or folder.')
-        yield from _nonempty(item, [_judge_remote(each, item) for each in objects])
-    else:
-        folder, _, rest = fixed.rpartition('/')
-        matches = re.compile(_translate(item))
-        objects = [each for each in gcs.list_objects(folder, rest) if matches.fullmatch(each.address)]
-        if not objects:
-            raise DDSPError(f'the pattern {item!r} matches no object.')
-        yield from (_judge_remote(each, folder) for each in objects)
+        return _nonempty(item, [_judge_remote(each, item) for each in objects])
+    folder, _, rest = fixed.rpartition('/')
+    matches = re.compile(_translate(item))
+    objects = [each for each in gcs.list_objects(folder, rest) if matches.fullmatch(each.address)]
+    if not objects:
+        raise DDSPError(f'the pattern {item!r} matches no object.')
+    return [_judge_remote(each, folder) for each in objects]
 
 
 def _translate(pattern: str) -> str:
@@ -167,101 +120,50 @@ def _translate(pattern: str) -> str:
     return ''.join(part if i % 2 else re.escape(part) for i, part in enumerate(parts))
 
 
-def _remote_source(found: gcs.Object) -> Source:
-    return Source(found.address, stamp=str(found.generation))
+def _judge_remote(found: gcs.Object, folder: str) -> Found | Rejected:
+    row = _judge_name('/' + found.address.removeprefix(folder).lstrip('/'), hidden_folders=True)
+    if isinstance(row, Found):
+        return Found(found.address, stamp=str(found.generation))
+    return dataclasses.replace(row, path=found.address)
 
 
-def _judge_remote(found: gcs.Object, folder: str) -> Source:
-    source = _judge_name('/' + found.address.removeprefix(folder).lstrip('/'), hidden_folders=True)
-    return dataclasses.replace(source, path=found.address, stamp=str(found.generation))
-
-
-def _nonempty(item: str, rows: list[Source]) -> list[Source]:
-    if not any(row.outcome != 'skipped' for row in rows):
+def _nonempty(item: str, rows: list[Found | Rejected]) -> list[Found | Rejected]:
+    if all(isinstance(row, Rejected) and row.outcome == 'skipped' for row in rows):
         there = f'; {len(rows)} other files were passed over, such as {rows[0].path}' if rows else ''
         raise DDSPError(f'the folder {item} holds no audio files{there}.')
     return rows
 
 
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found | Rejected]:
     """Files below a folder; follows links to folders, but goes into each folder once."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
-            yield Source(folder, 'skipped', 'loop', 'a folder that was read already')
+            yield Rejected(folder, 'loop', 'a folder that was read already', 'skipped')
             return
         seen.add((status.st_dev, status.st_ino))
         names = sorted(os.listdir(folder))
     except OSError as error:
-        yield Source(folder, 'rejected', 'permission', f'{folder}: {error.strerror}.')
+        yield Rejected(folder, 'permission', f'{folder}: {error.strerror}.')
         return
     for name in names:
         path = os.path.join(folder, name)
         if os.path.isdir(path) and not name.startswith('.'):
-            empty = True
-            for source in _walk(path, seen):
-                empty = False
-                yield source
-            if empty:
-                yield Source(path, 'skipped', 'folder', 'a folder with nothing in it')
+            inside = list(_walk(path, seen))
+            yield from inside or [Rejected(path, 'folder', 'a folder with nothing in it', 'skipped')]
         else:
             yield _judge_name(path)
 
 
-def _judge_name(path: str, hidden_folders: bool = False) -> Source:
+def _judge_name(path: str, hidden_folders: bool = False) -> Found | Rejected:
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
     if name.startswith('.') or (hidden_folders and '/.' in path):
-        return Source(path, 'skipped', 'hidden', 'a hidden file')
+        return Rejected(path, 'hidden', 'a hidden file', 'skipped')
     if suffix and suffix not in AUDIO_SUFFIXES:
-        return Source(path, 'skipped', 'not_audio', _SKIP_NAMED_OTHERWISE)
+        return Rejected(path, 'not_audio', 'not audio by its name', 'skipped')
     try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            return Source(path, 'skipped', 'not_a_file', 'not a regular file')
+        regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
-        pass  # `survey` says why it cannot be opened
-    return Source(path)
-
-
-def survey(
-    sources: list[Source],
-    inputs: Inputs,
-    report: Callable[[int, int], None] | None = None,
-    threads: int = 8,
-) -> None:
-    """Looks into each open source: its header and its sha256; rejects what is no audio, finds duplicates.
-
-    Args:
-      sources: The rows of `find_sources`; they are filled in.
-      inputs: Where copies of remote ones go, and what is known from the last time.
-      report: Called with (done, all).
-      threads: Files that are read at once.
-    """
-    rows = [source for source in sources if not source.outcome]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(lambda source: _look_into(source, inputs), rows), 1):
-            if report:
-                report(done, len(rows))
-    mark_duplicates(rows)
-    inputs.save(rows)
-
-
-def _look_into(source: Source, inputs: Inputs) -> None:
-    if inputs.recall(source):
-        return
-    file = source.path
-    try:
-        if source.record:
-            source.sha256, source.info = tfds_source.look_into(source.path, source.record)
-            return
-        file = inputs.fetch(source)
-        info = probe(file)
-        source.sha256 = file_sha256(file)
-        source.info = dataclasses.replace(info, path=source.path)
-    except AudioError as error:
-        source.reject(error.reason, str(error).replace(shown(file), shown(source.path)))
-    except (gcs.GcsError, DatasetError) as error:
-        source.reject('unreadable', str(error))
-    except OSError as error:
-        source.reject('unreadable', f'{source.path} cannot be read: {error.strerror}.')
+        regular = True  # `probe_sources` says why it cannot be opened
+    return Found(path) if regular else Rejected(path, 'not_a_file', 'not a regular file', 'skipped')

@@ -12,17 +12,16 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddsp.io import gcs
 from ddsp.io.audio import AudioInfo
 from ddsp.io.files import write_json
 from ddsp.io.json_types import COUNT, TEXT, fault
-
-if TYPE_CHECKING:
-    from pipelines.sources.finding import Source
+from pipelines.sources.stages import Found, Probed
 
 _FRESH_SECS = 2.0  # a file this young may change again without its time showing that
 
@@ -49,67 +48,53 @@ class Inputs:
             known = {}
         self._known: dict[str, Any] = known if isinstance(known, dict) else {}
 
-    def recall(self, source: Source) -> bool:
-        """Fills in header and sha256 of a source that has not changed since it was read; says whether."""
-        row, stamp = self._known.get(source.path), _stamp(source)
+    def place(self, found: Found) -> Found:
+        """The same input with the place of its copy, where it is not on this machine."""
+        if not gcs.is_gcs(found.path):
+            return found
+        digest = hashlib.sha256(f'{found.path}#{found.stamp}'.encode()).hexdigest()
+        copy = self._copies / (digest[:32] + os.path.splitext(found.path)[1][:16])
+        return dataclasses.replace(found, local=str(copy))
+
+    def recall(self, found: Found) -> Probed | None:
+        """What was found out about an input that has not changed since it was read."""
+        row, stamp = self._known.get(found.path), _stamp(found)
         if row is None or fault(row, _ROW) or not stamp or row['stamp'] != stamp:
-            return False
-        header, source.sha256, source.head = row['header'], row['sha256'], row['head']
-        source.info = AudioInfo(source.path, **header | {'warnings': tuple(header['warnings'])})
-        if gcs.is_gcs(source.path):
-            source.local = str(self._copy(source))
-        return True
+            return None
+        header = row['header'] | {'warnings': tuple(row['header']['warnings'])}
+        return Probed(found, row['sha256'], AudioInfo(found.path, **header), row['head'])
 
-    def fetch(self, source: Source) -> str:
-        """The file that holds a source; downloads a remote one that is not here yet."""
-        if not gcs.is_gcs(source.path):
-            return source.local or source.path
-        copy = self._copy(source)
-        source.local = str(copy)
-        if not copy.is_file():
-            gcs.download(source.path, copy)
-        return source.local
-
-    def fetch_again(self, path: str, local: str) -> None:
-        """Makes sure that a copy is there, which an earlier preparation removed."""
-        if gcs.is_gcs(path) and not os.path.exists(local):
-            gcs.download(path, pathlib.Path(local))
-
-    def save(self, sources: Iterable[Source]) -> None:
-        """Remembers sources, and forgets all others."""
-        rows = {}
-        for source in sources:
-            stamp = _stamp(source)
-            if source.info and source.sha256 and stamp:
-                header = dataclasses.asdict(source.info)
+    def save(self, rows: Iterable[Probed]) -> None:
+        """Remembers recordings, and forgets all others."""
+        known = {}
+        for row in rows:
+            if stamp := _stamp(row.found):
+                header = dataclasses.asdict(row.info)
                 del header['path']
-                rows[source.path] = {
-                    'stamp': stamp, 'sha256': source.sha256, 'header': header, 'head': source.head,
+                known[row.path] = {
+                    'stamp': stamp, 'sha256': row.sha256, 'header': header, 'head': row.head,
                 }  # fmt: skip
-        write_json(self._file, rows)
+        write_json(self._file, known)
 
     def clear(self) -> None:
         """Removes the copies."""
-        if self._copies.is_dir():
-            for copy in self._copies.iterdir():
-                copy.unlink()
-            self._copies.rmdir()
-
-    def _copy(self, source: Source) -> pathlib.Path:
-        digest = hashlib.sha256(f'{source.path}#{source.stamp}'.encode()).hexdigest()
-        return self._copies / (digest[:32] + os.path.splitext(source.path)[1][:16])
+        shutil.rmtree(self._copies, ignore_errors=True)
 
 
-def _stamp(source: Source) -> str:
-    """Changes with the content of a source; `''` where nothing reliable is known."""
-    if source.stamp:
-        return source.stamp
-    if source.record:
-        return ''
+def fetch(path: str, file: str) -> None:
+    """Downloads an object, unless its copy is there."""
+    if gcs.is_gcs(path) and not os.path.isfile(file):
+        gcs.download(path, pathlib.Path(file))
+
+
+def _stamp(found: Found) -> str:
+    """Changes with the content of an input; `''` where nothing reliable is known."""
+    if found.stamp or found.record:
+        return found.stamp
     try:
-        found = os.stat(source.path)
+        status = os.stat(found.path)
     except OSError:
         return ''
-    if time.time() - found.st_mtime < _FRESH_SECS:
+    if time.time() - status.st_mtime < _FRESH_SECS:
         return ''
-    return f'{found.st_size} {found.st_mtime_ns} {found.st_ino}'
+    return f'{status.st_size} {status.st_mtime_ns} {status.st_ino}'

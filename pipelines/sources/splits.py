@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.sources.finding import Source
+from pipelines.sources.stages import Probed
 
 _FEW = 4  # fewer recordings than this are split by time where they are long enough
 _MANY = 1000  # hashes alone share out so many recordings evenly
@@ -27,8 +27,8 @@ class Piece:
       start_s: Where it begins, in seconds.
       end_s: Where it ends; None for the end of the recording.
       seconds: Its length as the header has it; 0 where that does not say.
-      local: As in `Source`.
-      record: As in `Source`.
+      local: As in `Found`.
+      record: As in `Found`.
     """
 
     path: str
@@ -47,7 +47,7 @@ class Piece:
 
 
 def split_sources(
-    sources: list[Source], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
+    sources: list[Probed], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
 ) -> list[Piece]:
     """Decides which recording goes into which split, by a hash of its content.
 
@@ -65,16 +65,16 @@ def split_sources(
     Returns:
       One piece for each recording, or one for each recording and split.
     """
-    if sources and all(source.split for source in sources):
-        return [_whole(source, source.split) for source in sources]
+    if sources and all(source.found.split for source in sources):
+        return [_whole(source, source.found.split) for source in sources]
     least = min(splits.values())
-    long = all(_seconds(source) * least >= example_secs for source in sources)
+    long = all(source.seconds * least >= example_secs for source in sources)
     if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
         return [piece for source in sources for piece in _split_by_time(source, splits, grid_s)]
     chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
-    lengths = [_seconds(source) for source in sources if _seconds(source)]
+    lengths = [source.seconds for source in sources if source.seconds]
     unknown = sum(lengths) / len(lengths) if lengths else 1.0
-    weights = {source.sha256: _seconds(source) or unknown for source in sorted(sources, key=_position)}
+    weights = {source.sha256: source.seconds or unknown for source in sorted(sources, key=_position)}
     _fill_empty(chosen, weights, splits)
     _bring_near(chosen, weights, splits)
     return [_whole(source, chosen[source.sha256]) for source in sources]
@@ -150,13 +150,15 @@ def _tolerance(splits: dict[str, float]) -> float:
     return min(splits.values()) / 2 + 1e-9
 
 
-def _whole(source: Source, split: str) -> Piece:
-    seconds = _seconds(source)
-    return Piece(source.path, source.sha256, split, seconds=seconds, local=source.local, record=source.record)
+def _whole(source: Probed, split: str) -> Piece:
+    found = source.found
+    return Piece(
+        found.path, source.sha256, split, seconds=source.seconds, local=found.local, record=found.record
+    )
 
 
-def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> list[Piece]:
-    seconds = _seconds(source)
+def _split_by_time(source: Probed, splits: dict[str, float], grid_s: float) -> list[Piece]:
+    seconds = source.seconds
     pieces, start, share = [], 0.0, 0.0
     for i, (name, part) in enumerate(splits.items()):
         share += part
@@ -170,7 +172,7 @@ def _split_by_time(source: Source, splits: dict[str, float], grid_s: float) -> l
     return pieces
 
 
-def _position(source: Source) -> float:
+def _position(source: Probed) -> float:
     """A number from 0 to 1 that belongs to the content of a recording."""
     digest = hashlib.sha256(b'ddsp split:' + source.sha256.encode()).digest()
     return int.from_bytes(digest[:8], 'big') / 2**64
@@ -183,7 +185,3 @@ def _split_of(position: float, splits: dict[str, float]) -> str:
         if position < edge:
             return name
     return name
-
-
-def _seconds(source: Source) -> float:
-    return (source.info.duration_s if source.info else None) or 0.0

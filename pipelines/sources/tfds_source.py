@@ -26,6 +26,7 @@ from ddsp.io.decoding import MAX_CHANNELS, SAMPLE_RATES
 from ddsp.io.files import inside
 from ddsp.io.json_types import COUNT, TEXT, fault
 from pipelines.records import read_features, read_record, record_offsets
+from pipelines.sources.stages import Found
 
 SCHEME = 'tfds:'
 _RATE = 16000  # where features.json does not say; NSynth's
@@ -50,27 +51,6 @@ _SCALES = {'int64': 2.0**15, 'int32': 2.0**31, 'int16': 2.0**15}  # TFDS keeps 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """What is in the records of a dataset.
-
-    Attributes:
-      audio: Name of the feature with the sound.
-      sample_rate: Its rate, Hz.
-      dtype: Of its samples.
-      encoding: How they are packed: 'none', 'bytes' or 'zlib'.
-      channels: Number of channels.
-      kept: Names of the features of f0, its confidence and loudness; empty where one is missing.
-    """
-
-    audio: str
-    sample_rate: int
-    dtype: str
-    encoding: str
-    channels: int
-    kept: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
 class Record:
     """A record that was read.
 
@@ -85,15 +65,10 @@ class Record:
     kept: dict[str, np.ndarray]
 
 
-def find_records(address: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def find_records(address: str) -> Iterator[Found]:
     """The records that an address means.
 
-    Args:
-      address: As above.
-
-    Yields:
-      `(path, where, split)`: a name of the record, what `read` needs to find it, and its split; the split is
-      `''` where only one is meant, for then its recordings are to be shared out.
+    Their split is `''` where only one split is meant, for then its recordings are to be shared out.
 
     Raises:
       DDSPError: There is no such dataset or split, or it holds no sound.
@@ -103,18 +78,16 @@ def find_records(address: str) -> Iterator[tuple[str, dict[str, Any], str]]:
     info = _read(folder, 'dataset_info.json', _INFO)
     if info.get('fileFormat', 'tfrecord') != 'tfrecord':
         raise DDSPError(f'{folder} holds {info["fileFormat"]!r} files; only tfrecord can be read.')
-    layout = dataclasses.asdict(_layout(folder))
+    layout = _layout(folder)
     splits = {split['name']: split for split in info['splits']}
     if wanted and wanted not in splits:
         raise DDSPError(f'{folder} has no split {wanted!r}; its splits are {", ".join(sorted(splits))}.')
-    chosen = (
-        [wanted] if wanted else [split for split in splits if any(map(int, splits[split]['shardLengths']))]
-    )
+    chosen = [wanted] if wanted else [name for name in splits if any(map(int, splits[name]['shardLengths']))]
     for split in chosen:
         for file in _files(folder, info['name'], splits[split]):
             for i, offset in enumerate(record_offsets(file)):
                 where = {'file': str(file), 'offset': offset, **layout}
-                yield f'{file}#{i}', where, split if len(chosen) > 1 else ''
+                yield Found(f'{file}#{i}', record=where, split=split if len(chosen) > 1 else '')
 
 
 def look_into(path: str, where: dict[str, Any]) -> tuple[str, AudioInfo]:
@@ -196,18 +169,23 @@ def _files(folder: pathlib.Path, name: str, split: dict[str, Any]) -> list[pathl
     count = len(split['shardLengths'])
     files = []
     for i in range(count):
-        fields = {'DATASET': name, 'SPLIT': split['name'], 'FILEFORMAT': 'tfrecord'}
-        fields |= {
-            'SHARD_X_OF_Y': f'{i:05d}-of-{count:05d}',
-            'SHARD_INDEX': f'{i:05d}',
-            'NUM_SHARDS': f'{count:05d}',
-        }
+        fields = {
+            'DATASET': name, 'SPLIT': split['name'], 'FILEFORMAT': 'tfrecord', 'SHARD_INDEX': f'{i:05d}',
+            'NUM_SHARDS': f'{count:05d}', 'SHARD_X_OF_Y': f'{i:05d}-of-{count:05d}',
+        }  # fmt: skip
         named = re.sub(r'\{(\w+)\}', lambda match: fields.get(match[1], match[0]), template)  # noqa: B023
         files.append(inside(folder, named, f'{folder}/dataset_info.json'))
     return files
 
 
-def _layout(folder: pathlib.Path) -> Layout:
+def _layout(folder: pathlib.Path) -> dict[str, Any]:
+    """What is in the records of a dataset.
+
+    Returns:
+      `audio`: name of the feature with the sound; `sample_rate` in Hz; `dtype` of the samples; `encoding`:
+      how they are packed ('none', 'bytes' or 'zlib'); `channels`; `kept`: names of the features of f0, its
+      confidence and loudness, empty where one is missing.
+    """
     features = dict(_flatten(_read(folder, 'features.json', _FEATURE), folder))
     sounds = {name: row['audio'] for name, row in features.items() if 'audio' in row}
     if not sounds and 'audio' in features:
@@ -228,14 +206,10 @@ def _layout(folder: pathlib.Path) -> Layout:
             f'{folder}: {name!r} has {channels} channels at {rate} Hz; 1 to {MAX_CHANNELS} at '
             f'{SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz can be read.'
         )
-    return Layout(
-        name,
-        rate,
-        row['dtype'],
-        row.get('encoding', 'none').lower(),
-        channels,
-        kept if all(kept.values()) else {},
-    )
+    return {
+        'audio': name, 'sample_rate': rate, 'dtype': row['dtype'], 'channels': channels,
+        'encoding': row.get('encoding', 'none').lower(), 'kept': kept if all(kept.values()) else {},
+    }  # fmt: skip
 
 
 def _flatten(

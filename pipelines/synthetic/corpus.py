@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -15,13 +14,12 @@ from ddsp.errors import ConfigError
 from ddsp.io.audio import write_wav
 from ddsp.io.dataset import file_sha256
 from ddsp.io.files import replacing
+from pipelines.options import Progress
 from pipelines.synthetic.instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0
 _SECONDS = (2, 360000)
 _VERSION = 2  # raise it when the sound changes: files of another version are made again
-
-Progress = Callable[[float, float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,10 @@ def test_files_folders_and_patterns(bucket_server):
         gcs.upload(b'x', f'gs://bucket/in/{name}')
 
     def found(*items):
-        return {source.path.removeprefix('gs://bucket/in/'): source.outcome for source in find_sources(items)}
+        return {
+            row.path.removeprefix('gs://bucket/in/'): getattr(row, 'outcome', '')
+            for row in find_sources(items)
+        }
 
     assert found('gs://bucket/in/a.wav') == {'a.wav': ''}
     assert (

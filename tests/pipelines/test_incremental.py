@@ -15,10 +15,10 @@ from pipelines import PrepareOptions, prepare_dataset
 from pipelines.analysis import recording
 from pipelines.beam import plan
 from pipelines.beam.plan import plan_shards
-from pipelines.sources import duplicates
-from pipelines.sources.finding import Source, survey
+from pipelines.sources import duplicates, probing
 from pipelines.sources.inputs import Inputs
 from pipelines.sources.splits import Piece
+from pipelines.sources.stages import Found
 
 OPTIONS = PrepareOptions(f0='yin', workers=1)
 
@@ -153,7 +153,7 @@ def test_long_corpora_get_longer_shards_not_more(rng):
     assert len(plans_of(hours)) < 1500
 
 
-def test_the_survey_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
+def test_probing_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
     inputs = tmp_path / 'in'
     shutil.copytree(corpus, inputs)
     for file in inputs.iterdir():
@@ -164,22 +164,22 @@ def test_the_survey_reads_again_only_what_changed(corpus, tmp_path, monkeypatch)
         duplicates, 'decode', lambda info, *rest: heads.append(info.path) or decode(info, *rest)
     )
 
+    read, probe = [], probing.probe
+    monkeypatch.setattr(probing, 'probe', lambda path: read.append(path) or probe(path))
+
     def look():
         heads.clear()
-        sources, read = [Source(path) for path in paths], []
-        known = Inputs(tmp_path)
-        fetch = known.fetch
-        monkeypatch.setattr(known, 'fetch', lambda source: read.append(source.path) or fetch(source))
-        survey(sources, known)
-        return sources, sorted(read)
+        read.clear()
+        probed = probing.probe_sources([Found(path) for path in paths], Inputs(tmp_path))
+        return probed, sorted(read)
 
-    first, read = look()
-    assert read == sorted(heads) == paths  # all have the same length
-    second, read = look()
-    assert read == heads == []
+    first, fresh = look()
+    assert fresh == sorted(heads) == paths  # all have the same length
+    second, fresh = look()
+    assert fresh == heads == []
     assert second == first
     write_wav(paths[4], tone(40), 16000)
-    third, read = look()
-    assert read == [paths[4]]
+    third, fresh = look()
+    assert fresh == [paths[4]]
     assert third[4].sha256 != first[4].sha256
     assert look()[1] == [paths[4]]  # it was written just now and may change again within the same tick

@@ -17,8 +17,9 @@ from ddsp.io.files import UnsafeNameError
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.inspect.inspection import inspect_dataset
 from pipelines.records import RecordWriter, encode_example, read_features, read_record, read_records
-from pipelines.sources.finding import find_sources, survey
+from pipelines.sources.finding import find_sources
 from pipelines.sources.inputs import Inputs
+from pipelines.sources.probing import probe_sources
 
 QUICK = PrepareOptions(f0='yin', workers=1, num_shards=1)
 NAMES = [
@@ -132,8 +133,7 @@ def test_a_bomb_is_one_rejected_record(tmp_path, monkeypatch):
     entry = field(1, b'audio') + field(2, field(1, feature))
     message = field(1, field(1, entry))
     write_message(folder / 'x-train.tfrecord-00000-of-00001', message)
-    (source,) = find_sources(f'tfds:{folder}')
-    survey([source], Inputs(tmp_path))
+    (source,) = probe_sources(find_sources(f'tfds:{folder}'), Inputs(tmp_path))
     assert (source.outcome, source.reason) == ('rejected', 'not_audio')
     assert 'cannot be unpacked (more than 1 MB)' in source.message
 
@@ -261,8 +261,7 @@ def test_a_damaged_memory_of_inputs_is_forgotten(tmp_path, folder, text):
     found = path.stat()
     stamp = f'{found.st_size} {found.st_mtime_ns} {found.st_ino}'
     (tmp_path / '.survey.json').write_text(text.replace('PATH', str(path)).replace('"S"', json.dumps(stamp)))
-    sources = find_sources(path)
-    survey(sources, Inputs(tmp_path))
+    sources = probe_sources(find_sources(path), Inputs(tmp_path))
     assert sources[0].info.duration_s == 6
 
 

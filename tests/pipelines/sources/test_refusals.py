@@ -144,7 +144,7 @@ def test_a_disk_that_is_too_small_is_said_before(tmp_path, folder, monkeypatch):
 def test_a_full_disk_is_said_where_lengths_are_not_known(tmp_path, folder, monkeypatch):
     """Nothing can be said before; then a shard cannot be written, and 0 MB were said to be needed."""
     plans = [ShardPlan('train', 0, 1, (Piece('a', 'x', 'train'),), 'yin', '', QUICK.to_json())]
-    job = prepare_module._Job(LocalHome(tmp_path), '1.0.0', QUICK, get_estimator('yin'), None, None)
+    job = prepare_module._Job(LocalHome(tmp_path), '1.0.0', QUICK, get_estimator('yin'), None)
     job.staging.mkdir()
     usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
     monkeypatch.setattr(prepare_module.shutil, 'disk_usage', lambda path: usage)

@@ -7,14 +7,16 @@ import pytest
 
 from ddsp.errors import DDSPError
 from ddsp.io.audio import AudioInfo, write_wav
-from pipelines.sources.finding import Source, find_sources, survey
+from pipelines.sources.finding import find_sources
 from pipelines.sources.inputs import Inputs
+from pipelines.sources.probing import probe_sources
 from pipelines.sources.splits import describe_shares, split_sources
+from pipelines.sources.stages import Found, Probed
 
 
 def recording(number, seconds=30.0):
     info = AudioInfo(f'{number}.wav', 16000, 1, int(seconds * 16000), 'WAV PCM_16', 'soundfile')
-    return Source(f'/{number}.wav', sha256=f'{number:064x}', info=info)
+    return Probed(Found(f'/{number}.wav'), f'{number:064x}', info)
 
 
 def test_the_split_of_a_recording_depends_on_its_content_alone():
@@ -105,8 +107,8 @@ def test_shares_that_cannot_be_reached_are_said():
 
 def test_lengths_that_are_not_known_count_as_the_others():
     sources = [recording(i, 8.0) for i in range(10)]
-    for source in sources[:5]:
-        source.info = dataclasses.replace(source.info, n_samples=None)
+    for i, source in enumerate(sources[:5]):
+        sources[i] = dataclasses.replace(source, info=dataclasses.replace(source.info, n_samples=None))
     pieces = split_sources(sources, {'train': 0.8, 'test': 0.2})
     assert [piece.split for piece in pieces].count('test') in (1, 2, 3)
 
@@ -129,22 +131,24 @@ def test_files_folders_and_patterns_give_each_file_once(tmp_path):
         'deep/c.flac',
         'deep/d.txt',
     ]
-    assert [source.outcome for source in found] == ['', '', '', 'skipped']
+    assert [isinstance(row, Found) for row in found] == [True, True, True, False]
+    assert found[3].outcome == 'skipped'
     named = find_sources(tmp_path / 'deep' / 'd.txt')  # asked for by name: it is looked into
-    assert named[0].outcome == ''
+    assert named == [Found(str(tmp_path / 'deep' / 'd.txt'))]
 
 
-def test_a_survey_fills_in_what_there_is_to_know(tmp_path):
+def test_probing_finds_out_what_there_is_to_know(tmp_path):
     write_wav(tmp_path / 'a.wav', [0.1] * 16000, 16000)
     (tmp_path / 'b.wav').write_bytes((tmp_path / 'a.wav').read_bytes())
     (tmp_path / 'c.wav').write_text('no audio')
-    rows = find_sources(tmp_path)
     calls = []
-    survey(rows, Inputs(tmp_path), lambda *call: calls.append(call))
-    assert [row.outcome for row in rows] == ['', 'duplicate', 'rejected']
-    assert rows[0].info.duration_s == 1.0
-    assert rows[0].sha256 == rows[1].sha256
-    assert rows[2].reason == 'not_audio'
+    one, twin, text = probe_sources(
+        find_sources(tmp_path), Inputs(tmp_path), lambda *call: calls.append(call)
+    )
+    assert isinstance(one, Probed)
+    assert one.info.duration_s == one.seconds == 1.0
+    assert (twin.outcome, twin.probed.sha256) == ('duplicate', one.sha256)
+    assert (text.outcome, text.reason, text.probed) == ('rejected', 'not_audio', None)
     assert calls[-1] == (3, 3)
 
 

@@ -1,0 +1,113 @@
+"""The stages of an input: Found, then Probed, at last Accepted or Rejected.
+
+Each is frozen: a function takes one stage and returns the next, and whatever is wrong makes a Rejected of it
+at once. `find_sources` gives Found, `probe_sources` Probed, `pipelines.publish.outcomes.judge` Accepted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from ddsp.io.audio import AudioInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """An input that was listed; nothing of it was read.
+
+    Attributes:
+      path: Absolute path, or address.
+      stamp: Changes with its content; `''` where only reading it can tell.
+      local: The file that holds it, where that is not `path`.
+      record: Where it is, for a record of TensorFlow Datasets (see `pipelines.sources.tfds_source`).
+      split: The split that it belongs to; `''`: a hash of its content decides.
+    """
+
+    path: str
+    stamp: str = ''
+    local: str = ''
+    record: dict[str, Any] | None = None
+    split: str = ''
+
+    @property
+    def file(self) -> str:
+        """The file to read."""
+        return self.local or self.path
+
+
+@dataclasses.dataclass(frozen=True)
+class Probed:
+    """A recording whose header makes sense.
+
+    Attributes:
+      found: Where it is.
+      sha256: SHA-256 of its bytes.
+      info: What the header says.
+      head: A hash of its first samples, where that was needed to look for duplicates.
+    """
+
+    found: Found
+    sha256: str
+    info: AudioInfo
+    head: str = ''
+
+    @property
+    def path(self) -> str:
+        """Absolute path, or address."""
+        return self.found.path
+
+    @property
+    def seconds(self) -> float:
+        """Its length as the header has it; 0 where that does not say."""
+        return self.info.duration_s or 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """A recording that is in the dataset.
+
+    Attributes:
+      probed: The recording.
+      warnings: What is odd about it.
+    """
+
+    probed: Probed
+    warnings: tuple[str, ...] = ()
+    outcome: ClassVar[str] = 'accepted'
+
+    @property
+    def path(self) -> str:
+        """Absolute path, or address."""
+        return self.probed.path
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """An input that is not in the dataset.
+
+    Attributes:
+      path: Absolute path, or address.
+      reason: One word for a machine.
+      message: One sentence for a person.
+      outcome: `'rejected'`; `'skipped'` where it was not meant as a recording, `'duplicate'` where another
+        input holds the same sound.
+      probed: The recording, where its header made sense.
+      warnings: What is odd about it otherwise.
+    """
+
+    path: str
+    reason: str
+    message: str
+    outcome: str = 'rejected'
+    probed: Probed | None = None
+    warnings: tuple[str, ...] = ()
+
+
+Outcome = Accepted | Rejected
+
+
+def unusable(rows: Iterable[object]) -> list[Rejected]:
+    """The inputs that were meant to be used and cannot be: neither skipped nor duplicates."""
+    return [row for row in rows if isinstance(row, Rejected) and row.outcome == 'rejected']
