@@ -1,165 +1,78 @@
-"""Stateless differentiable signal processing, one module a concept.
+"""Stateless differentiable signal processing, one module for each concept.
 
 Functions take tensors of the current Keras backend (or what converts to them) and return float32 tensors.
+`from MODULE import NAME as NAME` marks a name as public, for readers and for type checkers.
 """
 
-from ddsp.core.filters import (
-    apply_window_to_impulse_response,
-    crop_and_compensate_delay,
-    fft_convolve,
-    frequency_filter,
-    frequency_impulse_response,
-    get_fft_size,
-    sinc,
-    sinc_filter,
-    sinc_impulse_response,
-)
-from ddsp.core.harmonics import (
-    get_harmonic_frequencies,
-    harmonic_to_sinusoidal,
-    normalize_harmonics,
-    remove_above_nyquist,
-    sinusoidal_to_harmonic,
-)
-from ddsp.core.math import (
-    gradient_reversal,
-    log10,
-    log_scale,
-    logb,
-    nan_to_num,
-    safe_divide,
-    safe_log,
-    safe_sqrt,
-    soft_limit,
-)
-from ddsp.core.noise import noise_keys, uniform_noise
-from ddsp.core.oscillators import (
-    angular_cumsum,
-    harmonic_oscillator_bank,
-    harmonic_synthesis,
-    oscillator_bank,
-    sinusoidal_synthesis,
-    streaming_harmonic_synthesis,
-)
-from ddsp.core.resampling import center_crop, resample, upsample_with_windows
-from ddsp.core.scaling import (
-    exp_sigmoid,
-    frequencies_critical_bands,
-    frequencies_sigmoid,
-    frequencies_softmax,
-    sym_exp_sigmoid,
-)
-from ddsp.core.units import (
-    DB_RANGE,
-    amplitude_to_db,
-    bark_to_hz,
-    db_to_amplitude,
-    db_to_power,
-    hz_to_bark,
-    hz_to_erb,
-    hz_to_mel,
-    hz_to_midi,
-    hz_to_unit,
-    mel_to_hz,
-    midi_to_hz,
-    midi_to_unit,
-    power_to_db,
-    unit_to_hz,
-    unit_to_midi,
-)
-from ddsp.core.utils import (
-    Number,
-    Tensor,
-    copy_if_tf_function,
-    diff,
-    dim,
-    leaf_key,
-    make_iterable,
-    map_shape,
-    nested_keys,
-    nested_lookup,
-    pad_axis,
-    tf_float32,
-    to_dict,
-)
-from ddsp.core.wavetables import (
-    harmonic_distribution_to_wavetable,
-    linear_lookup,
-    variable_length_delay,
-    wavetable_synthesis,
-)
-
-__all__ = [
-    'DB_RANGE',
-    'Number',
-    'Tensor',
-    'amplitude_to_db',
-    'angular_cumsum',
-    'apply_window_to_impulse_response',
-    'bark_to_hz',
-    'center_crop',
-    'copy_if_tf_function',
-    'crop_and_compensate_delay',
-    'db_to_amplitude',
-    'db_to_power',
-    'diff',
-    'dim',
-    'exp_sigmoid',
-    'fft_convolve',
-    'frequencies_critical_bands',
-    'frequencies_sigmoid',
-    'frequencies_softmax',
-    'frequency_filter',
-    'frequency_impulse_response',
-    'get_fft_size',
-    'get_harmonic_frequencies',
-    'gradient_reversal',
-    'harmonic_distribution_to_wavetable',
-    'harmonic_oscillator_bank',
-    'harmonic_synthesis',
-    'harmonic_to_sinusoidal',
-    'hz_to_bark',
-    'hz_to_erb',
-    'hz_to_mel',
-    'hz_to_midi',
-    'hz_to_unit',
-    'leaf_key',
-    'linear_lookup',
-    'log10',
-    'log_scale',
-    'logb',
-    'make_iterable',
-    'map_shape',
-    'mel_to_hz',
-    'midi_to_hz',
-    'midi_to_unit',
-    'nan_to_num',
-    'nested_keys',
-    'nested_lookup',
-    'noise_keys',
-    'normalize_harmonics',
-    'oscillator_bank',
-    'pad_axis',
-    'power_to_db',
-    'remove_above_nyquist',
-    'resample',
-    'safe_divide',
-    'safe_log',
-    'safe_sqrt',
-    'sinc',
-    'sinc_filter',
-    'sinc_impulse_response',
-    'sinusoidal_synthesis',
-    'sinusoidal_to_harmonic',
-    'soft_limit',
-    'streaming_harmonic_synthesis',
-    'sym_exp_sigmoid',
-    'tf_float32',
-    'to_dict',
-    'uniform_noise',
-    'unit_to_hz',
-    'unit_to_midi',
-    'upsample_with_windows',
-    'variable_length_delay',
-    'wavetable_synthesis',
-]
+from ddsp.core.filters import apply_window_to_impulse_response as apply_window_to_impulse_response
+from ddsp.core.filters import crop_and_compensate_delay as crop_and_compensate_delay
+from ddsp.core.filters import fft_convolve as fft_convolve
+from ddsp.core.filters import frequency_filter as frequency_filter
+from ddsp.core.filters import frequency_impulse_response as frequency_impulse_response
+from ddsp.core.filters import get_fft_size as get_fft_size
+from ddsp.core.filters import sinc as sinc
+from ddsp.core.filters import sinc_filter as sinc_filter
+from ddsp.core.filters import sinc_impulse_response as sinc_impulse_response
+from ddsp.core.harmonics import harmonic_to_sinusoidal as harmonic_to_sinusoidal
+from ddsp.core.harmonics import sinusoidal_to_harmonic as sinusoidal_to_harmonic
+from ddsp.core.math import gradient_reversal as gradient_reversal
+from ddsp.core.math import log10 as log10
+from ddsp.core.math import log_scale as log_scale
+from ddsp.core.math import logb as logb
+from ddsp.core.math import nan_to_num as nan_to_num
+from ddsp.core.math import safe_divide as safe_divide
+from ddsp.core.math import safe_log as safe_log
+from ddsp.core.math import safe_sqrt as safe_sqrt
+from ddsp.core.math import soft_limit as soft_limit
+from ddsp.core.noise import noise_keys as noise_keys
+from ddsp.core.noise import uniform_noise as uniform_noise
+from ddsp.core.oscillators import angular_cumsum as angular_cumsum
+from ddsp.core.oscillators import get_harmonic_frequencies as get_harmonic_frequencies
+from ddsp.core.oscillators import harmonic_oscillator_bank as harmonic_oscillator_bank
+from ddsp.core.oscillators import harmonic_synthesis as harmonic_synthesis
+from ddsp.core.oscillators import normalize_harmonics as normalize_harmonics
+from ddsp.core.oscillators import oscillator_bank as oscillator_bank
+from ddsp.core.oscillators import remove_above_nyquist as remove_above_nyquist
+from ddsp.core.oscillators import sinusoidal_synthesis as sinusoidal_synthesis
+from ddsp.core.oscillators import streaming_harmonic_synthesis as streaming_harmonic_synthesis
+from ddsp.core.resampling import center_crop as center_crop
+from ddsp.core.resampling import resample as resample
+from ddsp.core.resampling import upsample_with_windows as upsample_with_windows
+from ddsp.core.scaling import exp_sigmoid as exp_sigmoid
+from ddsp.core.scaling import frequencies_critical_bands as frequencies_critical_bands
+from ddsp.core.scaling import frequencies_sigmoid as frequencies_sigmoid
+from ddsp.core.scaling import frequencies_softmax as frequencies_softmax
+from ddsp.core.scaling import sym_exp_sigmoid as sym_exp_sigmoid
+from ddsp.core.units import DB_RANGE as DB_RANGE
+from ddsp.core.units import amplitude_to_db as amplitude_to_db
+from ddsp.core.units import bark_to_hz as bark_to_hz
+from ddsp.core.units import db_to_amplitude as db_to_amplitude
+from ddsp.core.units import db_to_power as db_to_power
+from ddsp.core.units import hz_to_bark as hz_to_bark
+from ddsp.core.units import hz_to_erb as hz_to_erb
+from ddsp.core.units import hz_to_mel as hz_to_mel
+from ddsp.core.units import hz_to_midi as hz_to_midi
+from ddsp.core.units import hz_to_unit as hz_to_unit
+from ddsp.core.units import mel_to_hz as mel_to_hz
+from ddsp.core.units import midi_to_hz as midi_to_hz
+from ddsp.core.units import midi_to_unit as midi_to_unit
+from ddsp.core.units import power_to_db as power_to_db
+from ddsp.core.units import unit_to_hz as unit_to_hz
+from ddsp.core.units import unit_to_midi as unit_to_midi
+from ddsp.core.utils import Number as Number
+from ddsp.core.utils import Tensor as Tensor
+from ddsp.core.utils import copy_if_tf_function as copy_if_tf_function
+from ddsp.core.utils import diff as diff
+from ddsp.core.utils import dim as dim
+from ddsp.core.utils import leaf_key as leaf_key
+from ddsp.core.utils import make_iterable as make_iterable
+from ddsp.core.utils import map_shape as map_shape
+from ddsp.core.utils import nested_keys as nested_keys
+from ddsp.core.utils import nested_lookup as nested_lookup
+from ddsp.core.utils import pad_axis as pad_axis
+from ddsp.core.utils import tf_float32 as tf_float32
+from ddsp.core.utils import to_dict as to_dict
+from ddsp.core.wavetables import harmonic_distribution_to_wavetable as harmonic_distribution_to_wavetable
+from ddsp.core.wavetables import linear_lookup as linear_lookup
+from ddsp.core.wavetables import variable_length_delay as variable_length_delay
+from ddsp.core.wavetables import wavetable_synthesis as wavetable_synthesis

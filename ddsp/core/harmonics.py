@@ -1,63 +1,12 @@
-"""Harmonic and sinusoidal controls, and how one becomes the other."""
+"""Harmonic controls as free sinusoids, and free sinusoids as harmonics."""
 
 from __future__ import annotations
 
-import numpy as np
 from keras import ops
 
 from ddsp.core.math import safe_divide
-from ddsp.core.utils import Tensor, constant, tf_float32
-
-
-def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
-    """Multiples of the fundamental.
-
-    Args:
-      frequencies: Fundamental [batch, n_frames, 1], Hz.
-      n_harmonics: How many, the fundamental included.
-
-    Returns:
-      [batch, n_frames, n_harmonics], Hz.
-    """
-    return tf_float32(frequencies) * constant(np.arange(1, int(n_harmonics) + 1, dtype=np.float32))
-
-
-def remove_above_nyquist(
-    frequency_envelopes: Tensor, amplitude_envelopes: Tensor, sample_rate: int = 16000
-) -> Tensor:
-    """Silences sinusoids that would alias.
-
-    Args:
-      frequency_envelopes: [batch, time, n_sinusoids], Hz.
-      amplitude_envelopes: [batch, time, n_sinusoids].
-      sample_rate: Samples a second.
-
-    Returns:
-      The amplitudes, 0 where the frequency is half the sample rate or more.
-    """
-    amplitude_envelopes = tf_float32(amplitude_envelopes)
-    above = tf_float32(frequency_envelopes) >= sample_rate / 2.0
-    return ops.where(above, ops.zeros_like(amplitude_envelopes), amplitude_envelopes)
-
-
-def normalize_harmonics(
-    harmonic_distribution: Tensor, f0_hz: Tensor | None = None, sample_rate: int | None = None
-) -> Tensor:
-    """Makes the distribution sum to 1 in each frame.
-
-    Args:
-      harmonic_distribution: [batch, n_frames, n_harmonics], not negative.
-      f0_hz: Fundamental [batch, n_frames, 1], Hz. With `sample_rate`, harmonics above Nyquist count as zero.
-      sample_rate: Samples a second.
-
-    Returns:
-      [batch, n_frames, n_harmonics]; a frame of zeros stays zero.
-    """
-    harmonic_distribution = tf_float32(harmonic_distribution)
-    if sample_rate is not None and f0_hz is not None:
-        frequencies = get_harmonic_frequencies(f0_hz, harmonic_distribution.shape[-1])
-        harmonic_distribution = remove_above_nyquist(frequencies, harmonic_distribution, sample_rate)
-    return safe_divide(harmonic_distribution, ops.sum(harmonic_distribution, axis=-1, keepdims=True))
+from ddsp.core.oscillators import get_harmonic_frequencies, normalize_harmonics, remove_above_nyquist
+from ddsp.core.utils import Tensor, tf_float32
 
 
 def sinusoidal_to_harmonic(

@@ -1,19 +1,68 @@
-"""Oscillator banks."""
+"""Oscillator banks, and the harmonics that they play."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import gin
 import numpy as np
 from keras import ops
 
-from ddsp.core.harmonics import get_harmonic_frequencies, normalize_harmonics, remove_above_nyquist
 from ddsp.core.kernels import kernel
-from ddsp.core.phase import TWO_PI, Phase, frame_phase, starting_at
-from ddsp.core.resampling import METHODS, resample, whole_hop
+from ddsp.core.math import safe_divide
+from ddsp.core.phase import TWO_PI, Phase, phase_from_frames, starting_at
+from ddsp.core.resampling import METHODS, resample
 from ddsp.core.utils import Tensor, constant, tf_float32
 from ddsp.errors import ConfigError
+
+
+def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
+    """Multiples of the fundamental.
+
+    Args:
+      frequencies: Fundamental [batch, n_frames, 1], Hz.
+      n_harmonics: How many, the fundamental included.
+
+    Returns:
+      [batch, n_frames, n_harmonics], Hz.
+    """
+    return tf_float32(frequencies) * constant(np.arange(1, int(n_harmonics) + 1, dtype=np.float32))
+
+
+def remove_above_nyquist(
+    frequency_envelopes: Tensor, amplitude_envelopes: Tensor, sample_rate: int = 16000
+) -> Tensor:
+    """Silences sinusoids that would alias.
+
+    Args:
+      frequency_envelopes: [batch, time, n_sinusoids], Hz.
+      amplitude_envelopes: [batch, time, n_sinusoids].
+      sample_rate: Samples a second.
+
+    Returns:
+      The amplitudes, 0 where the frequency is half the sample rate or more.
+    """
+    amplitude_envelopes = tf_float32(amplitude_envelopes)
+    above = tf_float32(frequency_envelopes) >= sample_rate / 2.0
+    return ops.where(above, ops.zeros_like(amplitude_envelopes), amplitude_envelopes)
+
+
+def normalize_harmonics(
+    harmonic_distribution: Tensor, f0_hz: Tensor | None = None, sample_rate: int | None = None
+) -> Tensor:
+    """Makes the distribution sum to 1 in each frame.
+
+    Args:
+      harmonic_distribution: [batch, n_frames, n_harmonics], not negative.
+      f0_hz: Fundamental [batch, n_frames, 1], Hz. With `sample_rate`, harmonics above Nyquist count as zero.
+      sample_rate: Samples a second.
+
+    Returns:
+      [batch, n_frames, n_harmonics]; a frame of zeros stays zero.
+    """
+    harmonic_distribution = tf_float32(harmonic_distribution)
+    if sample_rate is not None and f0_hz is not None:
+        frequencies = get_harmonic_frequencies(f0_hz, harmonic_distribution.shape[-1])
+        harmonic_distribution = remove_above_nyquist(frequencies, harmonic_distribution, sample_rate)
+    return safe_divide(harmonic_distribution, ops.sum(harmonic_distribution, axis=-1, keepdims=True))
 
 
 @gin.configurable(module='ddsp.core')
@@ -146,19 +195,15 @@ def harmonic_synthesis(
       ConfigError: Shapes that do not fit each other, or an unknown method.
     """
     del use_angular_cumsum
-    frequencies, amplitudes = _controls(frequencies, amplitudes, harmonic_distribution, harmonic_shifts)
-    if harmonic_shifts is None:
-        return _harmonics(
-            frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
-        )[0]
-    numbers = np.arange(1, harmonic_shifts.shape[-1] + 1)
-    harmonics = get_harmonic_frequencies(frequencies, len(numbers))
-    shifts = harmonics * tf_float32(harmonic_shifts)
-    # The fundamental's phase times h is exact; only the small shifts are rounded.
-    half = _half(frequencies, sample_rate) * numbers + _half(shifts, sample_rate)
-    return _sinusoids(
-        harmonics + shifts, half, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
+    options = (n_samples, sample_rate, amp_resample_method)
+    frequencies, amplitudes = _controls(
+        frequencies, amplitudes, harmonic_distribution, harmonic_shifts, n_samples, amp_resample_method
     )
+    if harmonic_shifts is None:
+        return _harmonics(frequencies, amplitudes, initial_phase, *options)[0]
+    harmonics = get_harmonic_frequencies(frequencies, harmonic_shifts.shape[-1])
+    offsets = harmonics * tf_float32(harmonic_shifts)
+    return _sinusoid_sum(frequencies, offsets, amplitudes, initial_phase, *options)
 
 
 def streaming_harmonic_synthesis(
@@ -188,7 +233,9 @@ def streaming_harmonic_synthesis(
     """
     if harmonic_distribution is not None:
         harmonic_distribution = normalize_harmonics(harmonic_distribution, frequencies, sample_rate)
-    frequencies, amplitudes = _controls(frequencies, amplitudes, harmonic_distribution, None)
+    frequencies, amplitudes = _controls(
+        frequencies, amplitudes, harmonic_distribution, None, n_samples, amp_resample_method
+    )
     return _harmonics(frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method)
 
 
@@ -217,85 +264,77 @@ def sinusoidal_synthesis(
       Audio [batch, n_samples].
     """
     frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
-    half = _half(frequencies, sample_rate)
-    return _sinusoids(
-        frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
+    _check_frames(frequencies, amplitudes, n_samples, amp_resample_method)
+    return _sinusoid_sum(
+        None, frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
     )
-
-
-def _half(hz: Tensor, sample_rate: int) -> Phase:
-    """What half a frequency adds to the phase in a sample: see `frame_starts`."""
-    return Phase.per_sample(hz / 2.0, float(sample_rate))
-
-
-def _interpolated(frequencies: Tensor, half: Phase, n_samples: int, sample_rate: int) -> tuple[Tensor, Phase]:
-    """Frequency and phase of each sample, from frequencies [batch, n_frames, ...] and their `_half`."""
-    frequency, hop = resample(frequencies, n_samples), whole_hop(frequencies, n_samples)
-    if hop is None:
-        return frequency, Phase.per_sample(frequency, float(sample_rate)).cumsum()
-    return frequency, frame_phase(frequencies, half, hop, float(sample_rate))
-
-
-def _sinusoids(
-    frequencies: Tensor,
-    half: Phase,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
-) -> Tensor:
-    """Audio of sinusoids, from controls that are checked here: a kernel takes what it is given."""
-    _check_frames(frequencies, amplitudes, n_samples, method)
-    return _sinusoid_sum(frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, method)
 
 
 @kernel('sinusoids:sinusoid_sum')
 def _sinusoid_sum(
-    frequencies: Tensor,
-    half: Phase,
+    fundamental: Tensor | None,
+    offsets: Tensor,
     amplitudes: Tensor,
     initial_phase: Tensor | None,
     n_samples: int,
     sample_rate: int,
     method: str,
 ) -> Tensor:
-    """Sinusoids from frame-wise frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
-    frequency, phase = _interpolated(frequencies, half, n_samples, sample_rate)
+    """Sinusoids from frame-wise controls; the fundamental's phase times a whole number is not rounded.
+
+    Args:
+      fundamental: [batch, n_frames, 1], Hz: sinusoid k has the frequency `k fundamental + offsets[k]`. None
+        is zero.
+      offsets: [batch, n_frames, n_sinusoids], Hz.
+      amplitudes: [batch, n_frames, n_sinusoids].
+      initial_phase: Phase before the first sample [batch, 1, n_sinusoids], radians; None is zero.
+      n_samples: Samples of the result.
+      sample_rate: Sample rate in Hz; sinusoids of half of it and above are silent.
+      method: How amplitudes are interpolated.
+    """
+    frequency = resample(offsets, n_samples)
+    phase = phase_from_frames(offsets, n_samples, sample_rate)
+    if fundamental is not None:
+        numbers = np.arange(1, offsets.shape[-1] + 1)
+        frequency = get_harmonic_frequencies(resample(fundamental, n_samples), len(numbers)) + frequency
+        phase = phase_from_frames(fundamental, n_samples, sample_rate) * numbers + phase
     envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method=method), sample_rate)
     return ops.sum(envelopes * ops.sin(starting_at(initial_phase, phase).radians()), axis=-1)
 
 
 def _controls(
-    frequencies: Tensor, amplitudes: Tensor, distribution: Tensor | None, shifts: Tensor | None
+    frequencies: Tensor,
+    amplitudes: Tensor,
+    distribution: Tensor | None,
+    shifts: Tensor | None,
+    n_samples: int,
+    method: str,
 ) -> tuple[Tensor, Tensor]:
-    """Frequencies, and one amplitude a harmonic, as float32 tensors that fit each other."""
-    frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
+    """Frequencies, and one amplitude for each harmonic, as float32 tensors that fit each other."""
     named = {
-        'frequencies': frequencies,
-        'amplitudes': amplitudes,
+        'frequencies': tf_float32(frequencies),
+        'amplitudes': tf_float32(amplitudes),
         'harmonic_distribution': distribution,
         'harmonic_shifts': shifts,
     }
     for name, control in named.items():
         if control is not None and len(control.shape) != 3:
             raise ConfigError(f'{name} must be [batch, n_frames, channels], not {tuple(control.shape)}')
+    frequencies, amplitudes = named['frequencies'], named['amplitudes']
     if frequencies.shape[-1] != 1:
         raise ConfigError(f'frequencies must have one channel, the fundamental, not {frequencies.shape[-1]}')
     if distribution is not None:
         amplitudes = amplitudes * tf_float32(distribution)
-    if shifts is not None and amplitudes.shape[-1] != shifts.shape[-1]:
-        if amplitudes.shape[-1] != 1:
-            raise ConfigError(
-                f'harmonic_shifts has {shifts.shape[-1]} harmonics and harmonic_distribution '
-                f'{amplitudes.shape[-1]}: '
-                'they must have the same'
-            )
-        amplitudes = amplitudes * ops.ones_like(tf_float32(shifts))
-    return frequencies, amplitudes
+    if shifts is not None and amplitudes.shape[-1] not in (1, shifts.shape[-1]):
+        raise ConfigError(
+            f'harmonic_shifts has {shifts.shape[-1]} harmonics and harmonic_distribution '
+            f'{amplitudes.shape[-1]}: they must have the same'
+        )
+    _check_frames(frequencies, amplitudes, n_samples, method)
+    return frequencies, amplitudes if shifts is None else amplitudes * ops.ones_like(tf_float32(shifts))
 
 
-def _check_frames(frequencies: Tensor, amplitudes: Tensor, n_samples: Any, method: str) -> None:
+def _check_frames(frequencies: Tensor, amplitudes: Tensor, n_samples: int, method: str) -> None:
     if method not in METHODS:
         raise ConfigError(
             f'amp_resample_method={method!r} is unknown: use one of {", ".join(map(repr, METHODS))}'
@@ -318,10 +357,8 @@ def _harmonics(
     method: str,
 ) -> tuple[Tensor, Tensor]:
     """Audio and last phase of the harmonics of one fundamental."""
-    _check_frames(frequencies, amplitudes, n_samples, method)
-    half = _half(frequencies, sample_rate)
-    frequency, phase = _interpolated(frequencies, half, n_samples, sample_rate)
-    phase = starting_at(initial_phase, phase)
+    frequency = resample(frequencies, n_samples)
+    phase = starting_at(initial_phase, phase_from_frames(frequencies, n_samples, sample_rate))
     return _harmonic_sum(phase, frequency, amplitudes, n_samples, sample_rate, method), _last(phase)
 
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
+from ddsp.core.kernels import kernel
+from ddsp.core.resampling import resample
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 
 TWO_PI = 2.0 * np.pi
@@ -122,63 +124,18 @@ def starting_at(initial_phase: Tensor | None, phase: Phase) -> Phase:
     return phase if initial_phase is None else phase + Phase.of(tf_float32(initial_phase) / TWO_PI)
 
 
-def following(x: Tensor) -> Tensor:
-    """The next frame's values, along axis 1; the last frame is held."""
-    return ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
+@kernel('phase:from_frames')
+def phase_from_frames(frequencies: Tensor, n_samples: int, sample_rate: int) -> Phase:
+    """Phase of oscillators whose frequency is linear between frames.
 
-
-def frame_starts(half: Phase, hop: int) -> Phase:
-    """Phase just before each frame, for frequencies that are linear between frames.
-
-    Sample k of frame j has the frequency `f[j] + (f[j + 1] - f[j]) k / hop`, and the last frame is held, so
-    that a frame adds `((hop + 1) f[j] + (hop - 1) f[j + 1]) / 2` to the phase: nothing is rounded.
+    `phase[n] = (f[0] + ... + f[n]) / sample_rate` turns, each sample's own increment included.
 
     Args:
-      half: What half the frequency adds in a sample, `Phase.per_sample(hz / 2, sample_rate)`,
-        [batch, n_frames, ...].
-      hop: Samples in a frame.
-
-    Returns:
-      Phase of the same shape.
-    """
-    return (half * (hop + 1) + half.map(following) * (hop - 1)).cumsum().delayed()
-
-
-def within_frame(
-    start: Phase, frequency: Tensor, next_frequency: Tensor, k: np.ndarray, hop: int, sample_rate: float
-) -> Phase:
-    """Phase of the samples of a frame, each sample's own increment included.
-
-    `phase[k] = start + ((k + 1) f + k (k + 1) / (2 hop) (f_next - f)) / sample_rate`.
-
-    Args:
-      start: Phase before the frame.
-      frequency: At the frame, Hz.
-      next_frequency: At the next frame, Hz.
-      k: Numbers of the samples, an integer array that the others broadcast with.
-      hop: Samples in a frame.
-      sample_rate: Sample rate in Hz.
-    """
-    bend = constant((k * (k + 1.0) / (2.0 * hop * sample_rate)).astype(np.float32))
-    steady = Phase.per_sample(frequency, sample_rate) * (k + 1)
-    return start + steady + Phase.of(bend * (next_frequency - frequency))
-
-
-def frame_phase(frequency: Tensor, half: Phase, hop: int, sample_rate: float) -> Phase:
-    """Phase of each sample for frequencies that are linear between frames.
-
-    Args:
-      frequency: [batch, n_frames, ...], Hz.
-      half: As in `frame_starts`.
-      hop: Samples in a frame.
+      frequencies: [batch, n_frames, n_oscillators], Hz.
+      n_samples: Samples of the result.
       sample_rate: Sample rate in Hz.
 
     Returns:
-      Phase [batch, n_frames * hop, ...].
+      Phase [batch, n_samples, n_oscillators].
     """
-    start = frame_starts(half, hop).map(lambda part: part[:, :, None])
-    k = np.arange(hop).reshape([hop] + [1] * (len(frequency.shape) - 2))
-    ahead = following(frequency)[:, :, None]
-    phase = within_frame(start, frequency[:, :, None], ahead, k, hop, sample_rate)
-    shape = [-1, dim(frequency, 1) * hop, *frequency.shape[2:]]
-    return phase.map(lambda part: ops.reshape(part, shape))
+    return Phase.per_sample(resample(frequencies, n_samples), float(sample_rate)).cumsum()

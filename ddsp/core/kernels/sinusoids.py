@@ -9,7 +9,9 @@ from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import frame_mixing, shift_frames
-from ddsp.core.phase import TWO_PI, Phase, following, frame_starts, starting_at, within_frame
+from ddsp.core.kernels.phase import following, frame_starts, within_frame
+from ddsp.core.oscillators import get_harmonic_frequencies
+from ddsp.core.phase import TWO_PI, Phase, starting_at
 from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant
 
@@ -17,8 +19,8 @@ _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
 
 def sinusoid_sum(
-    frequencies: Tensor,
-    half: Phase,
+    fundamental: Tensor | None,
+    offsets: Tensor,
     amplitudes: Tensor,
     initial_phase: Tensor | None,
     n_samples: int,
@@ -26,12 +28,16 @@ def sinusoid_sum(
     method: str,
 ) -> Tensor:
     """Sinusoids from frame-wise controls; see the definition in `ddsp.core.oscillators`."""
-    hop = whole_hop(frequencies, n_samples)
+    hop, n_sinusoids = whole_hop(offsets, n_samples), offsets.shape[-1]
     if hop is None:
         return NotImplemented
-    offsets, mixing = frame_mixing(method, hop)
-    sets = ops.stack([shift_frames(amplitudes, offset) for offset in offsets], axis=2)
-    n_sinusoids = frequencies.shape[-1]
+    frequencies, half = offsets, Phase.per_sample(offsets / 2.0, float(sample_rate))
+    if fundamental is not None:
+        numbers = np.arange(1, n_sinusoids + 1)
+        frequencies = get_harmonic_frequencies(fundamental, n_sinusoids) + offsets
+        half = Phase.per_sample(fundamental / 2.0, float(sample_rate)) * numbers + half
+    shifts, mixing = frame_mixing(method, hop)
+    sets = ops.stack([shift_frames(amplitudes, shift) for shift in shifts], axis=2)
     starts = starting_at(initial_phase, frame_starts(half, hop))
     starts = starts.map(lambda part: ops.reshape(part, [-1, n_sinusoids]))
     low, high = (ops.reshape(x, [-1, n_sinusoids]) for x in (frequencies, following(frequencies)))

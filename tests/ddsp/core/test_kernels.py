@@ -45,12 +45,16 @@ def interpolate(method):
 
 
 def sinusoids(n_samples, method):
-    def run(function, frequencies, amplitudes):
-        half = per_sample(frequencies / 2.0)
+    def run(function, frequencies, amplitudes, fundamental=None):
         phase = ops.cast(np.full([2, 1, 6], 0.7), 'float32')
-        return function(frequencies, half, amplitudes, phase, n_samples, SAMPLE_RATE, method)
+        return function(fundamental, frequencies, amplitudes, phase, n_samples, SAMPLE_RATE, method)
 
     return run
+
+
+def phase_from_frames(function, frequencies):
+    phase = function(frequencies, 12 * 64, SAMPLE_RATE)
+    return ops.reshape(ops.sin(phase.radians()), [2, -1])
 
 
 fundamental = controls(12, 1)[0]
@@ -68,8 +72,10 @@ CASES = {
         for method in ('nearest', 'linear', 'cubic', 'window')
         for frequency, n_harmonics in ((fundamental, 1), (fundamental, 7), (crossing, 60))
     ],
+    'phase:from_frames': [(phase_from_frames, controls(12, 3)[0])],
     'sinusoids:sinusoid_sum': [
-        (sinusoids(12 * 64, method), *controls(12, 6, 50.0, 9000.0)) for method in ('linear', 'window')
+        *((sinusoids(12 * 64, method), *controls(12, 6, 50.0, 9000.0)) for method in ('linear', 'window')),
+        (sinusoids(12 * 64, 'window'), *controls(12, 6, -9.0, 9.0), fundamental),
     ],
 }
 
