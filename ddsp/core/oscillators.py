@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gin
+import keras
 import numpy as np
 from keras import ops
 
 from ddsp.core.kernels import kernel
 from ddsp.core.math import safe_divide
-from ddsp.core.phase import TWO_PI, Phase, phase_from_frames, starting_at
 from ddsp.core.resampling import METHODS, resample
 from ddsp.core.utils import Tensor, constant, tf_float32
 from ddsp.errors import ConfigError
+
+TWO_PI = 2.0 * np.pi
 
 
 def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
@@ -65,6 +67,28 @@ def normalize_harmonics(
     return safe_divide(harmonic_distribution, ops.sum(harmonic_distribution, axis=-1, keepdims=True))
 
 
+@kernel('ddsp.core.kernels.phase:accumulate')
+def accumulate_phase(frequency: Tensor, sample_rate: float, initial_phase: Tensor | None = None) -> Tensor:
+    """Phase of oscillators, `2 pi (f[0] + ... + f[n]) / sample_rate` modulo a turn.
+
+    In float64 where the backend has it: in float32 the sum drifts by whole turns within a minute. The kernel
+    is exact everywhere.
+
+    Args:
+      frequency: [batch, n_samples, ...], Hz.
+      sample_rate: Sample rate in Hz.
+      initial_phase: Phase before the first sample [batch, 1, ...], radians; None is zero.
+
+    Returns:
+      Radians within half a turn of zero, each sample's own increment included.
+    """
+    dtype = 'float32' if keras.backend.backend() == 'jax' else 'float64'
+    turns = ops.cumsum(ops.cast(frequency, dtype) / sample_rate, axis=1)
+    if initial_phase is not None:
+        turns = turns + ops.cast(initial_phase, dtype) / TWO_PI
+    return TWO_PI * ops.cast(turns - ops.stop_gradient(ops.round(turns)), 'float32')
+
+
 @gin.configurable(module='ddsp.core')
 def angular_cumsum(angular_frequency: Tensor, chunk_size: int = 1000) -> Tensor:
     """Accumulates angular frequency to phase, modulo a turn.
@@ -77,7 +101,7 @@ def angular_cumsum(angular_frequency: Tensor, chunk_size: int = 1000) -> Tensor:
       Phase in [0, 2 pi), each sample's own increment included.
     """
     del chunk_size
-    radians = Phase.per_sample(tf_float32(angular_frequency) / TWO_PI, 1.0).cumsum().radians()
+    radians = accumulate_phase(tf_float32(angular_frequency) / TWO_PI, 1.0)
     return ops.where(radians < 0.0, radians + TWO_PI, radians)
 
 
@@ -107,8 +131,7 @@ def oscillator_bank(
     del use_angular_cumsum
     frequency_envelopes = tf_float32(frequency_envelopes)
     amplitude_envelopes = remove_above_nyquist(frequency_envelopes, amplitude_envelopes, sample_rate)
-    phase = Phase.per_sample(frequency_envelopes, float(sample_rate)).cumsum()
-    audio = amplitude_envelopes * ops.sin(phase.radians())
+    audio = amplitude_envelopes * ops.sin(accumulate_phase(frequency_envelopes, sample_rate))
     return ops.sum(audio, axis=-1) if sum_sinusoids else audio
 
 
@@ -136,26 +159,17 @@ def harmonic_oscillator_bank(
       of zero: the `initial_phase` of what follows.
     """
     del use_angular_cumsum
-    phase = Phase.per_sample(tf_float32(frequency), float(sample_rate)).cumsum()
-    phase = starting_at(initial_phase, phase)
-    return _bank(phase, tf_float32(amplitude_envelopes)), _last(phase)
+    return _bank(tf_float32(frequency), tf_float32(amplitude_envelopes), initial_phase, sample_rate)
 
 
-def _last(phase: Phase) -> Tensor:
-    """The last sample's phase [batch, 1, 1], radians within half a turn of zero."""
-    return phase.map(lambda part: part[:, -1:]).radians()
-
-
-@kernel('harmonics:bank')
-def _bank(phase: Phase, amplitudes: Tensor) -> Tensor:
-    """Harmonics with sample-wise amplitudes: `audio[n] = sum_h a_h[n] sin(h phase[n])`.
-
-    Args:
-      phase: Phase of the fundamental [batch, n_samples, 1].
-      amplitudes: [batch, n_samples, n_harmonics].
-    """
-    numbers = constant(np.arange(1, amplitudes.shape[-1] + 1, dtype=np.float32))
-    return ops.sum(amplitudes * ops.sin(phase.radians(numbers)), axis=-1)
+@kernel('ddsp.core.kernels.harmonics:bank')
+def _bank(
+    frequency: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, sample_rate: int
+) -> tuple[Tensor, Tensor]:
+    """`audio[n] = sum_h a_h[n] sin(h phase[n])`, and the last phase; see `harmonic_oscillator_bank`."""
+    phase = accumulate_phase(frequency, sample_rate, initial_phase)
+    audio = ops.sum(amplitudes * ops.sin(get_harmonic_frequencies(phase, amplitudes.shape[-1])), axis=-1)
+    return audio, phase[:, -1:]
 
 
 def harmonic_synthesis(
@@ -201,9 +215,7 @@ def harmonic_synthesis(
     )
     if harmonic_shifts is None:
         return _harmonics(frequencies, amplitudes, initial_phase, *options)[0]
-    harmonics = get_harmonic_frequencies(frequencies, harmonic_shifts.shape[-1])
-    offsets = harmonics * tf_float32(harmonic_shifts)
-    return _sinusoid_sum(frequencies, offsets, amplitudes, initial_phase, *options)
+    return _inharmonics(frequencies, tf_float32(harmonic_shifts), amplitudes, initial_phase, *options)
 
 
 def streaming_harmonic_synthesis(
@@ -265,41 +277,53 @@ def sinusoidal_synthesis(
     """
     frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
     _check_frames(frequencies, amplitudes, n_samples, amp_resample_method)
-    return _sinusoid_sum(
-        None, frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method
-    )
+    return _sinusoids(frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method)
 
 
-@kernel('sinusoids:sinusoid_sum')
-def _sinusoid_sum(
-    fundamental: Tensor | None,
-    offsets: Tensor,
+@kernel('ddsp.core.kernels.harmonics:harmonics')
+def _harmonics(
+    frequencies: Tensor,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> tuple[Tensor, Tensor]:
+    """Audio and last phase of harmonics with the amplitudes [batch, n_frames, n_harmonics]."""
+    frequency = resample(frequencies, n_samples)
+    harmonics = get_harmonic_frequencies(frequency, amplitudes.shape[-1])
+    envelopes = remove_above_nyquist(harmonics, resample(amplitudes, n_samples, method=method), sample_rate)
+    return _bank(frequency, envelopes, initial_phase, sample_rate)
+
+
+@kernel('ddsp.core.kernels.sinusoids:inharmonics')
+def _inharmonics(
+    frequencies: Tensor,
+    shifts: Tensor,
     amplitudes: Tensor,
     initial_phase: Tensor | None,
     n_samples: int,
     sample_rate: int,
     method: str,
 ) -> Tensor:
-    """Sinusoids from frame-wise controls; the fundamental's phase times a whole number is not rounded.
+    """Audio of harmonics that are shifted by a share of their frequency."""
+    frequencies = get_harmonic_frequencies(frequencies, shifts.shape[-1]) * (1.0 + shifts)
+    return _sinusoids(frequencies, amplitudes, initial_phase, n_samples, sample_rate, method)
 
-    Args:
-      fundamental: [batch, n_frames, 1], Hz: sinusoid k has the frequency `k fundamental + offsets[k]`. None
-        is zero.
-      offsets: [batch, n_frames, n_sinusoids], Hz.
-      amplitudes: [batch, n_frames, n_sinusoids].
-      initial_phase: Phase before the first sample [batch, 1, n_sinusoids], radians; None is zero.
-      n_samples: Samples of the result.
-      sample_rate: Sample rate in Hz; sinusoids of half of it and above are silent.
-      method: How amplitudes are interpolated.
-    """
-    frequency = resample(offsets, n_samples)
-    phase = phase_from_frames(offsets, n_samples, sample_rate)
-    if fundamental is not None:
-        numbers = np.arange(1, offsets.shape[-1] + 1)
-        frequency = get_harmonic_frequencies(resample(fundamental, n_samples), len(numbers)) + frequency
-        phase = phase_from_frames(fundamental, n_samples, sample_rate) * numbers + phase
+
+@kernel('ddsp.core.kernels.sinusoids:sinusoids')
+def _sinusoids(
+    frequencies: Tensor,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> Tensor:
+    """Audio of sinusoids with the frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
+    frequency = resample(frequencies, n_samples)
     envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method=method), sample_rate)
-    return ops.sum(envelopes * ops.sin(starting_at(initial_phase, phase).radians()), axis=-1)
+    return ops.sum(envelopes * ops.sin(accumulate_phase(frequency, sample_rate, initial_phase)), axis=-1)
 
 
 def _controls(
@@ -346,36 +370,3 @@ def _check_frames(frequencies: Tensor, amplitudes: Tensor, n_samples: int, metho
         )
     if n_frames is not None and isinstance(n_samples, int) and n_frames > n_samples:
         raise ConfigError(f'{n_frames} frames are more than n_samples={n_samples}')
-
-
-def _harmonics(
-    frequencies: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
-) -> tuple[Tensor, Tensor]:
-    """Audio and last phase of the harmonics of one fundamental."""
-    frequency = resample(frequencies, n_samples)
-    phase = starting_at(initial_phase, phase_from_frames(frequencies, n_samples, sample_rate))
-    return _harmonic_sum(phase, frequency, amplitudes, n_samples, sample_rate, method), _last(phase)
-
-
-@kernel('harmonics:harmonic_sum')
-def _harmonic_sum(
-    phase: Phase, frequency: Tensor, amplitudes: Tensor, n_samples: int, sample_rate: int, method: str
-) -> Tensor:
-    """Harmonics with frame-wise amplitudes.
-
-    Args:
-      phase: Phase of the fundamental [batch, n_samples, 1].
-      frequency: Frequency of the fundamental [batch, n_samples, 1], Hz.
-      amplitudes: [batch, n_frames, n_harmonics].
-      n_samples: Samples of the result.
-      sample_rate: Sample rate in Hz; harmonics of half of it and above are silent.
-      method: How amplitudes are interpolated.
-    """
-    harmonics = get_harmonic_frequencies(frequency, amplitudes.shape[-1])
-    envelopes = remove_above_nyquist(harmonics, resample(amplitudes, n_samples, method=method), sample_rate)
-    return _bank(phase, envelopes)

@@ -57,7 +57,7 @@ def resample(inputs: Tensor, n_timesteps: int, method: str = 'linear', add_endpo
     return _interpolate(inputs, n_timesteps, method, add_endpoint)
 
 
-@kernel('frames:interpolate')
+@kernel('ddsp.core.kernels.frames:interpolate')
 def _interpolate(x: Tensor, n_timesteps: Any, method: str, add_endpoint: bool) -> Tensor:
     """Interpolates [batch, n_frames, ...]: a weighted sum of the frames around each time step."""
     n_frames = dim(x, 1)

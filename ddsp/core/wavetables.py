@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from ddsp.core.phase import Phase, starting_at
+from ddsp.core.oscillators import TWO_PI, accumulate_phase
 from ddsp.core.resampling import positions, resample
 from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
@@ -132,9 +132,9 @@ def wavetable_synthesis(
     wavetables = tf_float32(wavetables)
     wavetables = wavetables[:, None, :] if len(wavetables.shape) == 2 else wavetables
     amplitude = resample(amplitudes, n_samples, method='window')[:, :, 0]
-    frequency = resample(frequencies, n_samples)
-    phase = Phase.per_sample(frequency, float(sample_rate)).cumsum().delayed()
-    phase = starting_at(initial_phase, phase).turns()[:, :, 0]
+    phase = accumulate_phase(resample(frequencies, n_samples), sample_rate)
+    phase = ops.pad(phase[:, :-1], [[0, 0], [1, 0], [0, 0]])  # the first sample reads where the table begins
+    phase = phase if initial_phase is None else phase + tf_float32(initial_phase)
     n_frames = dim(wavetables, 1)
     if wavetables.shape[1] == 1:
         rows: list = [(0, 1.0)]
@@ -142,7 +142,7 @@ def wavetable_synthesis(
         low, fraction = positions(n_frames, n_samples, True, 'linear')
         fraction = tf_float32(fraction)
         rows = [(low, 1.0 - fraction), (ops.minimum(low + 1, n_frames - 1), fraction)]
-    return amplitude * _read(wavetables, rows, phase, scale_fn)
+    return amplitude * _read(wavetables, rows, phase[:, :, 0] / TWO_PI, scale_fn)
 
 
 def variable_length_delay(phase: Tensor, audio: Tensor, max_length: int = 512) -> Tensor:

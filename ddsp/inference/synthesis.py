@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from ddsp import effects, processors, synths
 from ddsp.core import tf_float32
-from ddsp.core.kernels.phase import frame_starts
-from ddsp.core.phase import Phase
+from ddsp.core.kernels.phase import Phase, frame_starts
 from ddsp.training import decoders, preprocessing
 
 _REVERBS = (effects.Reverb, effects.ExpDecayReverb, effects.FilteredNoiseReverb)

@@ -10,12 +10,64 @@ import keras
 from keras import ops
 
 from ddsp import core, spectral_ops
+from ddsp.core import Tensor
+from ddsp.core.kernels import kernel
 from ddsp.errors import ConfigError
-from ddsp.losses import fused
 from ddsp.losses.base import Loss, check_loss_type, mean_difference
 
-Tensor = Any
 Terms = dict[tuple[int | None, str], Tensor]
+TERMS: dict[str, Callable[[Tensor], Tensor]] = {  # what is made of the magnitudes before they are compared
+    'mag': lambda mag: mag,
+    'delta_time': lambda mag: core.diff(mag, axis=1),
+    'delta_freq': lambda mag: core.diff(mag, axis=2),
+    'cumsum_freq': lambda mag: ops.cumsum(mag, axis=2),
+    'logmag': core.safe_log,
+}
+
+
+def spectral_terms(
+    target: Tensor,
+    audio: Tensor,
+    fft_sizes: tuple[int, ...],
+    term_weights: dict[str, float],
+    loss_type: str,
+    weights: Tensor | None,
+) -> Terms:
+    """Weighted differences of the magnitudes of two signals [batch, n_samples] by FFT size and term.
+
+    Args:
+      target: [batch, n_samples].
+      audio: [batch, n_samples].
+      fft_sizes: Window sizes, samples.
+      term_weights: Weights by name of the term, of `TERMS`.
+      loss_type: 'L1', 'L2' or 'COSINE'.
+      weights: Weights that broadcast with [batch, n_frames, n_bins] at every size, or None.
+
+    Returns:
+      `{(fft size, term): scalar}`.
+    """
+    terms: Terms = {}
+    for size in fft_sizes if term_weights else ():
+        target_mag, mag = spectral_ops.compute_mag(target, size), spectral_ops.compute_mag(audio, size)
+        for term, weight in term_weights.items():
+            transform = TERMS[term]
+            difference = mean_difference(transform(target_mag), transform(mag), loss_type, weights)
+            terms[size, term] = weight * difference
+    return terms
+
+
+@kernel('ddsp.losses.kernels.spectral:l1_differences')
+def spectral_difference(
+    target: Tensor,
+    audio: Tensor,
+    fft_sizes: tuple[int, ...],
+    term_weights: dict[str, float],
+    loss_type: str,
+    weights: Tensor | None,
+) -> tuple[Tensor, Terms]:
+    """Sum of the `spectral_terms`, and the terms themselves (for display: they may carry no gradient)."""
+    terms = spectral_terms(target, audio, fft_sizes, term_weights, loss_type, weights)
+    return _total(terms), terms
 
 
 @gin.register(module='ddsp.losses')
@@ -93,16 +145,9 @@ class SpectralLoss(Loss):
         (None, 'loudness'); each is multiplied by its weight, and those of weight 0 are absent.
         """
         target_audio, audio = _as_signals(target_audio, audio)
-        terms: Terms = {}
-        active = self._active_terms()
-        for size in self.fft_sizes if active else ():
-            target, value = (
-                spectral_ops.compute_mag(target_audio, size),
-                spectral_ops.compute_mag(audio, size),
-            )
-            for term, weight, transform in active:
-                difference = mean_difference(transform(target), transform(value), self.loss_type, weights)
-                terms[size, term] = weight * difference
+        terms = spectral_terms(
+            target_audio, audio, self.fft_sizes, self._term_weights(), self.loss_type, weights
+        )
         return {**terms, **self._loudness_term(target_audio, audio, weights)}
 
     def _loudness_term(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None) -> Terms:
@@ -140,35 +185,18 @@ class SpectralLoss(Loss):
         return {self.name: total}, metrics
 
     def _evaluate(self, target_audio: Tensor, audio: Tensor, weights: Tensor | None) -> tuple[Tensor, Terms]:
-        """The loss, and its terms (without a gradient where the quick path made them)."""
-        active = {term for term, *_ in self._active_terms()}
-        plain = self.loss_type == 'L1' and weights is None and active and active <= {'mag', 'logmag'}
-        if not plain or not fused.supports(self.fft_sizes):
-            terms = self.get_terms(target_audio, audio, weights)
-            return _total(terms), terms
+        """The loss, and its terms."""
         target_audio, audio = _as_signals(target_audio, audio)
-        loss, parts = fused.l1_spectral_loss(
-            target_audio, audio, self.fft_sizes, self.mag_weight, self.logmag_weight
+        loss, terms = spectral_difference(
+            target_audio, audio, self.fft_sizes, self._term_weights(), self.loss_type, weights
         )
-        terms = {
-            (size, term): parts[i, j]
-            for i, size in enumerate(self.fft_sizes)
-            for j, term in enumerate(('mag', 'logmag'))
-            if term in active
-        }
-        loudness = self._loudness_term(target_audio, audio, None)
+        loudness = self._loudness_term(target_audio, audio, weights)
         return loss + _total(loudness), {**terms, **loudness}
 
-    def _active_terms(self) -> list[tuple[str, float, Callable[[Tensor], Tensor]]]:
-        """Name, weight and transform of the magnitudes for each term that counts."""
-        terms = [
-            ('mag', self.mag_weight, lambda mag: mag),
-            ('delta_time', self.delta_time_weight, lambda mag: core.diff(mag, axis=1)),
-            ('delta_freq', self.delta_freq_weight, lambda mag: core.diff(mag, axis=2)),
-            ('cumsum_freq', self.cumsum_freq_weight, lambda mag: ops.cumsum(mag, axis=2)),
-            ('logmag', self.logmag_weight, core.safe_log),
-        ]
-        return [term for term in terms if term[1]]
+    def _term_weights(self) -> dict[str, float]:
+        """Weights of the terms that count."""
+        weights = {term: getattr(self, f'{term}_weight') for term in TERMS}
+        return {term: weight for term, weight in weights.items() if weight}
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make the same loss."""

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from ddsp import core, effects, processors, synths
-from ddsp.core.phase import Phase
+from ddsp.core.kernels.phase import Phase
 
 SAMPLE_RATE = 16000  # Hz
 npy = ops.convert_to_numpy

@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec('P')
 T = TypeVar('T')
 
-PAIRS: dict[str, Callable] = {}  # name of the kernel, `module:function`, to its definition
+PAIRS: dict[str, Callable] = {}  # address of the kernel, `module:function`, to its definition
 _enabled = os.environ.get('DDSP_KERNELS', 'on').lower() not in ('off', '0', 'false')
 
 
@@ -26,8 +26,8 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Registers the fast version of a definition.
 
     Args:
-      address: `module:function` of a module in this package, or of any module by its full name. The function
-        takes the definition's arguments, and returns `NotImplemented` where it does not support them.
+      address: `module:function` of the kernel, imported when it is first needed. The function takes the
+        definition's arguments, and returns `NotImplemented` where it does not support them.
     """
 
     def decorate(definition: Callable[P, T]) -> Callable[P, T]:
@@ -36,7 +36,7 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @functools.wraps(definition)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             if _enabled:
-                result = load(address)(*args, **kwargs)
+                result = fast_version(address)(*args, **kwargs)
                 if result is not NotImplemented:
                     return result
             return definition(*args, **kwargs)
@@ -46,10 +46,10 @@ def kernel(address: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def load(address: str) -> Callable:
+def fast_version(address: str) -> Callable:
     """The kernel at an address."""
     module, name = address.split(':')
-    return getattr(importlib.import_module(module if '.' in module else f'{__name__}.{module}'), name)
+    return getattr(importlib.import_module(module), name)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,8 @@ from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import block_mixing, frame_mixing, shift_frames
-from ddsp.core.phase import TWO_PI, Phase
-from ddsp.core.resampling import whole_hop
+from ddsp.core.kernels.phase import TWO_PI, Phase, from_frames, starting_at
+from ddsp.core.resampling import resample, whole_hop
 from ddsp.core.utils import Tensor, constant, dim
 
 _BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB
@@ -87,8 +87,21 @@ def _radians(phase: Phase, numbers: Any) -> Tensor:
     return Phase(phase.steps[:, None], phase.rest[:, None], 0.0).radians(numbers)
 
 
-def bank(phase: Phase, amplitudes: Tensor) -> Tensor:
+def bank(
+    frequency: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, sample_rate: int
+) -> tuple[Tensor, Tensor]:
     """Harmonics with sample-wise amplitudes, some samples at a time: no second array of that size is made."""
+    phase = starting_at(initial_phase, Phase.per_sample(frequency, float(sample_rate)).cumsum())
+    return _sum_of_samples(phase, amplitudes), _last(phase)
+
+
+def _last(phase: Phase) -> Tensor:
+    """The last sample's phase [batch, 1, 1], radians within half a turn of zero."""
+    return phase.map(lambda part: part[:, -1:]).radians()
+
+
+def _sum_of_samples(phase: Phase, amplitudes: Tensor) -> Tensor:
+    """`sum_h a_h[n] sin(h phase[n])` of phase [batch, n, 1] and amplitudes [batch, n, n_harmonics]."""
     n_samples, n_harmonics = dim(amplitudes, 1), amplitudes.shape[-1]
     numbers = constant(np.arange(1, n_harmonics + 1, dtype=np.float32))
     steps, rest, carrier = (ops.reshape(part, [-1, 1]) for part in phase)
@@ -114,13 +127,20 @@ def bank(phase: Phase, amplitudes: Tensor) -> Tensor:
     return ops.reshape(synthesize(carrier, ops.reshape(amplitudes, [-1, n_harmonics])), [-1, n_samples])
 
 
-def harmonic_sum(
-    phase: Phase, frequency: Tensor, amplitudes: Tensor, n_samples: int, sample_rate: int, method: str
-) -> Tensor:
+def harmonics(
+    frequencies: Tensor,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> tuple[Tensor, Tensor]:
     """Harmonics with frame-wise amplitudes; see the definition in `ddsp.core.oscillators`."""
     n_frames, n_harmonics = amplitudes.shape[1:]
     if n_frames is None or not isinstance(n_samples, int):
         return NotImplemented
+    frequency = resample(frequencies, n_samples)
+    phase = starting_at(initial_phase, from_frames(frequencies, n_samples, sample_rate))
     hop = whole_hop(amplitudes, n_samples)
     if hop is not None:
         offsets, mixing = frame_mixing(method, hop)
@@ -143,7 +163,7 @@ def harmonic_sum(
 
     sets = ops.reshape(sets, [-1, *sets.shape[2:]])
     audio = _sum_of_rows(phase.map(rows), rows(ops.stop_gradient(frequency)), sets, mixing, sample_rate / 2.0)
-    return ops.reshape(audio, [-1, n_samples + missing])[:, :n_samples]
+    return ops.reshape(audio, [-1, n_samples + missing])[:, :n_samples], _last(phase)
 
 
 def _sum_of_rows(phase: Phase, frequency: Tensor, amplitudes: Tensor, mixing: Any, nyquist: float) -> Tensor:
@@ -190,7 +210,7 @@ def _sum_of_rows(phase: Phase, frequency: Tensor, amplitudes: Tensor, mixing: An
 
 @dataclass(frozen=True)
 class _Block:
-    """Some rows of `harmonic_sum`."""
+    """Some rows of `harmonics`."""
 
     split: _Split
     nyquist: float

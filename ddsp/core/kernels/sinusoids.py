@@ -9,18 +9,16 @@ from keras import ops
 
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import frame_mixing, shift_frames
-from ddsp.core.kernels.phase import following, frame_starts, within_frame
+from ddsp.core.kernels.phase import TWO_PI, Phase, following, frame_starts, starting_at, within_frame
 from ddsp.core.oscillators import get_harmonic_frequencies
-from ddsp.core.phase import TWO_PI, Phase, starting_at
 from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant
 
 _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
 
-def sinusoid_sum(
-    fundamental: Tensor | None,
-    offsets: Tensor,
+def sinusoids(
+    frequencies: Tensor,
     amplitudes: Tensor,
     initial_phase: Tensor | None,
     n_samples: int,
@@ -28,16 +26,43 @@ def sinusoid_sum(
     method: str,
 ) -> Tensor:
     """Sinusoids from frame-wise controls; see the definition in `ddsp.core.oscillators`."""
-    hop, n_sinusoids = whole_hop(offsets, n_samples), offsets.shape[-1]
+    half = Phase.per_sample(frequencies / 2.0, float(sample_rate))
+    return _from_frames(frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, method)
+
+
+def inharmonics(
+    frequencies: Tensor,
+    shifts: Tensor,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> Tensor:
+    """Shifted harmonics: the fundamental's phase times h is exact, only the small shifts are rounded."""
+    n_harmonics, rate = shifts.shape[-1], float(sample_rate)
+    harmonics = get_harmonic_frequencies(frequencies, n_harmonics)
+    shifts = harmonics * shifts
+    half = Phase.per_sample(frequencies / 2.0, rate) * np.arange(1, n_harmonics + 1)
+    half = half + Phase.per_sample(shifts / 2.0, rate)
+    return _from_frames(harmonics + shifts, half, amplitudes, initial_phase, n_samples, sample_rate, method)
+
+
+def _from_frames(
+    frequencies: Tensor,
+    half: Phase,
+    amplitudes: Tensor,
+    initial_phase: Tensor | None,
+    n_samples: int,
+    sample_rate: int,
+    method: str,
+) -> Tensor:
+    """Audio [batch, n_samples]; `half` is the phase that half of each frequency adds in a sample."""
+    hop, n_sinusoids = whole_hop(frequencies, n_samples), frequencies.shape[-1]
     if hop is None:
         return NotImplemented
-    frequencies, half = offsets, Phase.per_sample(offsets / 2.0, float(sample_rate))
-    if fundamental is not None:
-        numbers = np.arange(1, n_sinusoids + 1)
-        frequencies = get_harmonic_frequencies(fundamental, n_sinusoids) + offsets
-        half = Phase.per_sample(fundamental / 2.0, float(sample_rate)) * numbers + half
-    shifts, mixing = frame_mixing(method, hop)
-    sets = ops.stack([shift_frames(amplitudes, shift) for shift in shifts], axis=2)
+    offsets, mixing = frame_mixing(method, hop)
+    sets = ops.stack([shift_frames(amplitudes, offset) for offset in offsets], axis=2)
     starts = starting_at(initial_phase, frame_starts(half, hop))
     starts = starts.map(lambda part: ops.reshape(part, [-1, n_sinusoids]))
     low, high = (ops.reshape(x, [-1, n_sinusoids]) for x in (frequencies, following(frequencies)))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from ddsp.core import phase
-from ddsp.core.kernels.phase import frame_starts, from_frames
+from ddsp.core.kernels import phase
 
 pytestmark = pytest.mark.portable
 MAX_RADIANS = 1e-4  # of harmonic 100, after ten minutes
@@ -30,7 +29,7 @@ def test_ten_minutes_from_frames(sample_rate, hop, frame_rate, kind):
         'jumps': np.exp(np.random.default_rng(0).uniform(3.0, 4.4, n_frames)),
     }[kind].astype(np.float32)
     half = phase.Phase.per_sample(ops.convert_to_tensor(f0[None]) / 2.0, float(sample_rate))
-    found = frame_starts(half, hop)
+    found = phase.frame_starts(half, hop)
     exact = f0.astype(np.longdouble)
     change = np.append(exact[1:], exact[-1:]) - exact
     per_frame = (hop * exact + change * (hop - 1) / 2) / sample_rate
@@ -52,7 +51,7 @@ def test_ten_minutes_from_samples(hz):
 def test_phase_within_frames_is_that_of_samples():
     f0 = np.random.default_rng(1).uniform(50.0, 900.0, [2, 30]).astype(np.float32)
     hop = 48
-    found = from_frames(ops.convert_to_tensor(f0), 30 * hop, 16000)
+    found = phase.from_frames(ops.convert_to_tensor(f0), 30 * hop, 16000)
     after = np.concatenate([f0[:, 1:], f0[:, -1:]], 1).astype(np.float64)
     samples = (f0[..., None] + (after - f0)[..., None] * np.arange(hop) / hop).reshape(2, -1)
     exact = np.cumsum(samples / 16000.0, axis=1)

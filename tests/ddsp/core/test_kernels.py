@@ -1,14 +1,12 @@
 """Every kernel gives the values and the gradients of its definition."""
 
-import importlib
-
 import numpy as np
 import pytest
 from keras import ops
 
 from ddsp.core import kernels
-from ddsp.core.phase import Phase
 from ddsp.core.resampling import resample
+from ddsp.losses import spectral  # noqa: F401 (registers its kernel)
 
 pytestmark = pytest.mark.portable
 SAMPLE_RATE = 16000
@@ -20,18 +18,24 @@ def controls(n_frames, channels, low=100.0, high=900.0):
     return RNG.uniform(low, high, [2, n_frames, channels]), RNG.uniform(0.1, 1.0, [2, n_frames, channels])
 
 
-def per_sample(hz):
-    return Phase.per_sample(hz, float(SAMPLE_RATE))
+def with_last_phase(audio, last):
+    """Audio, with the last phase as one more sample: angles a turn apart are the same."""
+    return ops.concatenate([audio, ops.sin(last[:, :, 0])], axis=1)
+
+
+def accumulate(function, frequency):
+    initial = np.full([2, 1, 3], 0.7, np.float32)
+    return ops.reshape(ops.sin(function(resample(frequency, 700), SAMPLE_RATE, initial)), [2, -1])
 
 
 def bank(function, frequency, amplitudes):
-    return function(per_sample(resample(frequency, 700)).cumsum(), resample(amplitudes, 700))
+    return with_last_phase(*function(resample(frequency, 700), resample(amplitudes, 700), None, SAMPLE_RATE))
 
 
-def harmonic_sum(n_samples, method):
-    def run(function, frequency, amplitudes):
-        hz = resample(frequency, n_samples)
-        return function(per_sample(hz).cumsum(), hz, amplitudes, n_samples, SAMPLE_RATE, method)
+def harmonics(n_samples, method):
+    def run(function, frequencies, amplitudes):
+        initial = np.full([2, 1, 1], 0.7, np.float32)
+        return with_last_phase(*function(frequencies, amplitudes, initial, n_samples, SAMPLE_RATE, method))
 
     return run
 
@@ -45,37 +49,47 @@ def interpolate(method):
 
 
 def sinusoids(n_samples, method):
-    def run(function, frequencies, amplitudes, fundamental=None):
+    def run(function, *controls):
         phase = ops.cast(np.full([2, 1, 6], 0.7), 'float32')
-        return function(fundamental, frequencies, amplitudes, phase, n_samples, SAMPLE_RATE, method)
+        return function(*controls, phase, n_samples, SAMPLE_RATE, method)
 
     return run
 
 
-def phase_from_frames(function, frequencies):
-    phase = function(frequencies, 12 * 64, SAMPLE_RATE)
-    return ops.reshape(ops.sin(phase.radians()), [2, -1])
+def spectral_loss(terms):
+    def run(function, target, audio):
+        loss, parts = function(target, audio, (256, 64), terms, 'L1', None)
+        parts = [ops.stop_gradient(part) for part in parts.values()]  # the kernel's have no gradient
+        return ops.stack([loss, *parts])[None]
+
+    return run
 
 
 fundamental = controls(12, 1)[0]
 crossing = np.exp(RNG.uniform(5.0, 8.9, [2, 12, 1]))  # many harmonics cross Nyquist within a frame
 CASES = {
-    'frames:interpolate': [
+    'ddsp.core.kernels.frames:interpolate': [
         (interpolate(method), RNG.normal(size=shape))
         for method in ('nearest', 'linear', 'cubic', 'window')
         for shape in ((2, 12, 3), (2, 12, 3, 2), (2, 1, 3))
     ],
-    'harmonics:bank': [(bank, fundamental, controls(12, 9)[1])],
-    'harmonics:harmonic_sum': [
-        (harmonic_sum(n_samples, method), frequency, controls(12, n_harmonics)[1])
+    'ddsp.core.kernels.harmonics:bank': [(bank, fundamental, controls(12, 9)[1])],
+    'ddsp.core.kernels.harmonics:harmonics': [
+        (harmonics(n_samples, method), frequency, controls(12, n_harmonics)[1])
         for n_samples in (12 * 64, 700)
         for method in ('nearest', 'linear', 'cubic', 'window')
         for frequency, n_harmonics in ((fundamental, 1), (fundamental, 7), (crossing, 60))
     ],
-    'phase:from_frames': [(phase_from_frames, controls(12, 3)[0])],
-    'sinusoids:sinusoid_sum': [
-        *((sinusoids(12 * 64, method), *controls(12, 6, 50.0, 9000.0)) for method in ('linear', 'window')),
-        (sinusoids(12 * 64, 'window'), *controls(12, 6, -9.0, 9.0), fundamental),
+    'ddsp.core.kernels.phase:accumulate': [(accumulate, controls(12, 3)[0])],
+    'ddsp.losses.kernels.spectral:l1_differences': [
+        (spectral_loss(terms), RNG.normal(size=[2, 900]), RNG.normal(size=[2, 900]))
+        for terms in ({'mag': 1.0, 'logmag': 0.5}, {'mag': 1.0}, {'logmag': 1.0})
+    ],
+    'ddsp.core.kernels.sinusoids:inharmonics': [
+        (sinusoids(12 * 64, 'window'), fundamental, *controls(12, 6, -0.01, 0.01)),
+    ],
+    'ddsp.core.kernels.sinusoids:sinusoids': [
+        (sinusoids(12 * 64, method), *controls(12, 6, 50.0, 9000.0)) for method in ('linear', 'window')
     ],
 }
 
@@ -91,8 +105,7 @@ def test_every_kernel_is_compared():
 )
 def test_values_and_gradients_are_those_of_the_definition(value_and_gradients, address, case):
     run, *arrays = CASES[address][case]
-    module, name = address.split(':')
-    fast = getattr(importlib.import_module(f'ddsp.core.kernels.{module}'), name)
+    fast = kernels.fast_version(address)
 
     def loss(function):
         def of(*arrays):
@@ -110,17 +123,16 @@ def test_values_and_gradients_are_those_of_the_definition(value_and_gradients, a
 
 
 def test_the_switch_turns_kernels_off(monkeypatch):
-    calls = []
+    address, calls = 'ddsp.core.kernels.phase:accumulate', []
+    monkeypatch.setitem(kernels.PAIRS, address, kernels.PAIRS[address])
 
-    @kernels.kernel('harmonics:bank')
-    def definition(phase, amplitudes):
+    @kernels.kernel(address)
+    def definition(frequency, sample_rate):
         calls.append(1)
         return 'definition'
 
-    monkeypatch.setitem(kernels.PAIRS, 'harmonics:bank', kernels.PAIRS['harmonics:bank'])
-    phase = per_sample(ops.convert_to_tensor(fundamental.astype(np.float32)))
-    amplitudes = ops.ones([2, 12, 3])
-    assert tuple(definition(phase, amplitudes).shape) == (2, 12)
+    frequency = ops.convert_to_tensor(fundamental.astype(np.float32))
+    assert tuple(definition(frequency, SAMPLE_RATE).shape) == (2, 12, 1)
     with kernels.switched(False):
-        assert definition(phase, amplitudes) == 'definition'
+        assert definition(frequency, SAMPLE_RATE) == 'definition'
     assert calls == [1]

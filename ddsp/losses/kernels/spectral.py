@@ -1,4 +1,4 @@
-"""The L1 spectral loss with a gradient written by hand: the quick path of `SpectralLoss`.
+"""The L1 spectral loss with its gradient written out.
 
 The gradient of the loss to the magnitudes is made of signs, so it is known as soon as the magnitudes are.
 This module computes loss and gradient together, size after size, and keeps one [batch, n_samples] gradient
@@ -21,33 +21,29 @@ import numpy as np
 from keras import ops
 
 from ddsp.analysis.framing import hann_window
+from ddsp.core import Tensor
 from ddsp.core.utils import constant
 
-Tensor = Any
 _LOG_FLOOR = 1e-5  # as in core.safe_log: what stands for zero, and the bound of the gradient
 
 
-def supports(fft_sizes: tuple[int, ...]) -> bool:
-    """Whether hops of a quarter of a frame are whole samples at every size."""
-    return all(size % 4 == 0 for size in fft_sizes)
+def l1_differences(
+    target: Tensor,
+    audio: Tensor,
+    fft_sizes: tuple[int, ...],
+    term_weights: dict[str, float],
+    loss_type: str,
+    weights: Tensor | None,
+) -> tuple[Tensor, dict[tuple[int, str], Tensor]]:
+    """Weighted L1 differences of magnitudes and log magnitudes; see the definition in `ddsp.losses.spectral`.
 
-
-def l1_spectral_loss(
-    target: Tensor, audio: Tensor, fft_sizes: tuple[int, ...], mag_weight: float, logmag_weight: float
-) -> tuple[Tensor, Tensor]:
-    """Sum over FFT sizes of the weighted L1 differences of magnitudes and log magnitudes.
-
-    Args:
-      target: [batch, n_samples].
-      audio: [batch, n_samples].
-      fft_sizes: Window sizes, samples; multiples of 4.
-      mag_weight: Weight of the magnitudes.
-      logmag_weight: Weight of their natural logarithms.
-
-    Returns:
-      `(loss, terms)`: a scalar that is differentiable with respect to both signals (to the first order), and
-      [n_sizes, 2] its parts (magnitude, log magnitude), which carry no gradient.
+    The loss is differentiable with respect to both signals (once); its parts carry no gradient.
     """
+    plain = loss_type == 'L1' and weights is None and {'mag', 'logmag'} >= term_weights.keys() != set()
+    if not plain or any(size % 4 for size in fft_sizes):  # hops must be whole samples
+        return NotImplemented
+    names = ('mag', 'logmag')
+    mag_weight, logmag_weight = (term_weights.get(name, 0.0) for name in names)
 
     @ops.custom_gradient
     def evaluate(target: Tensor, audio: Tensor) -> tuple[Tensor, Any]:
@@ -71,8 +67,10 @@ def l1_spectral_loss(
 
         return result, gradient
 
-    result = evaluate(target, audio)
-    return result[0], ops.reshape(ops.stop_gradient(result[1:]), (len(fft_sizes), 2))
+    loss, *parts = ops.unstack(evaluate(target, audio), 1 + 2 * len(fft_sizes))
+    keys = [(size, name) for size in fft_sizes for name in names]
+    terms = {key: ops.stop_gradient(part) for key, part in zip(keys, parts, strict=True)}
+    return loss, {key: part for key, part in terms.items() if key[1] in term_weights}
 
 
 def _difference(

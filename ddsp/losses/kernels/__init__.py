@@ -1,0 +1,1 @@
+"""Fast versions of losses, registered beside their definitions; see `ddsp.core.kernels`."""
