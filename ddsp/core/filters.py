@@ -22,17 +22,13 @@ def get_fft_size(frame_size: int, ir_size: int, power_of_2: bool = True) -> int:
       FFT size, at least `frame_size + ir_size - 1`.
     """
     needed = int(ir_size) + int(frame_size) - 1
-    return (
-        1 << max(needed - 1, 0).bit_length()
-        if power_of_2
-        else int(scipy.fft.next_fast_len(needed, real=True))
-    )
+    return 1 << (needed - 1).bit_length() if power_of_2 else int(scipy.fft.next_fast_len(needed, real=True))
 
 
 def crop_and_compensate_delay(
     audio: Tensor, audio_size: int, ir_size: int, padding: str, delay_compensation: int
 ) -> Tensor:
-    """Cuts a convolution's result to length.
+    """Cuts the result of a convolution to length.
 
     Args:
       audio: Full convolution [batch, n_total].
@@ -53,11 +49,8 @@ def crop_and_compensate_delay(
     length = audio_size if padding == 'same' else audio_size + ir_size - 1
     start = max((ir_size - 1) // 2 - 1, 0) if delay_compensation < 0 else delay_compensation
     missing = start + length - dim(audio, 1)
-    if not isinstance(missing, int):
-        missing = ops.maximum(missing, 0)
-    return ops.pad(audio, [[0, 0], [0, max(missing, 0) if isinstance(missing, int) else missing]])[
-        :, start : start + length
-    ]
+    missing = max(missing, 0) if isinstance(missing, int) else ops.maximum(missing, 0)
+    return ops.pad(audio, [[0, 0], [0, missing]])[:, start : start + length]
 
 
 def fft_convolve(
@@ -65,7 +58,7 @@ def fft_convolve(
 ) -> Tensor:
     """Convolves audio with one impulse response, or with one for each frame.
 
-    Frames of `ceil(n_samples / n_frames)` samples are convolved each with its own impulse response, and
+    Frames of `ceil(n_samples / n_frames)` samples are each convolved with their own impulse response, and
     added up where they overlap. If that gives fewer frames than there are impulse responses, each frame
     takes the one that belongs to its first sample.
 
@@ -80,17 +73,17 @@ def fft_convolve(
 
     Raises:
       ConfigError: Shapes that do not fit each other, more frames than samples, or unknown padding.
+
+    >>> echo = fft_convolve([[1.0, 2.0, 3.0]], [[1.0, 0.5]], padding='valid', delay_compensation=0)
+    >>> ops.convert_to_numpy(echo).round(3).tolist()
+    [[1.0, 2.5, 4.0, 1.5]]
     """
     audio, ir = tf_float32(audio), tf_float32(impulse_response)
     ir = ir[:, None, :] if len(ir.shape) == 2 else ir
     _check_shapes(audio, ir)
-    n_samples, ir_size = dim(audio, 1), ir.shape[2]
-    frames, ir = _frames(audio, ir)
-    if frames.shape[2] is None:
-        raise ConfigError('the number of samples must be known when the function is traced')
-    hop = frames.shape[2]
-    convolved = _overlap_add(_convolve(frames, ir), hop)
-    return crop_and_compensate_delay(convolved, n_samples, ir_size, padding, delay_compensation)
+    frames, responses = _frames(audio, ir)
+    convolved = _overlap_add(_convolve(frames, responses), frames.shape[2])
+    return crop_and_compensate_delay(convolved, audio.shape[1], ir.shape[2], padding, delay_compensation)
 
 
 def _check_shapes(audio: Tensor, ir: Tensor) -> None:
@@ -100,29 +93,27 @@ def _check_shapes(audio: Tensor, ir: Tensor) -> None:
         raise ConfigError(
             f'impulse_response must be [batch, ir_size] or [batch, n_frames, ir_size], not {tuple(ir.shape)}'
         )
-    if ir.shape[0] not in (1, None, audio.shape[0]) and audio.shape[0] is not None:
+    if audio.shape[0] is not None and ir.shape[0] not in (1, None, audio.shape[0]):
         raise ConfigError(
             f'impulse_response has a batch of {ir.shape[0]} and audio one of {audio.shape[0]}: '
             'they must be the same, or the first be 1'
         )
-    if audio.shape[1] is not None and ir.shape[1] > audio.shape[1]:
+    if audio.shape[1] is None:
+        raise ConfigError('the number of samples must be known when the function is traced')
+    if ir.shape[1] > audio.shape[1]:
         raise ConfigError(f'{ir.shape[1]} impulse responses are more than {audio.shape[1]} samples of audio')
 
 
 def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
     """Audio [batch, n_frames, hop] without overlap, and impulse responses [batch or 1, n_frames, ir_size]."""
-    batch, n_samples = dim(audio, 0), dim(audio, 1)
-    n_irs = ir.shape[1]
+    n_samples, n_irs = audio.shape[1], ir.shape[1]
     hop = -(-n_samples // n_irs)
     n_frames = -(-n_samples // hop)
-    if isinstance(n_frames, int) and n_frames != n_irs:
+    if n_frames != n_irs:
         ir = ops.take(ir, np.arange(n_frames) * hop * n_irs // n_samples, axis=1)
-    else:
-        n_frames = n_irs
-    missing = n_frames * hop - n_samples
-    if not isinstance(missing, int) or missing:
+    if missing := n_frames * hop - n_samples:
         audio = ops.pad(audio, [[0, 0], [0, missing]])
-    return ops.reshape(audio, [batch, n_frames, hop]), ir
+    return ops.reshape(audio, [-1, n_frames, hop]), ir
 
 
 def _convolve(x: Tensor, h: Tensor) -> Tensor:
@@ -147,25 +138,27 @@ def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     return ops.reshape(total, [-1, (n_frames + parts - 1) * hop])
 
 
-def _hann(size: int) -> np.ndarray:
-    """`tf.signal.hann_window`: periodic for even sizes, symmetric for odd ones."""
-    if size == 1:
-        return np.ones(1, np.float32)
-    period = size if size % 2 == 0 else size - 1
-    return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / period)).astype(np.float32)
-
-
 def apply_window_to_impulse_response(
     impulse_response: Tensor, window_size: int = 0, causal: bool = False
 ) -> Tensor:
-    """Windows an impulse response and makes it causal."""
+    """Windows an impulse response and makes it causal.
+
+    Args:
+      impulse_response: Zero-phase impulse response [..., ir_size].
+      window_size: Taps of the Hann window; 0, or more than `ir_size`, is `ir_size`.
+      causal: The impulse response is causal already: its centre is in the middle.
+
+    Returns:
+      [..., ir_size], or for a shorter window its size (one less if even), with the centre in the middle.
+    """
     ir = tf_float32(impulse_response)
     ir_size = int(ir.shape[-1])
     if causal:
         ir = ops.roll(ir, -(ir_size // 2), axis=-1)
-    if window_size <= 0 or window_size > ir_size:
+    if not 0 < window_size < ir_size:
         window_size = ir_size
-    window = _hann(window_size)
+    # As TensorFlow's: periodic for even sizes, symmetric for odd ones.
+    window = np.hanning(window_size + 1 - window_size % 2)[:window_size].astype(np.float32)
     if window_size == ir_size:
         return ops.roll(ir * constant(np.fft.fftshift(window)), ir_size // 2, axis=-1)
     half = (window_size + 1) // 2
@@ -175,7 +168,15 @@ def apply_window_to_impulse_response(
 
 
 def frequency_impulse_response(magnitudes: Tensor, window_size: int = 0) -> Tensor:
-    """Linear-phase impulse response of a frequency response."""
+    """Linear-phase impulse response of a frequency response.
+
+    Args:
+      magnitudes: Linear gain of bands spaced equally from 0 Hz to Nyquist, [..., n_bands].
+      window_size: Taps of the window: see `apply_window_to_impulse_response`.
+
+    Returns:
+      [..., 2 (n_bands - 1)], or shorter with a shorter window.
+    """
     magnitudes = tf_float32(magnitudes)
     size = 2 * (magnitudes.shape[-1] - 1)
     ir = ops.irfft((magnitudes, ops.zeros_like(magnitudes)), fft_length=size)
@@ -185,12 +186,25 @@ def frequency_impulse_response(magnitudes: Tensor, window_size: int = 0) -> Tens
 def frequency_filter(
     audio: Tensor, magnitudes: Tensor, window_size: int = 0, padding: str = 'same'
 ) -> Tensor:
-    """Filters audio by a frequency response, which may change with time."""
+    """Filters audio by a frequency response, which may change with time.
+
+    Args:
+      audio: [batch, n_samples].
+      magnitudes: Linear gain [batch or 1, n_bands] or [batch or 1, n_frames, n_bands].
+      window_size: Taps of the window: see `apply_window_to_impulse_response`.
+      padding: As in `fft_convolve`.
+
+    Returns:
+      Audio [batch, n_samples], or [batch, n_samples + ir_size - 1] with `padding='valid'`.
+
+    >>> tuple(frequency_filter(np.ones([2, 640]), np.ones([2, 10, 65])).shape)
+    (2, 640)
+    """
     return fft_convolve(audio, frequency_impulse_response(magnitudes, window_size), padding=padding)
 
 
 def sinc(x: Tensor, threshold: float = 1e-20) -> Tensor:
-    """Normalised sinc, `sin(pi x) / (pi x)`."""
+    """Normalised sinc, `sin(pi x) / (pi x)`; `threshold` stands in for numbers nearer to zero."""
     x = tf_float32(x)
     x = np.pi * ops.where(ops.abs(x) < threshold, ops.full_like(x, threshold), x)
     return ops.sin(x) / x
@@ -199,20 +213,25 @@ def sinc(x: Tensor, threshold: float = 1e-20) -> Tensor:
 def sinc_impulse_response(
     cutoff_frequency: Tensor, window_size: int = 512, sample_rate: int | None = None, high_pass: bool = False
 ) -> Tensor:
-    """Windowed-sinc low-pass or high-pass filter."""
+    """Low-pass or high-pass filter: a sinc under a Hamming window.
+
+    Args:
+      cutoff_frequency: [batch, n_frames, 1], Hz; without `sample_rate`, as a share of Nyquist.
+      window_size: Taps, made odd.
+      sample_rate: Sample rate in Hz.
+      high_pass: Pass what lies above the cutoff.
+
+    Returns:
+      [batch, n_frames, 2 (window_size // 2) + 1], with a gain of 1 in the pass band.
+    """
     cutoff = tf_float32(cutoff_frequency)
     if sample_rate is not None:
         cutoff = cutoff * 2.0 / float(sample_rate)
     half = window_size // 2
     n = np.arange(-half, half + 1, dtype=np.float32)
-    window = (0.54 - 0.46 * np.cos(np.pi * (n + half) / max(half, 1))).astype(np.float32)
-    ir = sinc(cutoff * constant(n[None, None, :])) * constant(window)
+    ir = sinc(cutoff * constant(n)) * constant(np.hamming(2 * half + 1).astype(np.float32))
     ir = ir / ops.abs(ops.sum(ir, axis=-1, keepdims=True))
-    if high_pass:
-        delta = np.zeros(2 * half + 1, np.float32)
-        delta[half] = 1.0
-        ir = constant(delta) - ir
-    return ir
+    return constant((n == 0).astype(np.float32)) - ir if high_pass else ir
 
 
 def sinc_filter(
@@ -223,7 +242,6 @@ def sinc_filter(
     padding: str = 'same',
     high_pass: bool = False,
 ) -> Tensor:
-    """Filters audio with a windowed sinc."""
-    return fft_convolve(
-        audio, sinc_impulse_response(cutoff_frequency, window_size, sample_rate, high_pass), padding=padding
-    )
+    """Filters audio with a windowed sinc: see `sinc_impulse_response` and `fft_convolve`."""
+    ir = sinc_impulse_response(cutoff_frequency, window_size, sample_rate, high_pass)
+    return fft_convolve(audio, ir, padding=padding)

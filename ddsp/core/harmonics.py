@@ -28,7 +28,7 @@ def sinusoidal_to_harmonic(
       f0_hz: [batch, n_frames, 1], Hz.
       harmonic_width: Width of a harmonic as a share of f0.
       n_harmonics: Harmonics of the result.
-      sample_rate: Samples a second; harmonics above Nyquist are silenced.
+      sample_rate: Sample rate in Hz; harmonics above Nyquist are silenced.
       normalize: Where the weights of a harmonic sum to more than 1, divide them by their sum.
 
     Returns:
@@ -51,13 +51,13 @@ def sinusoidal_to_harmonic(
 def harmonic_to_sinusoidal(
     harm_amp: Tensor, harm_dist: Tensor, f0_hz: Tensor, sample_rate: int = 16000
 ) -> tuple[Tensor, Tensor]:
-    """Spells harmonic controls out as one sinusoid a harmonic.
+    """Spells harmonic controls out as one sinusoid for each harmonic.
 
     Args:
       harm_amp: [batch, n_frames, 1].
       harm_dist: [batch, n_frames, n_harmonics].
       f0_hz: [batch, n_frames, 1], Hz.
-      sample_rate: Samples a second; harmonics above Nyquist are silenced.
+      sample_rate: Sample rate in Hz; harmonics above Nyquist are silenced.
 
     Returns:
       Amplitudes and frequencies (Hz), each [batch, n_frames, n_harmonics].

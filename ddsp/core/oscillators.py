@@ -37,7 +37,7 @@ def remove_above_nyquist(
     Args:
       frequency_envelopes: [batch, time, n_sinusoids], Hz.
       amplitude_envelopes: [batch, time, n_sinusoids].
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       The amplitudes, 0 where the frequency is half the sample rate or more.
@@ -55,7 +55,7 @@ def normalize_harmonics(
     Args:
       harmonic_distribution: [batch, n_frames, n_harmonics], not negative.
       f0_hz: Fundamental [batch, n_frames, 1], Hz. With `sample_rate`, harmonics above Nyquist count as zero.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       [batch, n_frames, n_harmonics]; a frame of zeros stays zero.

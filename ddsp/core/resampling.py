@@ -1,4 +1,4 @@
-"""From one value a frame to one value a sample.
+"""From one value per frame to one value per sample.
 
 Frame `f` lies at sample `f * hop`. With `add_endpoint` the last frame is held for one more hop, so that
 `n_timesteps = n_frames * hop`; without, the last output is the last frame.
@@ -37,7 +37,7 @@ def resample(inputs: Tensor, n_timesteps: int, method: str = 'linear', add_endpo
     Raises:
       ConfigError: Unknown method, or a rank that it does not take.
 
-    >>> keras.ops.convert_to_numpy(resample([0.0, 1.0], 4)).tolist()
+    >>> ops.convert_to_numpy(resample([0.0, 1.0], 4)).tolist()
     [0.0, 0.5, 1.0, 1.0]
     """
     inputs = tf_float32(inputs)
@@ -72,7 +72,7 @@ def _interpolate(x: Tensor, n_timesteps: Any, method: str, add_endpoint: bool) -
 
 
 def upsample_with_windows(inputs: Tensor, n_timesteps: int, add_endpoint: bool = True) -> Tensor:
-    """Interpolates by overlapping Hann windows, one a frame: a raised-cosine cross-fade.
+    """Interpolates by overlapping Hann windows, one for each frame: a raised-cosine cross-fade.
 
     `y[j hop + k] = x[j] (1 - w[k]) + x[j + 1] w[k]` with `w[k] = (1 - cos(pi k / hop)) / 2`. Frames need not
     divide the time steps; where they do not, `hop` is a fraction.
@@ -125,16 +125,9 @@ def center_crop(audio: Tensor, frame_size: int) -> Tensor:
 
 
 def whole_hop(frames: Tensor, n_timesteps: Any) -> int | None:
-    """Time steps in a frame, if that is a whole number and known.
-
-    Args:
-      frames: [batch, n_frames, ...].
-      n_timesteps: Time steps.
-    """
-    n_frames = frames.shape[1]
-    if n_frames is None or not isinstance(n_timesteps, int) or n_timesteps % n_frames:
-        return None
-    return n_timesteps // n_frames
+    """Time steps in a frame of [batch, n_frames, ...], if that is a whole number and known."""
+    known = frames.shape[1] is not None and isinstance(n_timesteps, int)
+    return n_timesteps // frames.shape[1] if known and n_timesteps % frames.shape[1] == 0 else None
 
 
 def positions(n_frames: Any, n_timesteps: Any, add_endpoint: bool, method: str) -> tuple[Any, Any]:
@@ -177,15 +170,11 @@ def interpolation(method: str, fraction: Any, add_endpoint: bool = True) -> tupl
         rise = 0.5 - 0.5 * numeric.cos(np.pi * fraction)
         return (0, 1), [1.0 - rise, rise]
     t = numeric.round(fraction * _CUBIC_STEPS) / _CUBIC_STEPS
-    return (-1, 0, 1, 2), [_keys(1.0 + t), _keys(t, True), _keys(1.0 - t, True), _keys(2.0 - t)]
-
-
-def _keys(s: Any, inner: bool = False) -> Any:
-    """Keys' cubic kernel at a distance of up to one (`inner`) or of one to two frames."""
+    # Keys' kernel at a distance of up to one frame, and of one to two.
     a = _CUBIC_A
-    if inner:
-        return ((a + 2.0) * s - (a + 3.0)) * s * s + 1.0
-    return ((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a
+    near = [((a + 2.0) * s - (a + 3.0)) * s * s + 1.0 for s in (t, 1.0 - t)]
+    far = [((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a for s in (1.0 + t, 2.0 - t)]
+    return (-1, 0, 1, 2), [far[0], *near, far[1]]
 
 
 def _is_static(value: Any) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import math as _math
-from collections.abc import Callable
+import math
 
 import gin
 import keras
@@ -13,7 +11,7 @@ from keras import ops
 
 from ddsp.core.math import soft_limit
 from ddsp.core.units import bark_to_hz, hz_to_bark, hz_to_erb, hz_to_mel, mel_to_hz, unit_to_hz
-from ddsp.core.utils import Tensor, constant, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, tf_float32
 from ddsp.errors import ConfigError
 
 
@@ -30,8 +28,11 @@ def exp_sigmoid(x: Tensor, exponent: float = 10.0, max_value: float = 2.0, thres
 
     Returns:
       `max_value * sigmoid(x) ** log(exponent) + threshold`.
+
+    >>> ops.convert_to_numpy(exp_sigmoid([-10.0, 0.0, 10.0])).round(3).tolist()
+    [0.0, 0.405, 2.0]
     """
-    return max_value * ops.power(ops.sigmoid(tf_float32(x)), _math.log(exponent)) + threshold
+    return max_value * ops.power(ops.sigmoid(tf_float32(x)), math.log(exponent)) + threshold
 
 
 @gin.register(module='ddsp.core')
@@ -49,34 +50,14 @@ def sym_exp_sigmoid(x: Tensor, width: float = 8.0) -> Tensor:
     return exp_sigmoid(width * (ops.abs(tf_float32(x)) / 2.0 - 1.0))
 
 
-def is_elementwise(function: Callable | None) -> bool:
-    """Whether a scaling function is known to treat each element by itself."""
-    return function is not None and inspect.unwrap(function) in _ELEMENTWISE
-
-
-_ELEMENTWISE = (
-    exp_sigmoid,
-    sym_exp_sigmoid,
-    keras.activations.sigmoid,
-    keras.activations.softplus,
-    keras.activations.relu,
-    keras.activations.tanh,
-    keras.activations.linear,
-)
-
-
-def _add_depth_axis(freqs: Tensor, depth: int = 1) -> Tensor:
-    """Splits the last axis, [..., n * depth] to [..., n, depth]."""
-    n_channels = freqs.shape[-1]
-    if n_channels % depth:
-        raise ConfigError(f'freqs has {n_channels} channels, which depth={depth} does not divide')
-    lead = [ops.shape(freqs)[i] for i in range(len(freqs.shape) - 1)]
-    return ops.reshape(freqs, [*lead, n_channels // depth, depth])
-
-
 def _with_depth(freqs: Tensor, depth: int) -> Tensor:
+    """[batch, time, n * depth] as [batch, time, n, depth], which may also be given."""
     freqs = tf_float32(freqs)
-    return freqs if len(freqs.shape) == 4 else _add_depth_axis(freqs, depth)
+    if len(freqs.shape) == 4:
+        return freqs
+    if freqs.shape[-1] % depth:
+        raise ConfigError(f'freqs has {freqs.shape[-1]} channels, which depth={depth} does not divide')
+    return ops.reshape(freqs, [-1, dim(freqs, 1), freqs.shape[-1] // depth, depth])
 
 
 @gin.register(module='ddsp.core')

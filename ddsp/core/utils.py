@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -12,8 +12,10 @@ from keras import ops
 
 from ddsp.errors import ConfigError
 
-Tensor = Any  # a tensor of the current Keras backend, or what converts to one
-Number = Any  # int, float, ndarray or Tensor
+# A tensor of the current Keras backend, which no type checker knows, or what converts to one. Docstrings have
+# the shape.
+Tensor: TypeAlias = Any
+Number: TypeAlias = int | float | np.ndarray | Tensor  # what element-wise functions take
 
 
 def tf_float32(x: Number) -> Tensor:
@@ -27,26 +29,15 @@ def tf_float32(x: Number) -> Tensor:
     Returns:
       The same values as a float32 tensor.
     """
-    if keras.backend.is_keras_tensor(x) or ops.is_tensor(x):
-        return ops.cast(x, 'float32')
-    return ops.cast(ops.convert_to_tensor(np.asarray(x, np.float32) if _is_plain(x) else x), 'float32')
+    if isinstance(x, (bool, int, float, list, tuple, np.ndarray, np.generic)):
+        x = np.asarray(x, np.float32)  # by the rules of numpy, which are the same for all backends
+    tensor = keras.backend.is_keras_tensor(x) or ops.is_tensor(x)
+    return ops.cast(x if tensor else ops.convert_to_tensor(x), 'float32')
 
 
 def constant(values: Any) -> Any:
-    """Numbers as an operand beside tensors: PyTorch's need a tensor, the other backends take the array.
-
-    Args:
-      values: Array.
-
-    Returns:
-      A tensor on PyTorch, elsewhere the array itself.
-    """
+    """An array as an operand beside tensors: PyTorch needs a tensor, the other backends take the array."""
     return ops.convert_to_tensor(values) if keras.backend.backend() == 'torch' else values
-
-
-def _is_plain(x: Any) -> bool:
-    """Python numbers, lists and arrays, whose float64 would otherwise be rounded by the backend's rules."""
-    return isinstance(x, (bool, int, float, list, tuple, np.ndarray, np.generic))
 
 
 def make_iterable(x: Any) -> Iterable:
@@ -60,9 +51,8 @@ def make_iterable(x: Any) -> Iterable:
     """
     if x is None:
         return []
-    if isinstance(x, np.ndarray) or ops.is_tensor(x) or keras.backend.is_keras_tensor(x):
-        return [x]
-    return x if isinstance(x, Iterable) else [x]
+    tensor = isinstance(x, np.ndarray) or ops.is_tensor(x) or keras.backend.is_keras_tensor(x)
+    return [x] if tensor or not isinstance(x, Iterable) else x
 
 
 def to_dict(x: Any, keys: Sequence[str]) -> dict:
@@ -76,7 +66,7 @@ def to_dict(x: Any, keys: Sequence[str]) -> dict:
       A dictionary from `keys` to values.
 
     Raises:
-      ConfigError: As many keys as values are needed.
+      ConfigError: The numbers of keys and values differ.
     """
     if isinstance(x, dict):
         return x
@@ -182,24 +172,21 @@ def pad_axis(x: Tensor, padding: Sequence[int] = (0, 0), axis: int = 0, **pad_kw
       x: Tensor.
       padding: Elements to add before and after.
       axis: Which axis; negative ones count from the end.
-      **pad_kwargs: For `keras.ops.pad`: `mode`, `constant_values`. TensorFlow's upper-case modes are taken
-        too.
+      **pad_kwargs: `mode` ('constant', 'reflect' or 'symmetric', in upper or lower case) and
+        `constant_values`, as in `keras.ops.pad`.
 
     Returns:
       The padded tensor.
     """
     x = ops.convert_to_tensor(x)
-    widths = [[0, 0] for _ in x.shape]
-    widths[_axis(axis, len(widths), 'pad_axis')] = list(padding)
-    if 'mode' in pad_kwargs:
-        pad_kwargs['mode'] = pad_kwargs['mode'].lower()
-    if pad_kwargs.get('mode', 'constant') != 'constant':
-        pad_kwargs.pop('constant_values', None)
-        if keras.backend.backend() == 'torch':
-            # Keras' `symmetric` repeats the edge there, and `reflect` takes the last axes only.
-            axis = _axis(axis, len(widths), 'pad_axis')
-            return ops.take(x, np.pad(np.arange(x.shape[axis]), padding, **pad_kwargs), axis=axis)
-    return ops.pad(x, widths, **pad_kwargs)
+    axis = _axis(axis, len(x.shape), 'pad_axis')
+    mode = pad_kwargs.pop('mode', 'constant').lower()
+    widths = [(0, 0)] * axis + [tuple(padding)] + [(0, 0)] * (len(x.shape) - axis - 1)
+    if mode == 'constant':
+        return ops.pad(x, widths, **pad_kwargs)
+    if keras.backend.backend() == 'torch':  # its modes are for the last axes, and `symmetric` is another one
+        return ops.take(x, np.pad(np.arange(x.shape[axis]), padding, mode), axis=axis)
+    return ops.pad(x, widths, mode)
 
 
 def diff(x: Tensor, axis: int = -1) -> Tensor:

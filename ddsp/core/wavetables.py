@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
@@ -19,7 +18,7 @@ def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
     Args:
       phase: Position in the table [batch, n_samples, 1] or [batch, n_samples], 0 to 1; outside it wraps
         around.
-      wavetables: One table a batch item [batch, n_wavetable], or one a sample
+      wavetables: One table for each batch item [batch, n_wavetable], or for each sample
         [batch, n_samples, n_wavetable]; or a batch of 1 for all.
 
     Returns:
@@ -27,55 +26,49 @@ def linear_lookup(phase: Tensor, wavetables: Tensor) -> Tensor:
 
     Raises:
       ConfigError: `phase` and `wavetables` differ in batch or samples.
+
+    >>> ops.convert_to_numpy(linear_lookup([[0.0, 0.125, 0.25]], [[0.0, 1.0, 0.0, -1.0]])).tolist()
+    [[0.0, 0.5, 1.0]]
     """
     phase, wavetables = tf_float32(phase), tf_float32(wavetables)
     phase = phase[:, :, 0] if len(phase.shape) == 3 else phase
-    _check_tables(phase, wavetables)
-    if len(wavetables.shape) == 2:
-        return _read(wavetables[:, None, :], [(0, 1.0)], phase)
-    return _read(wavetables, [(ops.arange(dim(phase, 1), dtype='int32'), 1.0)], phase)
-
-
-def _check_tables(phase: Tensor, wavetables: Tensor) -> None:
-    """Refuses shapes of which some backends would read other items' tables, or nothing, without a word."""
+    each_sample = len(wavetables.shape) == 3
+    # Some backends would read other items' tables, or nothing, without a word.
     batches = {phase.shape[0], wavetables.shape[0]} - {1, None}
-    samples = {phase.shape[1], wavetables.shape[1] if len(wavetables.shape) == 3 else None} - {None}
+    samples = {phase.shape[1], wavetables.shape[1] if each_sample else None} - {None}
     if len(batches) > 1 or len(samples) > 1:
         raise ConfigError(
             f'phase is {tuple(phase.shape)} and wavetables {tuple(wavetables.shape)}: [batch, n_samples] '
             'needs [batch, n_wavetable] or [batch, n_samples, n_wavetable]'
         )
+    if each_sample:
+        return _read(wavetables, [ops.arange(dim(phase, 1), dtype='int32')], phase)[0]
+    return _read(wavetables[:, None, :], [0], phase)[0]
 
 
-def _read(
-    tables: Tensor, rows: list[tuple[Any, Any]], phase: Tensor, scale_fn: Callable | None = None
-) -> Tensor:
-    """Mix of linear readings of some tables, all in one gather, whose gradient is then one scatter.
+def _read(tables: Tensor, rows: list, phase: Tensor, scale_fn: Callable | None = None) -> list[Tensor]:
+    """Linear readings of some tables, in one gather, whose gradient is then one scatter.
 
     Args:
       tables: [batch, n_tables, n_wavetable].
-      rows: For each reading, which table each sample reads ([n_samples] or an int) and the reading's weight.
+      rows: For each reading, which table each sample reads: an int or [n_samples].
       phase: [batch, n_samples], turns; whole turns do not count.
       scale_fn: Element-wise function of the values that are read.
 
     Returns:
-      [batch, n_samples].
+      [batch, n_samples] for each reading.
     """
     n_tables, n_wavetable = dim(tables, 1), tables.shape[2]
-    position = (phase - ops.floor(phase)) * float(n_wavetable)  # no integer holds any number of turns
-    low = ops.floor(position)
-    fraction = position - low
-    first = ops.mod(ops.cast(low, 'int32'), n_wavetable)
-    places = ops.stack([first, ops.mod(first + 1, n_wavetable)], axis=0)  # [2, batch, n_samples]
-    item = ops.reshape(ops.arange(dim(tables, 0), dtype='int32') * n_tables, [1, -1, 1])
-    index = ops.concatenate([places + (item + constant(row)) * n_wavetable for row, _ in rows], axis=0)
+    position = (phase - ops.floor(phase)) * float(n_wavetable)  # before it is an integer, which may overflow
+    fraction = position - ops.floor(position)
+    first = ops.mod(ops.cast(ops.floor(position), 'int32'), n_wavetable)
+    item = ops.reshape(ops.arange(dim(tables, 0), dtype='int32') * n_tables, [-1, 1])
+    starts = [(item + constant(row)) * n_wavetable for row in rows]
+    ends = (first, ops.mod(first + 1, n_wavetable))
+    index = ops.stack([start + end for start in starts for end in ends], axis=0)
     values = ops.take(ops.reshape(tables, [-1]), index, axis=0)
     values = values if scale_fn is None else scale_fn(values)
-    total = 0.0
-    for i, (_, weight) in enumerate(rows):
-        start, end = values[2 * i], values[2 * i + 1]
-        total = total + weight * (start + fraction * (end - start))
-    return total
+    return [values[i] + fraction * (values[i + 1] - values[i]) for i in range(0, 2 * len(rows), 2)]
 
 
 def harmonic_distribution_to_wavetable(harmonic_distribution: Tensor, n_wavetable: int = 2048) -> Tensor:
@@ -122,8 +115,7 @@ def wavetable_synthesis(
       wavetables: One table [batch, n_wavetable], or one a frame [batch, n_table_frames, n_wavetable].
       n_samples: Samples of the result.
       sample_rate: Sample rate in Hz.
-      scale_fn: Element-wise function of the tables. It is applied to the values that are read, which is much
-        cheaper than to whole tables.
+      scale_fn: Element-wise function of the tables, applied to the values that are read.
       initial_phase: Phase of the first sample [batch, 1, 1], radians; None is zero.
 
     Returns:
@@ -135,14 +127,13 @@ def wavetable_synthesis(
     phase = accumulate_phase(resample(frequencies, n_samples), sample_rate)
     phase = ops.pad(phase[:, :-1], [[0, 0], [1, 0], [0, 0]])  # the first sample reads where the table begins
     phase = phase if initial_phase is None else phase + tf_float32(initial_phase)
-    n_frames = dim(wavetables, 1)
+    phase = phase[:, :, 0] / TWO_PI
     if wavetables.shape[1] == 1:
-        rows: list = [(0, 1.0)]
-    else:
-        low, fraction = positions(n_frames, n_samples, True, 'linear')
-        fraction = tf_float32(fraction)
-        rows = [(low, 1.0 - fraction), (ops.minimum(low + 1, n_frames - 1), fraction)]
-    return amplitude * _read(wavetables, rows, phase[:, :, 0] / TWO_PI, scale_fn)
+        return amplitude * _read(wavetables, [0], phase, scale_fn)[0]
+    n_frames = dim(wavetables, 1)
+    frame, fraction = positions(n_frames, n_samples, True, 'linear')
+    before, after = _read(wavetables, [frame, ops.minimum(frame + 1, n_frames - 1)], phase, scale_fn)
+    return amplitude * (before + tf_float32(fraction) * (after - before))
 
 
 def variable_length_delay(phase: Tensor, audio: Tensor, max_length: int = 512) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,19 @@ import keras
 
 from ddsp import core
 from ddsp.core import Tensor
-from ddsp.core.scaling import is_elementwise
 from ddsp.dags import TensorDict
 from ddsp.processors import Processor
+
+# Scaling functions that treat each element by itself.
+_ELEMENTWISE = (
+    core.exp_sigmoid,
+    core.sym_exp_sigmoid,
+    keras.activations.sigmoid,
+    keras.activations.softplus,
+    keras.activations.relu,
+    keras.activations.tanh,
+    keras.activations.linear,
+)
 
 
 @gin.register(module='ddsp.synths')
@@ -60,7 +71,8 @@ class Wavetable(Processor):
 
     def call(self, *args: Any, return_outputs_dict: bool = False, **kwargs: Any) -> Any:
         """As in `Processor`; an element-wise `scale_fn` is applied only to what is read of the tables."""
-        if return_outputs_dict or not is_elementwise(self.scale_fn):
+        elementwise = self.scale_fn is not None and inspect.unwrap(self.scale_fn) in _ELEMENTWISE
+        if return_outputs_dict or not elementwise:
             return super().call(*args, return_outputs_dict=return_outputs_dict, **kwargs)
         return self._play_unscaled(
             *args, **{k: v for k, v in kwargs.items() if k not in ('training', 'mask')}
