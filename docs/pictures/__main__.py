@@ -91,7 +91,7 @@ def _sweep_screenshots(demo: pathlib.Path) -> None:
         _left_out('the sweep in the MLflow UI', chromium, dataset)
         return
     spec, folder = pathlib.Path(__file__).with_name('sweep.yaml'), demo / 'sweep'
-    command = ['sweep', str(spec), str(dataset), '--sweep-dir', str(folder), '--experiment', 'sweeps']
+    command = ['sweep', str(spec), str(dataset), '--save-dir', str(folder), '--experiment', 'sweeps']
     subprocess.run([sys.executable, '-m', 'experiments.cli', *command], check=True)
     result = json.loads((folder / 'summary' / 'best.json').read_text())
     found = store.search(reading.reader(), "tags.sweep_id = 'rates'", experiments=['sweeps'])

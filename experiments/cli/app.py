@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments import quiet
-from experiments.cli.help import App
+from experiments.cli.grammar import App, Group, modern
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
@@ -27,6 +28,7 @@ INTERRUPTED_MESSAGE = 'Interrupted. The same command goes on from here.'
 
 app = App(
     name='ddsp',
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode='rich',
     pretty_exceptions_enable=False,
@@ -87,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load_commands() -> None:
     """Registers the commands; their modules import nothing heavy."""
-    from experiments.cli import data, models, tracking, training  # noqa: F401
+    for name in ('data', 'training', 'tracking', 'models'):
+        importlib.import_module(f'experiments.cli.{name}')
 
 
 class _Terminated(KeyboardInterrupt):
@@ -113,6 +116,7 @@ def _terminate_like_interrupt() -> Any:
 def _run(arguments: list[str], debug: bool) -> int:
     """Runs the command and turns whatever it raises into a message and a status."""
     command = typer.main.get_command(app)
+    arguments = modern(arguments)
     if '_DDSP_COMPLETE' in os.environ:  # the shell asks what could be typed next
         return command.main(args=arguments, prog_name='ddsp', standalone_mode=False) or 0
     try:

@@ -1,4 +1,5 @@
-"""`ddsp doctor`, `ddsp prepare` and `ddsp inspect`."""
+"""`ddsp prepare`, `ddsp inspect` and `ddsp doctor`."""
+# ruff: noqa: B008 - typer's options are defaults
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
-from experiments.cli.options import JsonOption, choice, f0_choice
+from experiments.cli.options import EXPERIMENT, JSON, argument, choice, f0_choice, option
 
 if TYPE_CHECKING:
     from pipelines.inspect.health import Finding
@@ -20,169 +21,89 @@ if TYPE_CHECKING:
 PANEL = 'Data'
 
 
-@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp doctor --json[/bold]')
-def doctor(as_json: JsonOption = False) -> int:
-    """Show what is installed and usable here, and what is missing."""
-    from experiments import doctor as checks
-
-    report = checks.run_checks()
-    missing = [check for check in report if check.state == checks.MISSING]
-    if as_json:
-        output.print_json({'ok': not missing, 'checks': [vars(check) for check in report]})
-        return int(bool(missing))
-    marks = {
-        checks.OK: output.text('ok', 'green'),
-        checks.WARNING: output.text('--', 'yellow'),
-        checks.MISSING: output.text('missing', 'red'),
-    }
-    rows = [(marks[check.state], check.name, check.found, check.advice) for check in report]
-    output.print_table('', ('', 'What', 'Found', 'Advice'), rows)
-    if missing:
-        output.say(f'{len(missing)} required {"thing is" if len(missing) == 1 else "things are"} missing.')
-    return int(bool(missing))
-
-
 @app.command(
     rich_help_panel=PANEL,
     epilog='Example: [bold]ddsp prepare recordings/ --output data --name violin --f0 swift[/bold]',
 )
 def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar='SOURCE',
-            help='Files, folders or patterns of audio, here or on gs://; tfds:NAME; synthetic:SECONDS.',
-        ),
-    ],
-    root: Annotated[
-        str,
-        typer.Option(
-            '--output', '--root', help='Folder of all datasets, here or on gs://: OUTPUT/NAME/VERSION.'
-        ),
-    ] = 'data',
-    name: Annotated[
-        str, typer.Option('--name', help='Name of the dataset.', show_default='that of the first source')
-    ] = '',
-    version: Annotated[
-        str,
-        typer.Option(
-            '--version',
-            metavar='<number>',
-            help='Version of the dataset, such as 1.0.0.',
-            show_default='the newest while nothing changed, else the next',
-        ),
-    ] = '',
-    sample_rate: Annotated[
-        int, typer.Option('--sample-rate', help='Sample rate of the audio, Hz, and so of the models.')
-    ] = 16000,
-    frame_rate: Annotated[
-        int, typer.Option('--frame-rate', help='Of f0 and loudness, frames per second.')
-    ] = 250,
-    example_secs: Annotated[
-        float, typer.Option('--example-secs', help='Length of an example, seconds.')
-    ] = 4.0,
-    hop_secs: Annotated[
-        float, typer.Option('--hop-secs', help='Seconds from the start of an example to that of the next.')
-    ] = 1.0,
-    f0: Annotated[
-        str,
-        typer.Option('--f0', help="Pitch estimator; 'ddsp doctor' lists those usable here.", **f0_choice()),
-    ] = 'auto',
-    viterbi: Annotated[
-        bool, typer.Option('--viterbi/--no-viterbi', help='Join f0 frames by a likely path.')
-    ] = True,
-    splits: Annotated[
-        str, typer.Option('--splits', help='Share of the recordings of each split.')
-    ] = 'train=0.8,test=0.2',
-    num_shards: Annotated[
-        int | None,
-        typer.Option('--num-shards', min=1, help='Files of each split.', show_default='one a minute'),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option('--workers', min=1, help='Processes.', show_default='as cores and memory allow'),
-    ] = None,
-    max_rejected: Annotated[
-        str, typer.Option('--max-rejected', help='Share of inputs that may be unusable, such as 5%.')
-    ] = '100%',
-    centered: Annotated[
-        bool, typer.Option('--centered/--no-centered', help='One frame more, at the end of the example.')
-    ] = False,
-    alignment: Annotated[
-        str,
-        typer.Option(
-            '--alignment',
-            help='What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7).',
-            **choice('center', 'start'),
-        ),
-    ] = 'center',
-    pad_tail: Annotated[
-        bool,
-        typer.Option('--pad-tail/--drop-tail', help='Pad and mask the end of a recording, or leave it out.'),
-    ] = True,
-    channel: Annotated[
-        str, typer.Option('--channel', help="'mix', or the number of the channel from 0.")
-    ] = 'mix',
-    normalize: Annotated[
-        str,
-        typer.Option(
-            '--normalize',
-            metavar='<peak:DB|loudness:DB>',
-            help="Bring every recording to a level: 'peak:-1' (-60 to 0) or 'loudness:-20' (-70 to 10).",
-            show_default='as recorded',
-        ),
-    ] = '',
-    min_loudness_db: Annotated[
-        float | None,
-        typer.Option('--min-loudness', help='Leave out examples that stay below so many dB (silence: -60).'),
-    ] = None,
-    min_voiced: Annotated[
-        str, typer.Option('--min-voiced', help='Leave out examples with a smaller share of pitched frames.')
-    ] = '0%',
-    power_db: Annotated[
-        bool, typer.Option('--power/--no-power', help='Examples also hold power_db.')
-    ] = False,
-    audio_16k: Annotated[
-        bool, typer.Option('--audio-16k', help='Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.')
-    ] = False,
-    f0_rate: Annotated[
-        int | None,
-        typer.Option(
-            '--f0-rate',
-            min=1,
-            max=1000,
-            help='Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper.',
-            show_default='--frame-rate',
-        ),
-    ] = None,
-    track: Annotated[
-        bool | None,
-        typer.Option(
-            '--track/--no-track',
-            help='Record the preparation in MLflow.',
-            show_default='where MLFLOW_TRACKING_URI is set',
-        ),
-    ] = None,
-    experiment: Annotated[str, typer.Option('--experiment', help='MLflow experiment.')] = 'ddsp',
-    keep_features: Annotated[
-        bool,
-        typer.Option('--keep-features', help='Recordings with their own f0 and loudness (NSynth) keep them.'),
-    ] = False,
-    as_json: JsonOption = False,
+    context: typer.Context,
+    sources: list[str] = argument(
+        'SOURCE', 'Files, folders or patterns of audio, here or on gs://; tfds:NAME; synthetic:SECONDS.'
+    ),
+    root: str = option('data', 'Folder of all datasets, here or on gs://: OUTPUT/NAME/VERSION.', '--output'),
+    name: str = option('', 'Name of the dataset.', shown='that of the first source'),
+    version: str = option(
+        '',
+        'Version of the dataset, such as 1.0.0.',
+        metavar='<number>',
+        shown='the newest while nothing changed, else the next',
+    ),
+    sample_rate: int = option(16000, 'Sample rate of the audio, Hz, and so of the models.'),
+    frame_rate: int = option(250, 'Frames per second of f0 and loudness.'),
+    example_secs: float = option(4.0, 'Length of an example, seconds.'),
+    hop_secs: float = option(1.0, 'Seconds from the start of an example to that of the next.'),
+    f0: str = option('auto', "Pitch estimator; 'ddsp doctor' lists those usable here.", **f0_choice()),
+    viterbi: bool = option(True, 'Join f0 frames by the most likely path.'),
+    splits: str = option('train=0.8,test=0.2', 'Share of the recordings of each split.'),
+    num_shards: int | None = option(None, 'Files of each split.', min=1, shown='one a minute'),
+    workers: int | None = option(None, 'Processes.', min=1, shown='as cores and memory allow'),
+    max_rejected: str = option('100%', 'Share of inputs that may be unusable, such as 5%.'),
+    centered: bool = option(False, 'One frame more, at the end of the example.'),
+    alignment: str = option(
+        'center',
+        'What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7).',
+        **choice('center', 'start'),
+    ),
+    pad_tail: bool = option(
+        True, 'Pad and mask the end of a recording, or leave it out.', '--pad-tail/--drop-tail'
+    ),
+    channel: str = option('mix', "'mix', or the number of the channel from 0."),
+    normalize: str = option(
+        '',
+        "Bring every recording to a level: 'peak:-1' (-60 to 0) or 'loudness:-20' (-70 to 10).",
+        metavar='<peak:DB|loudness:DB>',
+        shown='as recorded',
+    ),
+    min_loudness_db: float | None = option(
+        None, 'Leave out examples that stay below this level in dB (silence: -60).', '--min-loudness'
+    ),
+    min_voiced: str = option('0%', 'Leave out examples with a smaller share of pitched frames.'),
+    power_db: bool = option(False, 'Examples also hold power_db.', '--power/--no-power'),
+    audio_16k: bool = option(
+        False, 'Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.', '--audio-16k'
+    ),
+    f0_rate: int | None = option(
+        None,
+        'Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper.',
+        min=1,
+        max=1000,
+        shown='--frame-rate',
+    ),
+    track: bool | None = option(
+        None,
+        'Record the preparation in MLflow.',
+        '--track/--no-track',
+        shown='where MLFLOW_TRACKING_URI is set',
+    ),
+    experiment: str = EXPERIMENT,
+    keep_features: bool = option(
+        False, 'Recordings with their own f0 and loudness (NSynth) keep them.', '--keep-features'
+    ),
+    as_json: bool = JSON,
 ) -> int:
     """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
     from ddsp.io.files import writable
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
 
-    options = PrepareOptions(
-        sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs, f0=f0,
-        viterbi=viterbi, splits=_parse_splits(splits), num_shards=num_shards, workers=workers,
-        max_rejected=_parse_share(max_rejected), centered=centered, alignment=alignment, pad_tail=pad_tail,
-        keep_features=keep_features, normalize=normalize, min_loudness_db=min_loudness_db,
-        min_voiced=_parse_share(min_voiced, '--min-voiced'), power_db=power_db, audio_16k=audio_16k,
-        f0_rate=f0_rate, channel=int(channel) if re.fullmatch('-?[0-9]{1,9}', channel) else channel,
-    )  # fmt: skip
+    fields = {field.name for field in dataclasses.fields(PrepareOptions)}
+    parsed = {
+        'splits': _parse_splits(splits),
+        'max_rejected': _parse_share(max_rejected, '--max-rejected'),
+        'min_voiced': _parse_share(min_voiced, '--min-voiced'),
+        'channel': int(channel) if re.fullmatch('-?[0-9]{1,9}', channel) else channel,
+    }
+    options = PrepareOptions(**{k: v for k, v in context.params.items() if k in fields} | parsed)
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
         result = prepare_dataset(
             sources, root, name or _name_of(sources[0]), version or None, options=options, progress=progress
@@ -208,27 +129,14 @@ def prepare(
     rich_help_panel=PANEL, epilog='Example: [bold]ddsp inspect data/violin --html violin.html --open[/bold]'
 )
 def inspect(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar='DATASET', help="Dataset directory, or bare TFRecord files such as 'records/train*'."
-        ),
-    ],
-    examples: Annotated[
-        int, typer.Option('--examples', min=1, help='Examples of each split that are read.')
-    ] = 200,
-    to: Annotated[
-        pathlib.Path | None,
-        typer.Option('--html', help='Page to write.', show_default='inspect-NAME-VERSION.html'),
-    ] = None,
-    open_page: Annotated[bool, typer.Option('--open', help='Open the page in the browser.')] = False,
-    pickle: Annotated[
-        pathlib.Path | None,
-        typer.Option('--pickle', help='Write train as the dataset_statistics.pkl of ddsp 3.7.0 too.'),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option('--json', help='Print JSON; a page only where --html names it.')
-    ] = False,
+    dataset: str = argument('DATASET', "Dataset directory, or bare TFRecord files such as 'records/train*'."),
+    examples: int = option(200, 'Examples of each split that are read.', min=1),
+    to: pathlib.Path | None = option(None, 'Page to write.', '--html', shown='inspect-NAME-VERSION.html'),
+    open_page: bool = option(False, 'Open the page in the browser.', '--open'),
+    pickle: pathlib.Path | None = option(
+        None, 'Write train as the dataset_statistics.pkl of ddsp 3.7.0 too.'
+    ),
+    as_json: bool = option(False, 'Print JSON; a page only where --html names it.', '--json'),
 ) -> int:
     """Show what is in a dataset, what is wrong with it, and how it sounds."""
     from experiments.reports.dataset_page import inspect_page, summary_rows
@@ -285,14 +193,14 @@ def _name_of(source: str) -> str:
     return stem if stem[:1].isalpha() else f'data_{stem}'.strip('_')
 
 
-def _parse_share(text: str, option: str = '--max-rejected') -> float:
+def _parse_share(text: str, name: str) -> float:
     """'5%' or '0.05' as a number from 0 to 1."""
     try:
         share = float(text.removesuffix('%')) / (100 if text.endswith('%') else 1)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise typer.BadParameter(f'{text!r}: expected a share such as 5% or 0.05', param_hint=option)
+        raise typer.BadParameter(f'{text!r}: expected a share such as 5% or 0.05', param_hint=name)
     return share
 
 
@@ -310,3 +218,25 @@ def _parse_splits(text: str) -> dict[str, float]:
                 f'{text!r}: expected shares such as train=0.8,test=0.2', param_hint='--splits'
             )
     return splits
+
+
+@app.command(rich_help_panel='This machine', epilog='Example: [bold]ddsp doctor --json[/bold]')
+def doctor(as_json: bool = JSON) -> int:
+    """Show what is installed and usable here, and what is missing."""
+    from experiments import doctor as checks
+
+    report = checks.run_checks()
+    missing = [check for check in report if check.state == checks.MISSING]
+    if as_json:
+        output.print_json({'ok': not missing, 'checks': [vars(check) for check in report]})
+        return int(bool(missing))
+    marks = {
+        checks.OK: output.text('ok', 'green'),
+        checks.WARNING: output.text('--', 'yellow'),
+        checks.MISSING: output.text('missing', 'red'),
+    }
+    rows = [(marks[check.state], check.name, check.found, check.advice) for check in report]
+    output.print_table('', ('', 'What', 'Found', 'Advice'), rows)
+    if missing:
+        output.say(f'{len(missing)} required {"thing is" if len(missing) == 1 else "things are"} missing.')
+    return int(bool(missing))

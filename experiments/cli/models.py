@@ -1,20 +1,21 @@
 """`ddsp transfer`, `ddsp export` and `ddsp promote`: what a trained model is for."""
+# ruff: noqa: B008 - typer's options are defaults
 
 from __future__ import annotations
 
 import enum
 import math
 import pathlib
-from typing import Annotated
 
 import typer
 
 from ddsp.io.files import check_output
+from experiments import metrics
 from experiments.cli import output
 from experiments.cli.app import app
-from experiments.cli.options import JsonOption, ModelArgument, ModelOption
+from experiments.cli.options import FILTER, JSON, MODEL, argument, option
 
-PANEL = 'Models'
+PANEL = 'Runs and models'
 _MOST = 60.0  # semitones and decibels of a shift, as `ddsp.inference.TransferSettings` has it
 
 
@@ -31,32 +32,22 @@ class ExportFormat(str, enum.Enum):
     '--pitch-shift 12[/bold]',
 )
 def transfer(
-    audio: Annotated[pathlib.Path, typer.Argument(metavar='INPUT', help='Recording to play on the model.')],
-    model: ModelOption,
-    to: Annotated[pathlib.Path, typer.Option('--output', help='WAV to write.')],
-    pitch_shift: Annotated[
-        str,
-        typer.Option(
-            '--pitch-shift',
-            metavar='<auto or -60 to 60>',
-            help="Semitones. 'auto' moves what lies outside the "
-            "model's range into it, by as few octaves as possible.",
-        ),
-    ] = 'auto',
-    loudness_shift: Annotated[
-        float, typer.Option('--loudness-shift', metavar='<-60 to 60>', help='Decibels.')
-    ] = 0.0,
-    match_loudness: Annotated[
-        bool,
-        typer.Option(
-            '--match-loudness/--keep-loudness',
-            help="Play at the level of the model's recordings, or at that of the input.",
-        ),
-    ] = True,
-    reverb: Annotated[
-        bool, typer.Option('--reverb/--no-reverb', help="Keep the model's room, or leave it out.")
-    ] = True,
-    as_json: JsonOption = False,
+    audio: pathlib.Path = argument('INPUT', 'Recording to play on the model.'),
+    model: str = option(..., MODEL),
+    to: pathlib.Path = option(..., 'WAV to write.', '--output'),
+    pitch_shift: str = option(
+        'auto',
+        "Semitones. 'auto' moves what lies outside the model's range into it, by as few octaves as possible.",
+        metavar='<auto or -60 to 60>',
+    ),
+    loudness_shift: float = option(0.0, 'Decibels.', metavar='<-60 to 60>'),
+    match_loudness: bool = option(
+        True,
+        "Play at the level of the model's recordings, or at that of the input.",
+        '--match-loudness/--keep-loudness',
+    ),
+    reverb: bool = option(True, "Keep the model's room, or leave it out."),
+    as_json: bool = JSON,
 ) -> int:
     """Play a recording on a trained instrument (timbre transfer)."""
     from ddsp.io import audio as audio_files
@@ -111,10 +102,10 @@ def _number(value: str | float, option: str, more: str = '') -> float:
     epilog='Example: [bold]ddsp export runs/violin-laptop --format impulse-response --output room.wav[/bold]',
 )
 def export(
-    model: ModelArgument,
-    form: Annotated[ExportFormat, typer.Option('--format', help='What to export.')],
-    to: Annotated[pathlib.Path, typer.Option('--output', help='File or folder to write.')],
-    as_json: JsonOption = False,
+    model: str = argument('MODEL', MODEL),
+    form: ExportFormat = option(..., 'What to export.', '--format'),
+    to: pathlib.Path = option(..., 'File or folder to write.', '--output'),
+    as_json: bool = JSON,
 ) -> int:
     """Write a model, or a part of it, for other programs."""
     from experiments import quiet
@@ -143,36 +134,23 @@ def export(
     'beats the champion: [bold]ddsp promote --experiment violin --if-better --name violin[/bold]',
 )
 def promote(
-    run: Annotated[
-        str,
-        typer.Argument(metavar='RUN', help='Id (or its beginning), name or save_dir; or give --experiment.'),
-    ] = '',
-    name: Annotated[
-        str, typer.Option('--name', help='Name in the model registry; the experiment when not given.')
-    ] = '',
-    alias: Annotated[str, typer.Option('--alias', help='Alias to give it.')] = 'champion',
-    experiment: Annotated[
-        str, typer.Option('--experiment', help='Take the best run by --metric of this experiment.')
-    ] = '',
-    condition: Annotated[
-        str, typer.Option('--filter', help="Of those that match, in MLflow's grammar.")
-    ] = '',
-    metric: Annotated[
-        str, typer.Option('--metric', help='What --experiment and --if-better go by.')
-    ] = 'eval/spectral_loss',
-    if_better: Annotated[
-        bool, typer.Option('--if-better', help='Move the alias only to a run that beats its holder.')
-    ] = False,
-    as_json: JsonOption = False,
+    run: str = argument('RUN', 'Id (or its beginning), name or save_dir; or give --experiment.', ''),
+    name: str = option('', 'Name in the model registry; the experiment when not given.'),
+    alias: str = option('champion', 'Alias to give it.'),
+    experiment: str = option('', 'Take the best run by --metric of this experiment.'),
+    condition: str = option('', FILTER, '--filter'),
+    metric: str = option(metrics.OBJECTIVE, 'What --experiment and --if-better go by.'),
+    if_better: bool = option(False, 'Move the alias only to a run that beats its holder.', '--if-better'),
+    as_json: bool = JSON,
 ) -> int:
     """Register a run's model and make it the champion."""
-    from experiments.tracking import listing, registry, store
+    from experiments.tracking import registry, runs, store
 
     if bool(run) == bool(experiment):
         raise typer.BadParameter('give a run, or --experiment.')
     client = store.client()
     if experiment:
-        found = listing.list_runs(client, experiments=[experiment], condition=condition, best=metric, limit=1)
+        found = runs.list_runs(client, experiments=[experiment], condition=condition, best=metric, limit=1)
         if not found or metric not in found[0].data.metrics:
             raise store.TrackingError(f'no run of {experiment!r} that matches has the metric {metric!r}.')
         run = found[0].info.run_id

@@ -106,30 +106,16 @@ def progress(description: str, *, enabled: bool = True, interval: float = 20.0) 
 
 def _bar(description: str) -> Iterator[Progress]:
     """A rich progress bar on stderr."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
+    from rich import progress as bars
 
     columns = (
-        TextColumn('{task.description}', style='bold', markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn('{task.fields[text]}', markup=False),
-    )
-    with RichProgress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        bars.TextColumn('{task.description}', style='bold', markup=False), bars.BarColumn(bar_width=30),
+        bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
+        bars.TextColumn('{task.fields[text]}', markup=False),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task(description, total=None, text='')
-
-        def update(done: float, total: float, text: str = '') -> None:
-            bar.update(task, completed=done, total=total or None, text=text)
-
-        yield update
+        yield lambda done, total, text='': bar.update(task, completed=done, total=total or None, text=text)
 
 
 def _lines(description: str, interval: float) -> Progress:

@@ -1,4 +1,5 @@
-"""`ddsp train`, `ddsp evaluate`, `ddsp sweep` and `ddsp demo`."""
+"""`ddsp train`, `ddsp presets`, `ddsp evaluate`, `ddsp sweep` and `ddsp demo`."""
+# ruff: noqa: B008 - typer's options are defaults
 
 from __future__ import annotations
 
@@ -6,19 +7,23 @@ import dataclasses
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from experiments.cli import output
 from experiments.cli.app import app
 from experiments.cli.options import (
-    DatasetArgument,
-    ExperimentOption,
-    JsonOption,
-    ModelArgument,
+    DATASET,
+    EXPERIMENT,
+    JSON,
+    MODEL,
+    SEED,
+    argument,
     choice,
     f0_choice,
+    option,
+    presets_of_package,
 )
 
 if TYPE_CHECKING:
@@ -37,87 +42,54 @@ _POLL_SECS = 2.0
     '"Trainer.learning_rate = 0.001"[/bold]',
 )
 def train(
-    dataset: DatasetArgument,
-    preset: Annotated[
-        str,
-        typer.Option(
-            '--preset',
-            help='Packaged configuration.',
-            show_default='laptop; none with --gin-file',
-            **choice('laptop'),
-        ),
-    ] = '',
-    gin_file: Annotated[
-        list[str] | None,
-        typer.Option(
-            '--gin-file',
-            metavar='<file>',
-            help="Gin file, your own or packaged ('models/solo_instrument.gin'); may be given again.",
-        ),
-    ] = None,
-    gin_param: Annotated[
-        list[str] | None,
-        typer.Option(
-            '--gin-param',
-            metavar='<binding>',
-            help="Binding such as 'learning_rate = 0.001'; may be given again.",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            '--steps',
-            min=1,
-            help='Training steps in total, those of an interrupted training included.',
-            show_default="the configuration's; laptop: 1600",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            '--batch-size',
-            min=1,
-            help='Examples in a step.',
-            show_default="the configuration's; laptop: 4",
-        ),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            '--seed', min=0, max=2**32 - 1, help='Random seed of weights, order of examples and noise.'
-        ),
-    ] = 0,
-    save_dir: Annotated[
-        str,
-        typer.Option(
-            '--save-dir',
-            metavar='<folder>',
-            help='Training folder; one that holds a training goes on with it.',
-            show_default='runs/DATASET-PRESET',
-        ),
-    ] = '',
-    experiment: ExperimentOption = 'ddsp',
-    run_name: Annotated[
-        str, typer.Option('--run-name', help='Name of the run in MLflow.', show_default='name of the folder')
-    ] = '',
-    evaluate: Annotated[
-        bool, typer.Option('--evaluate/--no-evaluate', help='Evaluate on the held-out examples at the end.')
-    ] = True,
-    register: Annotated[
-        str, typer.Option('--register', help='Register the model in MLflow under this name.')
-    ] = '',
-    strategy: Annotated[
-        str,
-        typer.Option(
-            '--strategy',
-            help='Devices: auto takes all GPUs of this machine, or the machines that TF_CONFIG names.',
-            **choice('auto', 'default', 'mirrored', 'multi_worker', 'tpu'),
-        ),
-    ] = 'auto',
-    restart: Annotated[
-        bool, typer.Option('--restart', help='Move aside what lies in the training folder, and begin anew.')
-    ] = False,
-    as_json: JsonOption = False,
+    dataset: str = DATASET,
+    preset: str = option(
+        '',
+        "Packaged configuration; 'ddsp presets' lists them.",
+        shown='laptop; none with --gin-file',
+        **choice(*presets_of_package()),
+    ),
+    gin_file: list[str] | None = option(
+        None,
+        "Gin file, your own or packaged ('models/solo_instrument.gin'); may be given again.",
+        '--gin-file',
+        metavar='<file>',
+    ),
+    gin_param: list[str] | None = option(
+        None,
+        "Binding such as 'learning_rate = 0.001'; may be given again.",
+        '--gin-param',
+        metavar='<binding>',
+    ),
+    steps: int | None = option(
+        None,
+        'Training steps in total, those of an interrupted training included.',
+        min=1,
+        shown="the configuration's; laptop: 1600",
+    ),
+    batch_size: int | None = option(
+        None, 'Examples in a step.', min=1, shown="the configuration's; laptop: 4"
+    ),
+    seed: int = option(0, 'Random seed of weights, order of examples and noise.', **SEED),
+    save_dir: str = option(
+        '',
+        'Training folder; one that holds a training goes on with it.',
+        metavar='<folder>',
+        shown='runs/DATASET-PRESET',
+    ),
+    experiment: str = EXPERIMENT,
+    run_name: str = option('', 'Name of the run in MLflow.', shown='name of the folder'),
+    evaluate: bool = option(True, 'Evaluate on the held-out examples at the end.'),
+    register: str = option('', 'Register the model in MLflow under this name.'),
+    strategy: str = option(
+        'auto',
+        'Devices: auto takes all GPUs of this machine, or the machines that TF_CONFIG names.',
+        **choice('auto', 'default', 'mirrored', 'multi_worker', 'tpu'),
+    ),
+    restart: bool = option(
+        False, 'Move aside what lies in the training folder, and begin anew.', '--restart'
+    ),
+    as_json: bool = JSON,
 ) -> int:
     """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
     from experiments import quiet
@@ -151,8 +123,19 @@ def train(
     print(
         f'Next: ddsp ui --run {result.run_id[:8]}'
         if result.run_id
-        else f'Next: ddsp runs --sync {result.save_dir}'
+        else f'Next: ddsp runs sync {result.save_dir}'
     )
+    return 0
+
+
+@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp presets --json[/bold]')
+def presets(as_json: bool = JSON) -> int:
+    """List the packaged configurations for --preset."""
+    found = presets_of_package()
+    if as_json:
+        output.print_json(found)
+    else:
+        output.print_table('', ('', ''), found.items(), header=False)
     return 0
 
 
@@ -203,30 +186,15 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     epilog='Example: [bold]ddsp evaluate models:/violin@champion data/violin --split test[/bold]',
 )
 def evaluate(
-    model: ModelArgument,
-    dataset: DatasetArgument,
-    split: Annotated[str, typer.Option('--split', help='Split of the dataset.')] = 'test',
-    f0: Annotated[
-        str,
-        typer.Option(
-            '--f0',
-            help="Pitch estimator for the generated audio; auto: the dataset's.",
-            **f0_choice(),
-        ),
-    ] = 'auto',
-    limit: Annotated[
-        int | None,
-        typer.Option('--limit', min=1, help='Evaluate only the first so many examples.', show_default='all'),
-    ] = None,
-    to: Annotated[
-        pathlib.Path | None,
-        typer.Option(
-            '--output',
-            help='Folder for WAV pairs, pictures and listen.html.',
-            show_default='nothing is written',
-        ),
-    ] = None,
-    as_json: JsonOption = False,
+    model: str = argument('MODEL', MODEL),
+    dataset: str = DATASET,
+    split: str = option('test', 'Split of the dataset.'),
+    f0: str = option('auto', "Pitch estimator for the generated audio; auto: the dataset's.", **f0_choice()),
+    limit: int | None = option(None, 'Evaluate only this many examples.', min=1, shown='all'),
+    to: pathlib.Path | None = option(
+        None, 'Folder for WAV pairs, pictures and listen.html.', '--output', shown='nothing is written'
+    ),
+    as_json: bool = JSON,
 ) -> int:
     """Evaluate a model on held-out examples: spectral loss, loudness, f0 of the generated audio."""
     from experiments import quiet
@@ -251,28 +219,16 @@ def evaluate(
     rich_help_panel=PANEL, epilog='Example: [bold]ddsp sweep sweep.yaml data/violin --workers 2[/bold]'
 )
 def sweep(
-    spec: Annotated[
-        pathlib.Path,
-        typer.Argument(metavar='SPEC', help='YAML or gin file: docs/experiments.md.'),
-    ],
-    dataset: DatasetArgument,
-    workers: Annotated[int, typer.Option('--workers', min=1, help='Processes on this machine.')] = 1,
-    trials: Annotated[
-        int | None, typer.Option('--trials', min=1, max=10_000, help="Trials, in place of the file's.")
-    ] = None,
-    sweep_dir: Annotated[
-        str, typer.Option('--sweep-dir', help='Folder of the sweep.', show_default='sweeps/NAME')
-    ] = '',
-    storage: Annotated[
-        str,
-        typer.Option(
-            '--storage',
-            envvar='DDSP_SWEEP_STORAGE',
-            help='Database of the study (sqlite:///... or postgresql://...).',
-        ),
-    ] = '',
-    experiment: ExperimentOption = 'ddsp',
-    as_json: JsonOption = False,
+    spec: pathlib.Path = argument('SPEC', 'YAML or gin file: docs/experiments.md.'),
+    dataset: str = DATASET,
+    workers: int = option(1, 'Processes on this machine.', min=1),
+    trials: int | None = option(None, "Trials, in place of the file's.", min=1, max=10_000),
+    save_dir: str = option('', 'Folder of the sweep.', metavar='<folder>', shown='sweeps/NAME'),
+    storage: str = option(
+        '', 'Database of the study (sqlite:///... or postgresql://...).', envvar='DDSP_SWEEP_STORAGE'
+    ),
+    experiment: str = EXPERIMENT,
+    as_json: bool = JSON,
 ) -> int:
     """Train over a space of parameters. The same command joins, and goes on after an interruption."""
     from ddsp.errors import require
@@ -288,7 +244,7 @@ def sweep(
     loaded = load_spec(spec)
     if trials is not None:
         loaded = dataclasses.replace(loaded, trials=trials)
-    place = SweepPlace.at(loaded, spec, dataset, folder=sweep_dir, storage=storage, experiment=experiment)
+    place = SweepPlace.at(loaded, spec, dataset, folder=save_dir, storage=storage, experiment=experiment)
     quiet.load_keras()
     with output.progress('Trials', enabled=not as_json) as progress:
         result = run_sweep(loaded, place, workers=workers, progress=progress)
@@ -315,31 +271,19 @@ def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
     if result.command:
         print(f'Again: {result.command}')
     condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'trial'"
-    print(f'Next: ddsp compare --experiment {experiment} --filter "{condition}"')
+    print(f'Next: ddsp runs compare --experiment {experiment} --filter "{condition}"')
 
 
-@app.command(rich_help_panel=PANEL, epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')
+@app.command(rich_help_panel='This machine', epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')
 def demo(
-    audio: Annotated[
-        str | None,
-        typer.Option('--audio', help='Recordings to learn from.', show_default='a synthetic corpus'),
-    ] = None,
-    workdir: Annotated[
-        pathlib.Path | None,
-        typer.Option(
-            '--workdir', help='Folder for everything.', show_default='ddsp-demo, or ddsp-demo-AUDIO'
-        ),
-    ] = None,
-    seconds: Annotated[
-        float, typer.Option('--seconds', min=10, help='Length of the synthetic corpus, seconds.')
-    ] = 180.0,
-    seed: Annotated[
-        int, typer.Option('--seed', min=0, max=2**32 - 1, help='Random seed of corpus, weights and order.')
-    ] = 0,
-    steps: Annotated[
-        int | None, typer.Option('--steps', min=1, help='Training steps.', show_default='1600')
-    ] = None,
-    as_json: JsonOption = False,
+    audio: str | None = option(None, 'Recordings to learn from.', shown='a synthetic corpus'),
+    save_dir: pathlib.Path | None = option(
+        None, 'Folder for everything.', metavar='<folder>', shown='ddsp-demo, or ddsp-demo-AUDIO'
+    ),
+    seconds: float = option(180.0, 'Length of the synthetic corpus, seconds.', min=10),
+    seed: int = option(0, 'Random seed of corpus, weights and order.', **SEED),
+    steps: int | None = option(None, 'Training steps.', min=1, shown='1600'),
+    as_json: bool = JSON,
 ) -> int:
     """Recordings, dataset, training, evaluation and sound in one command."""
     from experiments import quiet
@@ -351,7 +295,7 @@ def demo(
 
     result = run_demo(
         DemoSettings(audio=audio, seconds=seconds, seed=seed, steps=steps),
-        workdir,
+        save_dir,
         stage=lambda title: output.progress(title, enabled=not as_json),
     )
     if as_json:

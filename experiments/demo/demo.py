@@ -144,9 +144,9 @@ def run_demo(
       DDSPError: Recordings, disk or settings cannot be used; the message says which and what to do.
     """
     home = pathlib.Path(folder or default_folder(settings.audio))
-    busy = f'{home} belongs to a demo that is running. Wait for its end, or give another --workdir.'
+    busy = f'{home} belongs to a demo that is running. Wait for its end, or give another --save-dir.'
     with locked(home, busy), crash.logged(home):
-        settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--workdir')
+        settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--save-dir')
         return _Demo(home, settings, stage or _silent).run()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,11 @@ from experiments.reports import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from pipelines.analysis.statistics import Distribution
     from pipelines.inspect.inspection import FrameCounts
 
-_COLORS = ('#1f5fa8', '#d9541e', '#2a9d5c', '#8a4fbf')  # the first two differ for every kind of colour vision
-_DYNAMIC_RANGE_DB = 80.0
-_LOWEST_HZ = 40.0
+_COLORS = ('#1f5fa8', '#d9541e', '#2a9d5c', '#8a4fbf')
 
 
 def histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
@@ -47,7 +43,7 @@ def histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
     axes[0].legend(frameon=False)
-    return png(made)
+    return figures.png(made)
 
 
 def _grouped(distribution: Distribution, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,42 +69,30 @@ def example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: in
 
     Args:
       features: `audio` [n_samples], `f0_hz`, `f0_confidence` and `loudness_db` [n_frames].
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of the others, frames per second.
+      sample_rate: Sample rate of the audio, in Hz.
+      frame_rate: Frame rate of the others, in Hz.
       estimator: Pitch estimator of the dataset.
 
     Returns:
       A PNG.
     """
     made, (top, bottom) = figures.figure(6.6, 4.1, 2, 1, sharex=True, gridspec_kw={'height_ratios': [3, 1]})
-    level, bands, times = figures.spectrogram_db(features['audio'], sample_rate)
-    highest = level.max()
-    top.pcolormesh(
-        times, bands, level, cmap='magma', vmin=highest - _DYNAMIC_RANGE_DB, vmax=highest, shading='nearest',
-        rasterized=True,
-    )  # fmt: skip
+    spectrogram = figures.spectrogram_db(features['audio'], sample_rate)
+    figures.draw_spectrogram(top, spectrogram, spectrogram[0].max())
     seconds = np.arange(len(features['f0_hz'])) / frame_rate
     voiced = (features['f0_confidence'] >= voiced_threshold(estimator)) & (features['f0_hz'] > 0)
     f0_hz = np.where(features['f0_hz'] > 0, features['f0_hz'], np.nan)
     top.plot(seconds, np.where(voiced, np.nan, f0_hz), color='#bbbbbb', linewidth=0.9, linestyle=':',
              label='not voiced')  # fmt: skip
     top.plot(seconds, np.where(voiced, f0_hz, np.nan), color='#35e0d0', linewidth=1.8, label='f0')
-    top.set(ylabel='Frequency (Hz)', yscale='log', ylim=(_LOWEST_HZ, sample_rate / 2))
-    figures.plain_log_ticks(top)
+    top.set(ylabel='Frequency (Hz)')
     top.legend(loc='upper right', facecolor='black', labelcolor='white', framealpha=0.6, fontsize=8)
     bottom.plot(seconds, features['loudness_db'], color=_COLORS[0], linewidth=1.4)
-    bottom.set(xlabel='Time (s)', xlim=(0, max(times[-1], seconds[-1])))
+    bottom.set(xlabel='Time (s)', xlim=(0, max(spectrogram[2][-1], seconds[-1])))
     bottom.set_ylabel('Loudness (dB)', color=_COLORS[0])
     bottom.grid(alpha=0.25)
     confidence = bottom.twinx()
     confidence.fill_between(seconds, features['f0_confidence'], color=_COLORS[1], alpha=0.18, linewidth=0)
     confidence.set_ylim(0, 1.05)
     confidence.set_ylabel('Confidence', color=_COLORS[1])
-    return png(made)
-
-
-def png(made: Figure) -> bytes:
-    """A figure as PNG."""
-    buffer = io.BytesIO()
-    made.savefig(buffer, format='png')
-    return buffer.getvalue()
+    return figures.png(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ddsp.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 Array = np.ndarray
@@ -24,6 +26,8 @@ _FFT_SECS = 0.064  # long enough to part the harmonics of a low note, short enou
 _HOP_SECS = 0.008
 _TARGET, _SYNTHESIZED = '#1f5fa8', '#d9541e'  # blue and orange differ for every kind of colour vision
 _DPI = 110
+# Okabe and Ito's colours, which differ for every kind of colour vision.
+_COLORS = ('#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f7f7f')
 
 
 def figure(
@@ -50,17 +54,23 @@ def figure(
     return made, made.subplots(rows, columns, **options)
 
 
-def save(made: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes a figure as PNG of 256 colours, a quarter of the bytes, and returns the path."""
+def png(made: Figure) -> bytes:
+    """A figure as PNG of 256 colours, a quarter of the bytes."""
     from PIL import Image  # comes with matplotlib
 
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
+    drawn, small = io.BytesIO(), io.BytesIO()
     made.savefig(drawn, format='png')
     with Image.open(drawn) as image:
         few = image.convert('RGB').quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        few.save(path, format='PNG', optimize=True)
+        few.save(small, format='PNG', optimize=True)
+    return small.getvalue()
+
+
+def save(made: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes a figure as PNG and returns the path."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(made))
     return path
 
 
@@ -107,6 +117,18 @@ def _to_bands(level: Array, bin_hz: Array, bands: Array) -> Array:
     return np.stack(rows)
 
 
+def draw_spectrogram(axis: Axes, spectrogram: tuple[Array, Array, Array], top: float) -> QuadMesh:
+    """Draws what `spectrogram_db` gives, down from a level `top` in dB, on a logarithmic frequency axis."""
+    level, bands, times = spectrogram
+    image = axis.pcolormesh(
+        times, bands, level, cmap='magma', vmin=top - _DYNAMIC_RANGE_DB, vmax=top, shading='nearest',
+        rasterized=True,
+    )  # fmt: skip
+    axis.set(yscale='log', ylim=(_LOWEST_HZ, bands[-1]))
+    plain_log_ticks(axis)
+    return image
+
+
 def spectrogram_pair(
     path: str | os.PathLike[str],
     target: Array,
@@ -127,8 +149,8 @@ def spectrogram_pair(
       sample_rate: Hz.
       f0_hz: [n_frames] of the target, Hz; 0 or nan where unvoiced.
       synthesized_f0_hz: [n_frames] of the synthesised audio.
-      frame_rate: Frames a second of both f0.
-      titles: Of the two panels.
+      frame_rate: Frame rate of both f0, in Hz.
+      titles: Titles of the two panels.
 
     Returns:
       The path.
@@ -137,22 +159,11 @@ def spectrogram_pair(
     spectrograms = [spectrogram_db(audio, sample_rate) for audio in (target, synthesized)]
     top = max(level.max() for level, _, _ in spectrograms)
     for axis, drawn, f0, title in zip(axes, spectrograms, (f0_hz, synthesized_f0_hz), titles, strict=True):
-        level, bands, times = drawn
-        image = axis.pcolormesh(
-            times,
-            bands,
-            level,
-            cmap='magma',
-            vmin=top - _DYNAMIC_RANGE_DB,
-            vmax=top,
-            shading='nearest',
-            rasterized=True,
-        )
+        image = draw_spectrogram(axis, drawn, top)
         if f0 is not None:
             _draw_f0(axis, f0, frame_rate, '#35e0d0', 'f0')
             axis.legend(loc='upper right', facecolor='black', labelcolor='white', framealpha=0.7)
-        axis.set(title=title, xlabel='Time (s)', yscale='log', ylim=(_LOWEST_HZ, sample_rate / 2))
-        plain_log_ticks(axis)
+        axis.set(title=title, xlabel='Time (s)')
     axes[0].set_ylabel('Frequency (Hz)')
     made.colorbar(image, ax=list(axes), label='Level (dB of full scale)', pad=0.01)
     return save(made, path)
@@ -170,7 +181,7 @@ def feature_curves(
       path: PNG to write.
       target: `f0_hz` [n_frames], Hz (0 or nan where unvoiced), and `loudness_db` [n_frames].
       synthesized: The same of the synthesised audio, or None.
-      frame_rate: Frames a second.
+      frame_rate: Frame rate of the features, in Hz.
 
     Returns:
       The path.
@@ -196,29 +207,42 @@ def feature_curves(
 def loss_curve(
     path: str | os.PathLike[str], history: Mapping[str, Sequence[tuple[int, float]]]
 ) -> pathlib.Path:
-    """Draws losses over steps on a logarithmic axis.
+    """Writes what `losses` draws; returns the path."""
+    return save(losses(history), path)
+
+
+def losses(history: Mapping[str, Sequence[tuple[float, float]]], title: str = '') -> Figure:
+    """Draws lines over steps, on a logarithmic axis where all values are above 0.
 
     Args:
-      path: PNG to write.
-      history: Name of a loss to its (step, value) pairs.
+      history: Name of a loss, or of a run, to its (step, value) pairs; what is not finite is left out.
+      title: What is drawn, where the names do not say it.
 
     Returns:
-      The path.
+      The figure.
     """
+    from cycler import cycler  # comes with matplotlib
+
     made, axis = figure(8, 4)
-    for name, points in history.items():
+    axis.set_prop_cycle(cycler(linestyle=('-', '--', ':')) * cycler(color=_COLORS))
+    lowest = math.inf
+    for name, pairs in history.items():
+        points = [(step, value) for step, value in pairs if math.isfinite(value)]
         steps, values = zip(*points, strict=True) if points else ((), ())
+        lowest = min([lowest, *values])
         main = name.endswith('total_loss') or len(history) == 1
         axis.plot(
-            steps, values, label=name.removeprefix('losses/'), linewidth=2.4 if main else 1.1,
-            color=_TARGET if main else None, marker='o' if len(points) < 3 else None,
+            steps, values, label=name.removeprefix('losses/'), marker='o' if len(points) < 3 else None,
+            linewidth=2.4 if main else 1.4, **({'color': _TARGET} if main else {}),
         )  # fmt: skip
-    axis.set(xlabel='Step', ylabel='Loss', yscale='log')
+    axis.set(xlabel='Step', ylabel='Loss', title=title)
     axis.grid(alpha=0.25)
-    plain_log_ticks(axis)
+    if lowest > 0:
+        axis.set_yscale('log')
+        plain_log_ticks(axis)
     if len(history) > 1:
         axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    return save(made, path)
+    return made
 
 
 def _draw_f0(axis: Axes, f0_hz: Array, frame_rate: float, color: str, label: str, width: float = 1.4) -> None:
@@ -229,7 +253,7 @@ def _draw_f0(axis: Axes, f0_hz: Array, frame_rate: float, color: str, label: str
 
 
 def plain_log_ticks(axis: Axes) -> None:
-    """Ticks at 1, 2, 5, 10, 20 ... written without powers of ten, on a logarithmic axis."""
+    """Labels a logarithmic axis at 1, 2, 5, 10, 20 ..., without powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))

@@ -85,35 +85,11 @@ def listen_page(
     )
 
 
-def document(title: str, body: str, style: str = '', script: str = '') -> str:
-    """A whole HTML document around a body.
-
-    Args:
-      title: Of the window.
-      body: HTML.
-      style: CSS after that of all pages.
-      script: JavaScript that runs at the end.
-    """
-    from markupsafe import Markup
-
-    return render('page.html', title=title, body=Markup(body), style=style, script=script)
-
-
 def format_number(value: float) -> str:
     """Four significant digits, without an exponent where it stays readable."""
     if value != value:
         return 'nan'
     return f'{value:.4g}' if 1e-4 <= abs(value) < 1e6 or value == 0 else f'{value:.3e}'
-
-
-def audio_player(clip: Clip) -> str:
-    """An `<audio>` element with its sound inside."""
-    return _part('player', clip)
-
-
-def embedded_picture(png: bytes, alternative: str) -> str:
-    """The bytes of a PNG inside the page, with words for those who do not see it."""
-    return _part('picture', _data_url('image/png', png), alternative)
 
 
 def wav_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
@@ -136,17 +112,15 @@ def _templates() -> Any:
         loader=jinja2.PackageLoader('experiments.reports'), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {'style': '', 'script': ''}
     environment.filters['number'] = format_number
     environment.filters['stem'] = lambda path: pathlib.Path(path).stem
-    environment.filters['picture_source'] = lambda path: _data_url(
-        'image/png', pathlib.Path(path).read_bytes()
-    )
+    environment.filters['picture_source'] = lambda path: png_source(pathlib.Path(path).read_bytes())
     return environment
 
 
-def _part(macro: str, *values: Any) -> str:
-    return str(getattr(_templates().get_template('parts.html').module, macro)(*values)).strip()
+def png_source(png: bytes) -> str:
+    """The bytes of a PNG as a data URL."""
+    return _data_url('image/png', png)
 
 
 def _data_url(kind: str, content: bytes) -> str:

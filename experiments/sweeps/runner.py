@@ -55,7 +55,7 @@ class SweepPlace:
         experiment: str = store.EXPERIMENT,
     ) -> SweepPlace:
         """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
-        root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--sweep-dir')
+        root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--save-dir')
         storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
         heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
         patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))
@@ -110,9 +110,6 @@ def run_sweep(
     if _WORKER in os.environ:
         _work(queue, place, report)
         return outcome(queue, place)  # what follows is done by the process that waits for this one
-    from experiments.sweeps.summary import record_view
-
-    record_view(spec, place.experiment)
     if workers > 1:
         _run_workers(queue, place, workers, report)
     else:
@@ -165,7 +162,7 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     """Starts worker processes and watches them; one that dies leaves its trial to the others."""
     command = [
         sys.executable, '-m', 'experiments.cli', 'sweep', str(place.spec_path), place.dataset,
-        '--sweep-dir', str(place.folder), '--experiment', place.experiment,
+        '--save-dir', str(place.folder), '--experiment', place.experiment,
         '--trials', str(queue.spec.trials), '--json',
     ]  # fmt: skip
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]

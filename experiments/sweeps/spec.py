@@ -18,7 +18,7 @@ import pydantic_core
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ddsp.errors import ConfigError, require
-from experiments.reports.comparison import lower_is_better
+from experiments.metrics import lower_is_better
 
 if TYPE_CHECKING:
     import optuna

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.reports import comparison, comparison_page, figures
+from experiments.reports import comparison, figures
 from experiments.sweeps.spec import SweepSpec
-from experiments.tracking import store, views
+from experiments.tracking import store
 from experiments.tracking.revision import code_revision
 
 if TYPE_CHECKING:
@@ -65,19 +65,6 @@ def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) ->
     return run_id
 
 
-def record_view(spec: SweepSpec, experiment: str) -> None:
-    """Gives the experiment a view of the MLflow UI on this sweep's trials, for those who watch it run."""
-    client = store.client()
-    tags = views.view_tag(
-        views.sweep_key(spec.name), condition=f"tags.sweep_id='{spec.name}' AND tags.sweep_role='trial'",
-        columns=[f'metrics.`{spec.objective}`', *(f'params.`{name}`' for name in spec.parameters)],
-        first=spec.objective,
-    )  # fmt: skip
-    experiment_id = store.experiment_id(client, experiment)
-    for name, value in tags.items():
-        client.set_experiment_tag(experiment_id, name, value)
-
-
 def _summary_run(client: MlflowClient, spec: SweepSpec, experiment: str, experiment_id: str) -> str:
     """The sweep's summary run; created when there is none yet."""
     condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'summary'"
@@ -105,7 +92,7 @@ def _write_page(client: MlflowClient, spec: SweepSpec, place: SweepPlace, folder
     runs = store.search(client, condition, experiments=[place.experiment], order=order, limit=_TRIALS_ON_PAGE)
     if runs:
         page = folder / 'compare.html'
-        comparison_page.write_page(
+        comparison.write_page(
             client, runs, comparison.compare(runs), page, title=f'Sweep {spec.name}: trials, best first'
         )
 

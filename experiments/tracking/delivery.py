@@ -79,7 +79,7 @@ def _deliver_batch(client: MlflowClient, run_id: str, rows: list[Row], folder: p
             row = dict(rows[0])
             if row['kind'] in ('artifact', 'image', 'model'):
                 row['path'] = _own_path(row, folder)
-            _SENDERS[row['kind']](client, run_id, row)
+            _send(client, run_id, row)
     except store.TrackingError:
         raise
     except DDSPError as error:  # a file outside the folder, a bundle that is damaged
@@ -165,6 +165,30 @@ def _metrics(row: Row) -> list:
     return [Metric(name, value, row['time'], row['step']) for name, value in row['metrics'].items()]
 
 
+def _send(client: MlflowClient, run_id: str, row: Row) -> None:
+    """Sends one row that is not of metrics."""
+    from experiments.tracking import mlflow_model
+
+    match row['kind']:
+        case 'params':
+            _send_params(client, run_id, row)
+        case 'tags':
+            _send_tags(client, run_id, row['tags'])
+        case 'input':
+            _send_input(client, run_id, row)
+        case 'artifact':
+            client.log_artifact(run_id, str(row['path']), row['folder'] or None)
+        case 'image':
+            _send_image(client, run_id, row)
+        case 'model':
+            mlflow_model.log_bundle(
+                client, run_id, row['path'], step=row['step'], register_as=row.get('register_as'),
+                name=row.get('name') or mlflow_model.NAME,
+            )  # fmt: skip
+        case 'status':
+            client.set_terminated(run_id, row['status'], end_time=row['time'])
+
+
 def _send_metrics(client: MlflowClient, run_id: str, metrics: list) -> None:
     for start in range(0, len(metrics), _METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
@@ -185,10 +209,10 @@ def _send_params(client: MlflowClient, run_id: str, row: Row) -> None:
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_REQUEST])
 
 
-def _send_tags(client: MlflowClient, run_id: str, row: Row) -> None:
+def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in row['tags'].items()])
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _send_input(client: MlflowClient, run_id: str, row: Row) -> None:
@@ -201,11 +225,7 @@ def _send_input(client: MlflowClient, run_id: str, row: Row) -> None:
     )  # fmt: skip
     context = InputTag('mlflow.data.context', row.get('context', 'training'))
     client.log_inputs(run_id, [DatasetInput(entity, [context])])
-    _send_tags(client, run_id, {'tags': {'ddsp.dataset_digest': row['digest'], 'ddsp.dataset': row['path']}})
-
-
-def _send_artifact(client: MlflowClient, run_id: str, row: Row) -> None:
-    client.log_artifact(run_id, str(row['path']), row['folder'] or None)
+    _send_tags(client, run_id, {'ddsp.dataset_digest': row['digest'], 'ddsp.dataset': row['path']})
 
 
 def _send_image(client: MlflowClient, run_id: str, row: Row) -> None:
@@ -217,30 +237,6 @@ def _send_image(client: MlflowClient, run_id: str, row: Row) -> None:
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(str(error)) from error
     client.log_image(run_id, image, key=row['key'], step=row['step'])
-
-
-def _send_model(client: MlflowClient, run_id: str, row: Row) -> None:
-    from experiments.tracking import mlflow_model
-
-    mlflow_model.log_bundle(
-        client, run_id, row['path'], step=row['step'], register_as=row.get('register_as'),
-        name=row.get('name') or mlflow_model.NAME,
-    )  # fmt: skip
-
-
-def _send_status(client: MlflowClient, run_id: str, row: Row) -> None:
-    client.set_terminated(run_id, row['status'], end_time=row['time'])
-
-
-_SENDERS = {
-    'params': _send_params,
-    'tags': _send_tags,
-    'input': _send_input,
-    'artifact': _send_artifact,
-    'image': _send_image,
-    'model': _send_model,
-    'status': _send_status,
-}
 
 
 def create_run(folder: pathlib.Path, client: MlflowClient) -> dict[str, Any]:
@@ -324,5 +320,5 @@ def _check_store(folder: pathlib.Path, begun_in: str) -> None:
     if masking.shown(begun_in) != here:
         raise store.TrackingError(
             f'the run of {folder} was begun in {masking.shown(begun_in)}, and the store in use is {here}. If '
-            f'you trust that address: MLFLOW_TRACKING_URI={masking.shown(begun_in)} ddsp runs --sync {folder}'
+            f'you trust that address: MLFLOW_TRACKING_URI={masking.shown(begun_in)} ddsp runs sync {folder}'
         )

@@ -3,7 +3,7 @@
 What is to be recorded is appended to `outbox.jsonl` in the training folder and delivered in order by a
 background thread; `outbox.sent` says how far that has come. Training never waits for it and never fails
 because of it: while the server is away the rows stay on disk, and whoever opens the folder next (the same
-training resumed, or `ddsp runs --sync`) delivers the rest. One process at a time has a journal.
+training resumed, or `ddsp runs sync`) delivers the rest. One process at a time has a journal.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import numpy as np
 
 from ddsp.io import bundle_files
 from ddsp.version import __version__
+from experiments import metrics
 from experiments.tracking import store
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ NAME = 'bundle'
 _LOADER = 'ddsp.inference.pyfunc'
 _NEEDED = ('tensorflow', 'keras', 'numpy', 'scipy', 'gin-config', 'soundfile', 'soxr')
 _EXAMPLE_SECS = 1.0
-_DESCRIBED = ('eval/', 'held_out/', 'losses/total_loss', 'losses/spectral_loss')
 
 
 def log_bundle(
@@ -98,8 +98,11 @@ def _description(client: MlflowClient, run_id: str) -> str:
         '| Metric | Value |',
         '|---|---|',
     ]
-    shown = {name: value for name, value in sorted(run.data.metrics.items()) if name.startswith(_DESCRIBED)}
-    return '\n'.join([*lines, *(f'| {name} | {value:.4g} |' for name, value in shown.items())])
+    for name, value in sorted(run.data.metrics.items()):
+        if metrics.is_shown(name, 'model'):
+            unit = metrics.find(name).unit
+            lines.append(f'| {name}{f" ({unit})" if unit else ""} | {value:.4g} |')
+    return '\n'.join(lines)
 
 
 def _logged_before(client: MlflowClient, run_id: str, step: int) -> str | None:

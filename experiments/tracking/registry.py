@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.files import inside
-from experiments.reports.comparison import best_of, lower_is_better
+from experiments.metrics import best_of, lower_is_better
 from experiments.tracking import store
 from experiments.tracking.mlflow_model import NAME, register
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ddsp.errors import ConfigError, require
 from ddsp.io.files import inside
 from experiments import masking
-from experiments.tracking import database, views
+from experiments.tracking import database
 from experiments.tracking.database import ServerDownError, TrackingError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
     'MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT': 'true',  # stdout is for results
 }
 # The UI opens an experiment in its model-training layout, not in the one for language-model applications.
-_EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development', **views.view_tag()}
+_EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
 
 _LONGEST_NAME = 500  # of an experiment, MLflow's limit
 # MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
@@ -120,6 +120,12 @@ def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
     return made
 
 
+def is_new() -> bool:
+    """Whether nothing was ever recorded in the store: an SQLite file that is yet to be made."""
+    path = database.sqlite_path(tracking_uri())
+    return path is not None and not path.exists()
+
+
 def server_error(uri: str, problem: str) -> ServerDownError:
     """The error for a server that does not answer, with what can be done."""
     return ServerDownError(
@@ -173,7 +179,7 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == 'deleted':
         mlflow_client.restore_experiment(found.experiment_id)
     for key, value in _EXPERIMENT_TAGS.items():
-        if key not in found.tags:  # a view that somebody has saved under the same name stays
+        if key not in found.tags:
             mlflow_client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 

@@ -251,7 +251,7 @@ class MLflowTracker:
             return (
                 f'{count} for MLflow in {self.save_dir}/{JOURNAL} could not be recorded yet '
                 f'({masking.clean(self._journal.problem)}). '
-                f'`ddsp runs --sync {self.save_dir}` records {them}.'
+                f'`ddsp runs sync {self.save_dir}` records {them}.'
             )
         if self._journal.rejected:
             return f'MLflow refused: {"; ".join(self._journal.rejected[:3])}'

@@ -1,25 +1,50 @@
-"""The MLflow UI on the store in use: a server started, watched and ended with the command."""
+"""The MLflow UI on the store in use: a server that ends with the command, and addresses of its pages."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from experiments import masking
-from experiments.tracking import database, mlflow_app, store
+from experiments.tracking import database, store
 
 _START_SECS, _STOP_SECS = 180.0, 10.0
 _ENVIRONMENT = {
     'MLFLOW_DISABLE_TELEMETRY': 'true',
     'MLFLOW_SERVER_ENABLE_JOB_EXECUTION': 'false',  # eight more processes, for jobs of language-model agents
 }
+
+APP = 'ddsp'  # name of the entry point in the group `mlflow.app`, for `mlflow server --app-name`
+# MLflow 3 has two modes and begins in the one for language-model applications; the browser keeps the choice.
+_MODE = 'mlflow.workflowType_v1'
+_SCRIPT = (
+    f"<script>try {{ localStorage.getItem('{_MODE}') || localStorage.setItem('{_MODE}', "
+    '\'"machine_learning"\') } catch {}</script>'
+)
+_LAYOUT = 'workflowType=machine_learning'  # the same in an address
+
+
+def create_app() -> Any:
+    """MLflow's web application; its first page chooses the model-training mode where none was chosen yet."""
+    from mlflow.server import app as pages
+    from mlflow.server.fastapi_app import app
+
+    page = pathlib.Path(str(pages.static_folder)) / 'index.html'
+    if page.exists() and 'serve' in pages.view_functions:
+        text = page.read_text(encoding='utf-8').replace('<head>', f'<head>{_SCRIPT}', 1)
+        pages.view_functions['serve'] = lambda: text
+    return app
 
 
 class UIServer:
@@ -118,8 +143,8 @@ class UIServer:
 
 def _app_options() -> list[str]:
     """The application that opens in model-training mode, where the installation has announced it."""
-    announced = importlib.metadata.entry_points(group='mlflow.app', name=mlflow_app.APP)
-    return ['--app-name', mlflow_app.APP] if announced else []
+    announced = importlib.metadata.entry_points(group='mlflow.app', name=APP)
+    return ['--app-name', APP] if announced else []
 
 
 def _artifact_options(uri: str) -> list[str]:
@@ -161,3 +186,30 @@ def _is_free(host: str, port: int) -> int:
         except OSError:
             return 0
         return probe.getsockname()[1]
+
+
+def experiments_address(server: str) -> str:
+    """Address of the list of experiments."""
+    return f'{server}/#/experiments?{_LAYOUT}'
+
+
+def charts_address(server: str, experiment_id: str, condition: str = '') -> str:
+    """Address of the charts of an experiment's runs, those that match a condition in MLflow's grammar."""
+    found = f'&searchFilter={urllib.parse.quote(condition)}' if condition else ''
+    return f'{server}/#/experiments/{experiment_id}/runs?{_LAYOUT}&compareRunsMode=CHART{found}'
+
+
+def run_address(server: str, run: tuple[str, str], artifact: str = '') -> str:
+    """Address of a run, given as (experiment id, run id), or of one of its artefacts, which play there."""
+    pane = f'/artifacts/{urllib.parse.quote(artifact)}' if artifact else ''
+    return f'{server}/#/experiments/{run[0]}/runs/{run[1]}{pane}?{_LAYOUT}'
+
+
+def comparison_address(server: str, runs: Sequence[tuple[str, str]]) -> str:
+    """Address of MLflow's own comparison of runs."""
+    experiments, ids = (list(dict.fromkeys(column)) for column in zip(*runs, strict=True))
+    query = '&'.join(
+        f'{name}={urllib.parse.quote(json.dumps(values))}'
+        for name, values in (('runs', ids), ('experiments', experiments))
+    )
+    return f'{server}/#/compare-runs?{query}&{_LAYOUT}'

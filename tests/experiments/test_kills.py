@@ -115,7 +115,7 @@ def outage(workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seconds: floa
 
         late = MLflowTracker('late', experiment='served', metrics_every=0)
     late.on_summary(1, {'losses/total_loss': 2.0})  # the server is away until after the end
-    assert 'ddsp runs --sync late' in late.close('FINISHED', timeout=1)
+    assert 'ddsp runs sync late' in late.close('FINISHED', timeout=1)
     monkeypatch.delenv('MLFLOW_TRACKING_URI')
     row = json.loads((workdir / 'late' / 'run.json').read_text())
     (workdir / 'late' / 'run.json').write_text(json.dumps({**row, 'tracking_uri': store.tracking_uri()}))
@@ -159,7 +159,7 @@ def test_a_full_disk_for_artefacts_stops_nothing_and_what_is_missing_follows(
         tracker.on_train_end(1, 'done')
     told = capfd.readouterr().err
     assert 'No space left on device in the store of artefacts' in told
-    assert '`ddsp runs --sync run` records it.' in told
+    assert '`ddsp runs sync run` records it.' in told
     assert 'large.wav' in told
     client = store.client()
     run = client.get_run(tracker.run_id)
@@ -167,7 +167,7 @@ def test_a_full_disk_for_artefacts_stops_nothing_and_what_is_missing_follows(
     assert run.data.metrics == {'losses/total_loss': 1.0}
 
     subprocess.run(['mount', '-o', 'remount,size=4m', str(small_disk)], check=True)
-    status, out, err = ddsp('runs', '--sync', 'run')
+    status, out, err = ddsp('runs', 'sync', 'run')
     assert (status, out, err) == (0, '1 entry recorded.\n', '')
     found = client.list_artifacts(tracker.run_id, 'media')
     assert [(entry.path, entry.file_size) for entry in found] == [('media/large.wav', 600_000)]

@@ -17,11 +17,25 @@ import typer
 from ddsp.errors import ConfigError
 from ddsp.version import __version__
 from experiments.cli import app as frame
+from experiments.cli.grammar import modern
 
 COMMANDS = (
-    'doctor', 'prepare', 'inspect', 'train', 'evaluate', 'transfer', 'sweep', 'compare', 'export', 'ui',
-    'demo', 'runs', 'promote',
+    'doctor', 'prepare', 'inspect', 'train', 'evaluate', 'transfer', 'sweep', 'export', 'ui', 'demo',
+    'runs', 'promote', 'presets',
 )  # fmt: skip
+
+
+VERBS = ('list', 'export', 'sync', 'end', 'compare')
+LEAVES = (*(name for name in COMMANDS if name != 'runs'), *(f'runs {verb}' for verb in VERBS))
+
+
+def _command(name: str):
+    """A command, such as 'train' or 'runs list'."""
+    frame._load_commands()
+    command = typer.main.get_command(frame.app)
+    for word in name.split():
+        command = command.commands[word]
+    return command
 
 
 def _plain(text: str) -> str:
@@ -29,12 +43,44 @@ def _plain(text: str) -> str:
     return re.sub(r'\s+', ' ', re.sub(r'\x1b\[[0-9;]*m|[│╭╮╰╯─]', ' ', text))
 
 
-def test_help_lists_every_command(ddsp):
+def test_help_lists_every_command_in_the_order_of_the_work(ddsp):
     status, out, err = ddsp('--help')
     assert status == 0
     assert err == ''
     for command in COMMANDS:
         assert f' {command} ' in _plain(out)
+    work = ('prepare', 'inspect', 'train', 'evaluate', 'sweep', 'runs', 'transfer', 'export', 'ui', 'doctor')
+    places = [out.index(f'│ {command} ') for command in work]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'notes'),
+    [
+        ('runs', 'runs list', 0),
+        ('runs --json', 'runs list --json', 0),
+        ('runs --help', 'runs --help', 0),
+        ('runs list --best m', 'runs list --best m', 0),
+        ('runs --sync folder --json', 'runs sync folder --json', 1),
+        ('runs --end=r --force', 'runs end r --force', 1),
+        ('runs --best m --csv a.csv --parquet b.parquet', 'runs export --best m a.csv b.parquet', 2),
+        ('compare a b --html c.html', 'runs compare a b --html c.html', 1),
+        ('compare --experiment e --metric m --best 5', 'runs compare --experiment e --best m --limit 5', 3),
+        ('runs compare --metric=m', 'runs compare --best=m', 1),
+        ('sweep s d --sweep-dir f', 'sweep s d --save-dir f', 1),
+        ('demo --workdir=f', 'demo --save-dir=f', 1),
+        ('prepare s --root r', 'prepare s --output r', 1),
+        ('train d --save-dir f', 'train d --save-dir f', 0),
+    ],
+)
+def test_old_spellings_work_with_a_note(capsys, old, new, notes):
+    assert modern(old.split()) == new.split()
+    out, err = capsys.readouterr()
+    assert (out, err.count('\n'), err.count('the old spelling goes with the next release')) == (
+        '',
+        notes,
+        notes,
+    )
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -45,23 +91,21 @@ def test_help_of_each_command_has_an_example(ddsp, command):
     assert f'Example: ddsp {command}' in _plain(out)
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('name', LEAVES)
 def test_the_examples_are_understood(name):
-    frame._load_commands()
-    command = typer.main.get_command(frame.app).commands[name]
+    command = _command(name)
     examples = re.findall(r'\[bold\]ddsp (.*?)\[/bold\]', command.epilog)
     assert examples
     for example in examples:
-        spoken, *words = shlex.split(example)
-        assert spoken == name
+        assert example.startswith(f'{name} ')
+        words = shlex.split(example.removeprefix(name))
         with command.make_context(name, words) as context:
             assert context.params
 
 
-@pytest.mark.parametrize('command', COMMANDS)
+@pytest.mark.parametrize('command', LEAVES)
 def test_each_option_has_a_help_text(command):
-    frame._load_commands()
-    parameters = typer.main.get_command(frame.app).commands[command].params
+    parameters = _command(command).params
     assert parameters
     for parameter in parameters:
         assert parameter.help, f'{command} {parameter.name}'
@@ -99,7 +143,9 @@ def test_misspelt_command_suggests_the_nearest(ddsp):
 def test_misspelt_option_suggests_the_nearest(ddsp):
     status, out, err = ddsp('runs', '--limt', '3')
     assert (status, out) == (2, '')
-    assert err == "ddsp runs: No such option: --limt (Possible options: --limit)\nTry 'ddsp runs --help'.\n"
+    assert err == (
+        "ddsp runs list: No such option: --limt (Possible options: --limit)\nTry 'ddsp runs list --help'.\n"
+    )
 
 
 def test_missing_argument(ddsp):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 import subprocess
 import sys
 
@@ -9,9 +12,11 @@ import pytest
 import typer
 
 from experiments.cli.app import _load_commands, app
+from pipelines.options import PrepareOptions
 
 _load_commands()
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = dict(typer.main.get_command(app).commands)
+COMMANDS |= {f'runs {name}': command for name, command in COMMANDS.pop('runs').commands.items()}
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +26,7 @@ def helps():
         'from experiments.cli import main\n'
         f'for name in {sorted(COMMANDS)!r}:\n'
         '    print("@@@" + name)\n'
-        '    main([name, "--help"])\n'
+        '    main([*name.split(), "--help"])\n'
     )
     done = subprocess.run(
         [sys.executable, '-c', script], env={'COLUMNS': '80', 'PATH': '/usr/bin:/bin'},
@@ -49,7 +54,7 @@ def test_help_is_whole_and_has_an_example(helps, name):
 
 
 def test_defaults_are_shown(helps):
-    train = ' '.join(helps['train'].split())
+    train = ' '.join(helps['train'].split()).replace('- ', '-')
     assert "[default: (the configuration's; laptop: 1600); x>=1]" in train
     assert '[default: (laptop; none with --gin-file)]' in train
     assert '[default: auto]' in train
@@ -72,3 +77,18 @@ def test_values_outside_of_a_closed_set_are_wrong_usage(workdir, ddsp, arguments
     status, out, err = ddsp(*arguments)
     assert (status, out) == (2, '')
     assert message in err
+
+
+def test_every_option_of_a_preparation_can_be_given():
+    options = {param.name: param.default for param in COMMANDS['prepare'].params}
+    written = {'splits': 'train=0.8,test=0.2', 'max_rejected': '100%', 'min_voiced': '0%'}
+    for field in dataclasses.fields(PrepareOptions):
+        if field.name != 'chunk_secs':  # of no use but to tests
+            assert options[field.name] == written.get(field.name, field.default), field.name
+
+
+def test_presets_are_listed_with_what_they_are_for(ddsp):
+    status, out, err = ddsp('presets')
+    assert (status, err) == (0, '')
+    assert re.search(r'^laptop +\w+', out, re.M)
+    assert list(json.loads(ddsp('presets', '--json')[1])) == re.findall(r'^(\S+)  ', out, re.M)

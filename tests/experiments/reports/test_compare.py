@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.reports import comparison
+from experiments import metrics
 from experiments.tracking import store
 from experiments.tracking.tracker import MLflowTracker
 
@@ -25,7 +25,7 @@ from experiments.tracking.tracker import MLflowTracker
     ],
 )  # fmt: skip
 def test_which_direction_is_better(name, lower):
-    assert comparison.lower_is_better(name) is lower
+    assert metrics.lower_is_better(name) is lower
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_which_direction_is_better(name, lower):
     ],
 )
 def test_best_values(name, values, best):
-    assert comparison.best_of(name, values) == best
+    assert metrics.best_of(name, values) == best
 
 
 def make_run(
@@ -80,7 +80,7 @@ def two_runs(workdir):
 
 
 def test_compare_command(two_runs, ddsp, workdir):
-    status, out, err = ddsp('compare', 'first', two_runs[1][:8], '--html', 'out/compare.html')
+    status, out, err = ddsp('runs', 'compare', 'first', two_runs[1][:8], '--html', 'out/compare.html')
     assert (status, err) == (0, '')
     lines = out.splitlines()
     (rate,) = [line for line in lines if line.startswith('Trainer.learning_rate')]
@@ -105,7 +105,7 @@ def test_runs_on_different_datasets_are_not_ranked(workdir, ddsp):
     for name, loss, rows in (('first', 4.0, examples), ('second', 3.0, better)):
         tags = {'ddsp.dataset_digest': f'{name}-digest', 'ddsp.dataset': f'data/{name}/1.0.0'}
         make_run(workdir, name, loss, '0.001', rows, **tags)
-    status, out, err = ddsp('compare', 'first', 'second', '--html', 'compare.html')
+    status, out, err = ddsp('runs', 'compare', 'first', 'second', '--html', 'compare.html')
     assert status == 0
     warning = 'trained on different datasets: data/first/1.0.0 (digest first-di), data/second/1.0.0'
     assert warning in err
@@ -118,7 +118,7 @@ def test_runs_on_different_datasets_are_not_ranked(workdir, ddsp):
 
 
 def test_compare_as_json(two_runs, ddsp):
-    status, out, _ = ddsp('compare', 'first', 'second', '--json', '--all-params')
+    status, out, _ = ddsp('runs', 'compare', 'first', 'second', '--json', '--all-params')
     found = json.loads(out)
     assert status == 0
     assert [run['name'] for run in found['runs']] == ['first', 'second']
@@ -129,22 +129,26 @@ def test_compare_as_json(two_runs, ddsp):
 
 def test_compare_of_an_experiment_takes_the_best(two_runs, workdir, ddsp):
     make_run(workdir, 'third', 5.0, '0.1')
-    arguments = ('--experiment', 'violin', '--metric', 'losses/total_loss', '--best', '2', '--json')
-    found = json.loads(ddsp('compare', *arguments)[1])
+    arguments = ('--experiment', 'violin', '--best', 'losses/total_loss', '--limit', '2', '--json')
+    found = json.loads(ddsp('runs', 'compare', *arguments)[1])
     assert [run['name'] for run in found['runs']] == ['second', 'first']
 
 
 @pytest.mark.parametrize(
     ('arguments', 'status', 'message'),
     [
-        (['compare'], 2, 'give two or more runs, or --experiment.'),
-        (['compare', 'first'], 1, '1 run found; a comparison needs two.'),
-        (['compare', 'first', 'secnd'], 1, "no run 'secnd' in sqlite:"),
-        (['compare', 'first', 'secnd'], 1, "Did you mean 'second'?"),
-        (['compare', '--experiment', 'viola'], 1, "no experiment 'viola'; there are: Default, violin."),
-        (['compare', '0' * 32, 'first'], 1, f'no run {"0" * 32} in sqlite:'),
+        (['runs', 'compare'], 2, 'give two or more runs, or --experiment.'),
+        (['runs', 'compare', 'first'], 1, '1 run found; a comparison needs two.'),
+        (['runs', 'compare', 'first', 'secnd'], 1, "no run 'secnd' in sqlite:"),
+        (['runs', 'compare', 'first', 'secnd'], 1, "Did you mean 'second'?"),
+        (
+            ['runs', 'compare', '--experiment', 'viola'],
+            1,
+            "no experiment 'viola'; there are: Default, violin.",
+        ),
+        (['runs', 'compare', '0' * 32, 'first'], 1, f'no run {"0" * 32} in sqlite:'),
         (['runs', '--filter', 'metrics.x <'], 1, "the filter 'metrics.x <' is not understood"),
-        (['runs', '--csv', 'x.txt'], 1, 'x.txt: the ending must be .csv or .parquet.'),
+        (['runs', 'export', 'x.txt'], 1, 'x.txt: the ending must be .csv or .parquet.'),
         (['promote', 'first'], 1, 'has no model. A training logs it when it ends.'),
         (['ui', '--run', 'thrd'], 1, "no run 'thrd'"),
     ],
@@ -157,9 +161,7 @@ def test_messages(two_runs, ddsp, arguments, status, message):
 
 
 def test_runs_are_listed_filtered_ordered_and_exported(two_runs, workdir, ddsp):
-    status, out, err = ddsp(
-        'runs', '--best', 'losses/total_loss', '--csv', 'runs.csv', '--parquet', 'runs.parquet'
-    )
+    status, out, err = ddsp('runs', 'export', '--best', 'losses/total_loss', 'runs.csv', 'runs.parquet')
     assert (status, err) == (0, '')
     assert [line.split()[1] for line in out.splitlines()[1:]] == ['second', 'first']
     with (workdir / 'runs.csv').open() as file:
@@ -191,6 +193,6 @@ def test_a_run_whose_machine_is_gone_is_ended_by_hand(workdir, ddsp):
     run_id = client.create_run(store.experiment_id(client, 'violin'), run_name='lost', tags=tags).info.run_id
     (row,) = json.loads(ddsp('runs', '--json')[1])
     assert row['status'] == 'RUNNING'  # it may live
-    assert ddsp('runs', '--end', 'lost') == (0, f'{run_id} is KILLED now.\n', '')
+    assert ddsp('runs', 'end', 'lost') == (0, f'{run_id} is KILLED now.\n', '')
     assert client.get_run(run_id).info.status == 'KILLED'
-    assert ddsp('runs', '--end', 'lost') == (1, '', 'Error: the run lost has ended: it is KILLED.\n')
+    assert ddsp('runs', 'end', 'lost') == (1, '', 'Error: the run lost has ended: it is KILLED.\n')

@@ -100,3 +100,20 @@ def test_few_colours_look_the_same_in_fewer_bytes(tmp_path):
     made.savefig(tmp_path / 'all.png')
     assert few.stat().st_size < 0.5 * (tmp_path / 'all.png').stat().st_size
     assert np.abs(pixels(few) - pixels(tmp_path / 'all.png')).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'drawn', 'scale'),
+    [
+        ([(0, 100.0), (50, 10.0)], [(0, 100.0), (50, 10.0)], 'log'),
+        ([], [], 'log'),
+        ([(0, np.nan), (1, 2.0), (2, np.inf)], [(1, 2.0)], 'log'),
+        ([(0, -1.0), (1, 0.0)], [(0, -1.0), (1, 0.0)], 'linear'),
+    ],
+)
+def test_lines_are_where_their_values_are(pairs, drawn, scale):
+    (axis,) = figures.losses({'a': pairs, 'b': [(0, 3.0)]}, 'losses/x').axes
+    first, second = axis.lines
+    assert list(zip(*first.get_data(), strict=True)) == drawn
+    assert second.get_color() != first.get_color()
+    assert (axis.get_yscale(), axis.get_title()) == (scale, 'losses/x')

@@ -467,12 +467,11 @@ def test_who_speaks_for_all_workers_is_known_before_they_meet(monkeypatch, strat
 
 def test_folders_are_on_a_disk(there, dataset, ddsp, tmp_path):
     (tmp_path / 'rates.yaml').write_text('parameters: {Trainer.learning_rate: [0.001, 0.002]}')
-    commands = {'--save-dir': ('train', dataset), '--sweep-dir': ('sweep', tmp_path / 'rates.yaml', dataset)}
-    for option, command in commands.items():
-        status, out, err = ddsp(*command, option, 'gs://bucket/run')
+    for command in (('train', dataset), ('sweep', tmp_path / 'rates.yaml', dataset)):
+        status, out, err = ddsp(*command, '--save-dir', 'gs://bucket/run')
         assert (status, out) == (1, '')
         assert err == (
-            f'Error: {option} gs://bucket/run: checkpoints that are replaced at once, and what waits for '
+            'Error: --save-dir gs://bucket/run: checkpoints that are replaced at once, and what waits for '
             'MLflow, need a disk. Give a folder of this machine or one that is mounted.\n'
         )
 

@@ -18,7 +18,7 @@ import pytest
 from ddsp.io import bundle_files
 from ddsp.io.files import file_sha256
 from experiments import doctor
-from experiments.tracking import mlflow_model, reading, store
+from experiments.tracking import mlflow_model, store
 from experiments.tracking.tracker import MLflowTracker
 
 
@@ -59,11 +59,10 @@ def test_runs_of_odd_names_are_listed_compared_and_found(workdir, ddsp):
     assert '\x1b' not in out
     for name, run_id in ids.items():
         assert store.find_run(store.client(), name).info.run_id == run_id
-        assert store.find_run(reading.reader(), name).info.run_id == run_id
-    status, out, err = ddsp('compare', '[/x]', '[bold]a')
+    status, out, err = ddsp('runs', 'compare', '[/x]', '[bold]a')
     assert (status, err) == (0, '')
     assert '[/x] (' in out
-    status, out, err = ddsp('compare', '--experiment', 'ddsp', '--best', 10)
+    status, out, err = ddsp('runs', 'compare', '--experiment', 'ddsp', '--limit', 10)
     assert (status, err) == (0, '')
 
 
@@ -71,7 +70,7 @@ def test_a_folder_with_brackets_is_trained_in_and_listed(workdir, ddsp):
     with MLflowTracker("[/x] it's", run_name='[red]') as tracker:
         tracker.log_metrics({'losses/total_loss': 1.0}, 1)
     assert '[red]' in ddsp('runs')[1]
-    assert ddsp('runs', '--sync', "[/x] it's") == (0, '0 entries recorded.\n', '')
+    assert ddsp('runs', 'sync', "[/x] it's") == (0, '0 entries recorded.\n', '')
 
 
 def test_json_is_json_whatever_was_measured(workdir, ddsp):
@@ -93,8 +92,8 @@ def test_json_is_json_whatever_was_measured(workdir, ddsp):
     [
         (['runs', '--best', 'eval/spectral_los'],
          "--best 'eval/spectral_los': none of the runs has this metric. Did you mean 'eval/spectral_loss'?"),
-        (['compare', '--experiment', 'ddsp', '--metric', 'loss'], "--metric 'loss': none of the runs has"),
-        (['compare', 'r0', 'r1', '--metric', 'eval/spectral'], "Did you mean 'eval/spectral_loss'?"),
+        (['runs', 'compare', '--experiment', 'ddsp', '--best', 'loss'], "--best 'loss': none of the runs"),
+        (['runs', 'compare', 'r0', 'r1', '--best', 'eval/spectral'], "Did you mean 'eval/spectral_loss'?"),
     ],
 )  # fmt: skip
 def test_a_metric_that_no_run_has_is_an_error(workdir, ddsp, arguments, message):

@@ -72,10 +72,10 @@ def test_commands_show_write_and_record_no_password(secret_store, workdir, datas
     commands = [
         ['train', dataset, '--save-dir', 'run', '--steps', 2, '--batch-size', 2, '--register', 'a',
          *bindings],
-        ['runs'], ['runs', '--json', '--csv', 'runs.csv'], ['runs', '--sync', 'run'], ['doctor'],
+        ['runs'], ['runs', 'export', 'runs.csv', '--json'], ['runs', 'sync', 'run'], ['doctor'],
         ['doctor', '--json'], ['promote', 'run', '--name', 'b'], ['runs', '--filter', 'nonsense ='],
-        ['ui', '--no-browser', '--run', 'nobody'], ['compare', 'run', 'nobody'],
-        ['--debug', 'compare', 'x', 'y'],
+        ['ui', '--no-browser', '--run', 'nobody'], ['runs', 'compare', 'run', 'nobody'],
+        ['--debug', 'runs', 'compare', 'x', 'y'],
     ]  # fmt: skip
     for command in commands:
         status, out, err = ddsp(*command)
@@ -156,7 +156,7 @@ def test_workers_of_a_sweep_have_no_password_on_their_command_lines(secret_store
         watcher.join()
     assert ended.returncode == 0, ended.stderr
     lines = '\n'.join(seen)
-    assert '--sweep-dir' in lines  # the workers were there
+    assert '--save-dir' in lines  # the workers were there
     assert leaks(lines + ended.stdout + ended.stderr) == []
     assert leaking_files(workdir) == []
     assert leaks(everything_recorded(secret_store)) == []

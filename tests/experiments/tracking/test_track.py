@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import tracking
 from experiments import quiet
-from experiments.tracking import alive, listing, store
+from experiments.tracking import alive, runs, store
 from experiments.tracking.tracker import MLflowTracker
 
 GIN = 'Trainer.learning_rate = 0.01\ntrain.batch_size = 8\nNet.layers = \\\n    (1,\n     2)\n'
@@ -153,14 +153,14 @@ def test_a_list_changes_nothing_and_says_who_gives_no_sign_of_life(workdir, ddsp
     last = alive.last_sign(client.get_run(run_id).data.tags)
     (row,) = json.loads(ddsp('runs', '--json')[1])
     assert (row['status'], row['silent_since']) == ('RUNNING', None)  # it may live
-    assert ddsp('runs', '--end', 'run')[2].endswith('Stop its training, or add --force.\n')
+    assert ddsp('runs', 'end', 'run')[2].endswith('Stop its training, or add --force.\n')
 
     monkeypatch.setattr(alive, 'LEASE_SECS', 0.0)
     (row,) = json.loads(ddsp('runs', '--json')[1])
     assert (row['status'], row['silent_since']) == ('RUNNING', last)
-    assert f'no sign of life since {listing.clock(last)}' in ddsp('runs')[1]
+    assert f'no sign of life since {runs.clock(last)}' in ddsp('runs')[1]
     assert client.get_run(run_id).info.status == 'RUNNING'
-    assert ddsp('runs', '--end', 'run') == (0, f'{run_id} is KILLED now.\n', '')
+    assert ddsp('runs', 'end', 'run') == (0, f'{run_id} is KILLED now.\n', '')
     assert client.get_run(run_id).info.status == 'KILLED'
     assert history(run_id, 'losses/total_loss') == [(1, 1.0)]
 
@@ -178,14 +178,14 @@ def test_a_run_lives_while_it_renews_its_sign(workdir, ddsp, monkeypatch):
         while sign() == first and time.monotonic() < end:
             time.sleep(0.05)
         assert sign() > first
-        assert ddsp('runs', '--end', 'run')[0] == 1
-        assert 'lives' in ddsp('runs', '--end', 'run')[2]
+        assert ddsp('runs', 'end', 'run')[0] == 1
+        assert 'lives' in ddsp('runs', 'end', 'run')[2]
     last = sign()
     time.sleep(0.3)
     assert sign() == last
     assert client.get_run(tracker.run_id).info.status == 'FINISHED'
     other = MLflowTracker('other', metrics_every=0)
-    assert ddsp('runs', '--end', 'other', '--force')[0] == 0
+    assert ddsp('runs', 'end', 'other', '--force')[0] == 0
     assert client.get_run(other.run_id).info.status == 'KILLED'
     other.close()
 
@@ -257,17 +257,17 @@ def test_a_training_that_began_without_its_server_is_recorded_later(workdir, mon
     began = time.time()
     tracker.on_summary(1, {'losses/total_loss': 1.0})
     tracker.on_train_end(1, 'done')
-    assert '`ddsp runs --sync run` records them' in tracker.close(timeout=0.2)
+    assert '`ddsp runs sync run` records them' in tracker.close(timeout=0.2)
     monkeypatch.delenv('MLFLOW_TRACKING_URI')
     time.sleep(1.1)
-    status, out, err = ddsp('runs', '--sync', 'run')
+    status, out, err = ddsp('runs', 'sync', 'run')
     assert (status, out, err) == (0, '4 entries recorded.\n', '')
     (run,) = store.search(store.client(), experiments=['violin'])
     assert (run.info.run_name, run.info.status, run.data.tags['note']) == ('later', 'FINISHED', 'x')
     assert run.info.start_time / 1000 == pytest.approx(began, abs=0.9)  # when it was trained, not recorded
     assert history(run.info.run_id, 'losses/total_loss') == [(1, 1.0)]
     assert store.run_id_of(pathlib.Path('run')) == run.info.run_id
-    assert ddsp('runs', '--sync', 'run')[1] == '0 entries recorded.\n'
+    assert ddsp('runs', 'sync', 'run')[1] == '0 entries recorded.\n'
 
 
 ASK = (
@@ -337,9 +337,9 @@ def test_a_resumed_run_whose_server_is_down_goes_on_and_is_synced_later(workdir,
     assert second.run_id == first.run_id
     second.on_summary(2, {'losses/total_loss': 0.5})
     message = second.close('FINISHED', timeout=0.2)
-    assert 'ddsp runs --sync run' in message
+    assert 'ddsp runs sync run' in message
     monkeypatch.delenv('MLFLOW_TRACKING_URI')
-    status, out, err = ddsp('runs', '--sync', 'run')
+    status, out, err = ddsp('runs', 'sync', 'run')
     assert (status, err) == (0, '')
     assert out == '2 entries recorded.\n'
     assert history(first.run_id, 'losses/total_loss') == [(1, 1.0), (2, 0.5)]
@@ -347,6 +347,6 @@ def test_a_resumed_run_whose_server_is_down_goes_on_and_is_synced_later(workdir,
 
 
 def test_sync_of_a_folder_that_is_no_run(workdir, ddsp):
-    status, _, err = ddsp('runs', '--sync', workdir)
+    status, _, err = ddsp('runs', 'sync', workdir)
     assert status == 1
     assert err == f'Error: {workdir} is no training folder: it has no run.json.\n'

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError
-from experiments.reports.comparison import lower_is_better
+from experiments.metrics import lower_is_better
 from experiments.tracking import alive, store
 
 if TYPE_CHECKING:
