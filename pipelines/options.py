@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,8 +17,6 @@ from ddsp.io.dataset import SPLIT
 from ddsp.io.decoding import check_channel
 
 # Called with (seconds of audio done, in all, text).
-Progress = Callable[[float, float, str], None]
-# Analysis begins on multiples of this, so that every estimator's frames fall on the same samples.
 CHUNK_GRID_SECS = 2.0
 _MEMORY_PER_WORKER = 1.2e9
 _LEVELS_DB = {'peak': (-60.0, 0.0), 'loudness': (-70.0, 10.0)}  # that recordings may be brought to

@@ -21,11 +21,12 @@ from typing import Any
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
 from ddsp.io.dataset import NAME, VERSION, Dataset, DatasetError
+from ddsp.io.progress import Progress
 from pipelines.analysis.statistics import Statistics
 from pipelines.beam.plan import plan_shards
 from pipelines.beam.runner import run_shards
 from pipelines.beam.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
-from pipelines.options import PrepareOptions, Progress
+from pipelines.options import PrepareOptions
 from pipelines.publish.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
 from pipelines.publish.outcomes import judge
 from pipelines.publish.publishing import publish

@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -27,6 +27,7 @@ from ddsp.inference.synthesis import Synthesizer
 from ddsp.io import bundle_files, files
 from ddsp.io.bundle_files import CONFIG, FILES, METADATA, SCHEMA_VERSION, STATISTICS, WEIGHTS, BundleError
 from ddsp.io.dataset import Dataset
+from ddsp.io.progress import Progress
 from ddsp.training import config, models, safe_config
 from ddsp.version import __version__
 
@@ -70,7 +71,7 @@ class Bundle:
         return Synthesizer(self.model, self.hop_size)
 
     def features(
-        self, audio: np.ndarray, sample_rate: int, progress: Callable[[int, int, str], None] | None = None
+        self, audio: np.ndarray, sample_rate: int, progress: Progress | None = None
     ) -> dict[str, np.ndarray]:
         """Features of audio as the model was trained on them.
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ddsp.f0 import estimate_f0
 from ddsp.inference.bundle import Bundle
 from ddsp.io import files
 from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
+from ddsp.io.progress import Progress
 from ddsp.training import data, metrics
 
 _BATCH = 4
@@ -56,7 +57,7 @@ def evaluate(
     *,
     estimator: str = 'auto',
     limit: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
     """Resynthesises the examples of a split and compares.

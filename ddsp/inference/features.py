@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import count_frames, estimate_f0
 from ddsp.io.audio import StreamResampler
+from ddsp.io.progress import Progress
 
 _RATE = 16000  # pitch and loudness are those of the 16 kHz audio
 # Pieces start on a grid of whole seconds, where every estimator's frames fall on samples.
 _PIECE_SECS = 20
 _CONTEXT_SECS = 2
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,15 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ddsp.io.progress import Progress
 from experiments import masking
-
-Progress = Callable[[float, float, str], None]
 
 
 def console(stderr: bool = False) -> Console:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp.io.dataset import open_dataset
 from ddsp.io.files import locked
+from ddsp.io.progress import Progress
 from experiments import crash
 from experiments.demo.resources import ResourceMonitor
 from experiments.files import read_json, settle, write_json
@@ -31,7 +32,6 @@ from experiments.files import read_json, settle, write_json
 if TYPE_CHECKING:
     from ddsp.inference import Bundle
 
-Progress = Callable[[int, int, str], None]
 Stage = Callable[[str], contextlib.AbstractContextManager[Progress]]
 
 PRESET = 'laptop'

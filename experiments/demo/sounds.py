@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ddsp.inference import Bundle, dereverberate, transfer
 from ddsp.io.audio import load_audio, write_wav
+from ddsp.io.progress import Progress
 from ddsp.training.data import DatasetProvider
 from experiments.reports import figures, page
 
-Progress = Callable[[int, int, str], None]
 _STEPS = 5
 # Sections of the page: heading, sounds and pictures.
 _SECTIONS = (

@@ -6,18 +6,18 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddsp.io.progress import Progress
 from experiments.reports import figures, page
 
 if TYPE_CHECKING:
     from ddsp.inference import Bundle
     from ddsp.io.dataset import Dataset
 
-Progress = Callable[[float, float, str], None]
 
 PREFIX = 'eval/'
 _LISTENED = 4

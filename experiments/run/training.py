@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddsp.errors import ConfigError
 from ddsp.io import gcs
 from ddsp.io.dataset import Dataset, DatasetError, open_dataset
+from ddsp.io.progress import Progress
 from experiments import crash
 from experiments.files import local_folder
 from experiments.reports import figures
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ddsp.training.train_util import TrainingCallback
     from experiments.tracking.tracker import MLflowTracker
 
-Progress = Callable[[float, float, str], None]
 
 DEFAULT_PRESET = 'laptop'
 _CHECKED_EXAMPLES = 50  # of each split, before a training: half a second

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddsp.io.audio import write_wav
+from ddsp.io.progress import Progress
 from ddsp.training.train_util import TrainingCallback
 from experiments.reports import figures
 from experiments.tracking.delivery import metric_rows
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from experiments.sweeps.spec import SweepSpec
     from experiments.tracking.tracker import MLflowTracker
 
-Progress = Callable[[float, float, str], None]
 
 HELD_OUT = 'held_out/'  # how the names of these metrics begin
 # Listening to held-out examples during a training takes at most this share of its time.

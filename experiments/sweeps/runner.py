@@ -9,11 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddsp.io.dataset import Dataset, open_dataset
 from ddsp.io.files import FolderInUseError
+from ddsp.io.progress import Progress
 from experiments.files import local_folder
 from experiments.sweeps.patience import OutOfPatienceError, patiently, reason
 from experiments.sweeps.spec import SweepSpec
@@ -24,7 +25,6 @@ from experiments.tracking import store
 if TYPE_CHECKING:
     import optuna
 
-Progress = Callable[[float, float, str], None]
 
 _POLL_SECS = 2.0
 STORAGE = 'DDSP_SWEEP_STORAGE'  # variable for the address of the study's database

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from ddsp.errors import DDSPError
+from ddsp.io.progress import Progress
 from pipelines.beam.counters import read_failures, read_metrics
 from pipelines.beam.sdk import FnApiRunner, PipelineOptions, PipelineResult, SubprocessSDKEnvironment, beam
 from pipelines.beam.shards import CANCEL_FILE, MakeShard, ShardPlan
-from pipelines.options import PrepareOptions, Progress
+from pipelines.options import PrepareOptions
 
 _POLL_SECS = 0.2
 # Beam's own worker. Beam imports two packages that it does not need here, 40 % of a worker's start; who does

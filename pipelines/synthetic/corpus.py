@@ -14,7 +14,7 @@ from ddsp.errors import ConfigError
 from ddsp.io.audio import write_wav
 from ddsp.io.dataset import file_sha256
 from ddsp.io.files import replacing
-from pipelines.options import Progress
+from ddsp.io.progress import Progress
 from pipelines.synthetic.instrument import BOWED, BREATHY, FRAME_RATE, Instrument, Truth, play
 
 FILE_SECS = 15.0
