@@ -17,7 +17,6 @@ _SHORTEST = 4  # characters of a secret that is looked for in a text
 # Variables of the environment that hold addresses or secrets.
 _ADDRESSES = ('MLFLOW_TRACKING_URI', 'MLFLOW_REGISTRY_URI', 'DDSP_SWEEP_STORAGE')
 _SECRETS = ('MLFLOW_TRACKING_PASSWORD', 'MLFLOW_TRACKING_TOKEN')
-_remembered: set[str] = set()
 
 
 def shown(address: str) -> str:
@@ -53,15 +52,10 @@ def shown(address: str) -> str:
     return text.replace(urllib.parse.quote(_MASK, safe=''), _MASK)
 
 
-def remember(address: str) -> None:
-    """Keeps the secrets of an address out of every text from now on, also where they stand alone."""
-    _remembered.update(_secrets_of(address))
-
-
 def clean(text: str) -> str:
     """A text in which every address is as `shown` gives it, and known secrets are `***`."""
     text = _ADDRESS.sub(lambda match: shown(match[0]), text)
-    known = {os.environ.get(name, '') for name in _SECRETS} | _remembered
+    known = {os.environ.get(name, '') for name in _SECRETS}
     for name in _ADDRESSES:
         known |= _secrets_of(os.environ.get(name, ''))
     for secret in sorted(known, key=len, reverse=True):

@@ -24,7 +24,7 @@ from experiments.cli.grammar import App, Group, modern
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
-INTERRUPTED_MESSAGE = 'Interrupted. The same command goes on from here.'
+INTERRUPTED_MESSAGE = 'Interrupted. Run the same command again to resume.'
 
 app = App(
     name='ddsp',
@@ -173,7 +173,7 @@ def _crash_log(error: Exception) -> str:
 def _explain_os_error(error: OSError) -> str:
     """One sentence for a failure of the operating system, naming the file."""
     if error.errno == errno.ENOSPC:
-        advice = 'the disk is full. Free some space and run the same command again; it goes on from here'
+        advice = 'the disk is full. Free some space, then run the same command again to resume'
     elif error.errno == errno.EDQUOT:
         advice = 'the disk quota is used up'
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

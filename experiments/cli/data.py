@@ -38,26 +38,26 @@ def prepare(
         metavar='<number>',
         shown='the newest while nothing changed, else the next',
     ),
-    sample_rate: int = option(16000, 'Sample rate of the audio, Hz, and so of the models.'),
-    frame_rate: int = option(250, 'Frames per second of f0 and loudness.'),
-    example_secs: float = option(4.0, 'Length of an example, seconds.'),
-    hop_secs: float = option(1.0, 'Seconds from the start of an example to that of the next.'),
+    sample_rate: int = option(16000, 'Sample rate of the audio, and of models trained on it, in Hz.'),
+    frame_rate: int = option(250, 'Frame rate of f0 and loudness, in Hz.'),
+    example_secs: float = option(4.0, 'Length of an example in seconds.'),
+    hop_secs: float = option(1.0, 'Time between the starts of successive examples in seconds.'),
     f0: str = option('auto', "Pitch estimator; 'ddsp doctor' lists those usable here.", **f0_choice()),
-    viterbi: bool = option(True, 'Join f0 frames by the most likely path.'),
-    splits: str = option('train=0.8,test=0.2', 'Share of the recordings of each split.'),
-    num_shards: int | None = option(None, 'Files of each split.', min=1, shown='one a minute'),
-    workers: int | None = option(None, 'Processes.', min=1, shown='as cores and memory allow'),
+    viterbi: bool = option(True, 'Smooth f0 by the most likely path (Viterbi).'),
+    splits: str = option('train=0.8,test=0.2', 'Share of the recordings in each split.'),
+    num_shards: int | None = option(None, 'Files per split.', min=1, shown='one a minute'),
+    workers: int | None = option(None, 'Worker processes.', min=1, shown='as cores and memory allow'),
     max_rejected: str = option('100%', 'Share of inputs that may be unusable, such as 5%.'),
-    centered: bool = option(False, 'One frame more, at the end of the example.'),
+    centered: bool = option(False, 'Add a frame at the end of each example.'),
     alignment: str = option(
         'center',
         'What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7).',
         **choice('center', 'start'),
     ),
     pad_tail: bool = option(
-        True, 'Pad and mask the end of a recording, or leave it out.', '--pad-tail/--drop-tail'
+        True, 'Pad and mask the end of a recording, or drop it.', '--pad-tail/--drop-tail'
     ),
-    channel: str = option('mix', "'mix', or the number of the channel from 0."),
+    channel: str = option('mix', "'mix', or a channel number from 0."),
     normalize: str = option(
         '',
         "Bring every recording to a level: 'peak:-1' (-60 to 0) or 'loudness:-20' (-70 to 10).",
@@ -65,16 +65,14 @@ def prepare(
         shown='as recorded',
     ),
     min_loudness_db: float | None = option(
-        None, 'Leave out examples that stay below this level in dB (silence: -60).', '--min-loudness'
+        None, 'Drop examples that stay below this level in dB (silence: -60).', '--min-loudness'
     ),
-    min_voiced: str = option('0%', 'Leave out examples with a smaller share of pitched frames.'),
-    power_db: bool = option(False, 'Examples also hold power_db.', '--power/--no-power'),
-    audio_16k: bool = option(
-        False, 'Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.', '--audio-16k'
-    ),
+    min_voiced: str = option('0%', 'Drop examples with a smaller share of pitched frames.'),
+    power_db: bool = option(False, 'Add the feature power_db.', '--power/--no-power'),
+    audio_16k: bool = option(False, 'Add audio_16k at 16 kHz, which ddsp 3.7.0 asks for.', '--audio-16k'),
     f0_rate: int | None = option(
         None,
-        'Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper.',
+        'Frame rate of the estimator, then interpolated: 100 is 2.5 times cheaper.',
         min=1,
         max=1000,
         shown='--frame-rate',
@@ -87,11 +85,11 @@ def prepare(
     ),
     experiment: str = EXPERIMENT,
     keep_features: bool = option(
-        False, 'Recordings with their own f0 and loudness (NSynth) keep them.', '--keep-features'
+        False, 'Keep the f0 and loudness that recordings bring along (NSynth).', '--keep-features'
     ),
     as_json: bool = JSON,
 ) -> int:
-    """Make a dataset of recordings: decode, f0, loudness, TFRecords, statistics."""
+    """Turn recordings into a dataset: decoding, f0, loudness, TFRecords, statistics."""
     from ddsp.io.files import writable
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
@@ -130,11 +128,11 @@ def prepare(
 )
 def inspect(
     dataset: str = argument('DATASET', "Dataset directory, or bare TFRecord files such as 'records/train*'."),
-    examples: int = option(200, 'Examples of each split that are read.', min=1),
+    examples: int = option(200, 'Examples to read per split.', min=1),
     to: pathlib.Path | None = option(None, 'Page to write.', '--html', shown='inspect-NAME-VERSION.html'),
     open_page: bool = option(False, 'Open the page in the browser.', '--open'),
     pickle: pathlib.Path | None = option(
-        None, 'Write train as the dataset_statistics.pkl of ddsp 3.7.0 too.'
+        None, 'Also write the statistics of train as the dataset_statistics.pkl of ddsp 3.7.0.'
     ),
     as_json: bool = option(False, 'Print JSON; a page only where --html names it.', '--json'),
 ) -> int:

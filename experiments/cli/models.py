@@ -37,16 +37,16 @@ def transfer(
     to: pathlib.Path = option(..., 'WAV to write.', '--output'),
     pitch_shift: str = option(
         'auto',
-        "Semitones. 'auto' moves what lies outside the model's range into it, by as few octaves as possible.",
+        "Semitones; 'auto' moves what lies outside the model's range into it, by as few octaves as possible.",
         metavar='<auto or -60 to 60>',
     ),
-    loudness_shift: float = option(0.0, 'Decibels.', metavar='<-60 to 60>'),
+    loudness_shift: float = option(0.0, 'Loudness shift in dB.', metavar='<-60 to 60>'),
     match_loudness: bool = option(
         True,
         "Play at the level of the model's recordings, or at that of the input.",
         '--match-loudness/--keep-loudness',
     ),
-    reverb: bool = option(True, "Keep the model's room, or leave it out."),
+    reverb: bool = option(True, "Keep the model's reverb, or leave it out."),
     as_json: bool = JSON,
 ) -> int:
     """Play a recording on a trained instrument (timbre transfer)."""
@@ -107,7 +107,7 @@ def export(
     to: pathlib.Path = option(..., 'File or folder to write.', '--output'),
     as_json: bool = JSON,
 ) -> int:
-    """Write a model, or a part of it, for other programs."""
+    """Export a model, or a part of it, for other programs."""
     from experiments import quiet
     from experiments.tracking.registry import resolve_bundle
 
@@ -134,13 +134,15 @@ def export(
     'beats the champion: [bold]ddsp promote --experiment violin --if-better --name violin[/bold]',
 )
 def promote(
-    run: str = argument('RUN', 'Id (or its beginning), name or save_dir; or give --experiment.', ''),
-    name: str = option('', 'Name in the model registry; the experiment when not given.'),
-    alias: str = option('champion', 'Alias to give it.'),
+    run: str = argument('RUN', 'Id (or its beginning), name or training folder; or give --experiment.', ''),
+    name: str = option('', 'Name in the model registry.', shown='that of the experiment'),
+    alias: str = option('champion', 'Alias to assign.'),
     experiment: str = option('', 'Take the best run by --metric of this experiment.'),
     condition: str = option('', FILTER, '--filter'),
-    metric: str = option(metrics.OBJECTIVE, 'What --experiment and --if-better go by.'),
-    if_better: bool = option(False, 'Move the alias only to a run that beats its holder.', '--if-better'),
+    metric: str = option(metrics.OBJECTIVE, 'Metric for --experiment and --if-better.'),
+    if_better: bool = option(
+        False, 'Move the alias only if the run beats its current holder.', '--if-better'
+    ),
     as_json: bool = JSON,
 ) -> int:
     """Register a run's model and make it the champion."""

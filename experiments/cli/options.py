@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 MODEL = 'Bundle, training folder, run, runs:/ID or models:/NAME@ALIAS.'
-FILTER = "Condition in MLflow's grammar, such as \"status = 'FINISHED'\"."
+FILTER = "Filter in MLflow's syntax, such as \"status = 'FINISHED'\"."
 SEED: dict[str, Any] = {'min': 0, 'max': 2**32 - 1}
 
 

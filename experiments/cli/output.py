@@ -85,7 +85,7 @@ def waiting(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(description: str, *, enabled: bool = True, interval: float = 20.0) -> Iterator[Progress]:
-    """A bar on the terminal, or a line now and then where stderr is no terminal.
+    """A bar on the terminal, or a line now and then where stderr is not a terminal.
 
     Args:
       description: What is going on, such as `'Preparing'`.

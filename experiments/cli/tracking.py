@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from experiments.reports.comparison import Comparison
 
-_SIDE_BY_SIDE = 6  # so many runs are columns of a comparison; more are its lines
+_SIDE_BY_SIDE = 6  # up to this many runs are columns of a comparison, more are rows
 _SHOWN_PARAMS = 5
-_LINKED_RUNS, _LINKS = 100, 12  # `ddsp ui` looks at so many runs, and prints so many links
+_LINKED_RUNS, _LINKS = 100, 12  # most runs that `ddsp ui` looks at, and most links that it prints
 
-_EXPERIMENTS = option(None, 'Only of this experiment; may be given again.', '--experiment')
-_BEST = option('', 'Order by this metric, best first.', '--best', metavar='<metric>')
-_LIMIT = option(50, 'Most runs to list.', '--limit', min=1)
+_EXPERIMENTS = option(None, 'Only runs of this experiment; may be repeated.', '--experiment')
+_BEST = option('', 'Metric to order by, best first.', '--best', metavar='<metric>')
+_LIMIT = option(50, 'Maximum number of runs.', '--limit', min=1)
 
 runs = App(no_args_is_help=True, rich_markup_mode='rich')
 app.add_typer(
@@ -47,7 +47,7 @@ def list_(
     limit: int = _LIMIT,
     as_json: bool = JSON,
 ) -> int:
-    """List runs, the newest first or the best; this changes nothing."""
+    """List runs, newest first or best first; changes nothing."""
     _print_runs(_find(experiment, condition, best, limit), best, as_json)
     return 0
 
@@ -63,7 +63,7 @@ def export(
     limit: int = _LIMIT,
     as_json: bool = JSON,
 ) -> int:
-    """Write runs with all parameters and metrics as a table, and list them."""
+    """List runs and write them with all parameters and metrics as tables."""
     from experiments.tracking import runs as tracked
 
     found = _find(experiment, condition, best, limit)
@@ -75,10 +75,10 @@ def export(
 
 @runs.command(epilog='Example: [bold]ddsp runs sync runs/violin-laptop[/bold]')
 def sync(
-    folder: pathlib.Path = argument('FOLDER', 'Training folder whose entries could not be recorded.'),
+    folder: pathlib.Path = argument('FOLDER', 'Training folder with entries that were not recorded.'),
     as_json: bool = JSON,
 ) -> int:
-    """Record what a training could not, because the store was away."""
+    """Record what a training could not record while the store was away."""
     from experiments.tracking import delivery
 
     count = delivery.sync(folder)
@@ -89,11 +89,11 @@ def sync(
 
 @runs.command(epilog='Example: [bold]ddsp runs end violin-1[/bold]')
 def end(
-    run: str = argument('RUN', 'Id (or its beginning), name or save_dir.'),
-    force: bool = option(False, 'Even if the run still gives signs of life.', '--force'),
+    run: str = argument('RUN', 'Id (or its beginning), name or training folder.'),
+    force: bool = option(False, 'Even if the run still shows signs of life.', '--force'),
     as_json: bool = JSON,
 ) -> int:
-    """Mark a run as KILLED whose training is gone."""
+    """Mark a run as KILLED after its training has died."""
     from experiments.tracking import runs as tracked
     from experiments.tracking import store
 
@@ -154,16 +154,18 @@ def _print_runs(found: list[Run], best: str, as_json: bool) -> None:
 
 @runs.command(epilog='Example: [bold]ddsp runs compare violin-1 violin-2 --html compare.html[/bold]')
 def compare(
-    references: list[str] | None = argument('RUN', 'Ids (or their beginnings), names or save_dirs.', None),
+    references: list[str] | None = argument(
+        'RUN', 'Ids (or their beginnings), names or training folders.', None
+    ),
     experiment: str = option('', 'Take the best runs of this experiment.', '--experiment'),
     condition: str = option('', FILTER, '--filter'),
-    best: str = option(metrics.OBJECTIVE, 'Order by this metric, best first.', '--best', metavar='<metric>'),
-    limit: int = option(10, 'Most runs to take from --experiment.', '--limit', min=1),
+    best: str = option(metrics.OBJECTIVE, 'Metric to order by, best first.', '--best', metavar='<metric>'),
+    limit: int = option(10, 'Maximum number of runs to take from --experiment.', '--limit', min=1),
     html: pathlib.Path | None = option(None, 'Write a page with players and pictures here.', '--html'),
-    all_params: bool = option(False, 'Also parameters that do not differ.', '--all-params'),
+    all_params: bool = option(False, 'Show parameters that do not differ too.', '--all-params'),
     as_json: bool = JSON,
 ) -> int:
-    """Put runs side by side: differing parameters, metrics with the better one marked."""
+    """Put runs side by side: parameters that differ, and metrics with the best marked."""
     from experiments.reports import comparison, significance
     from experiments.tracking import store
 
@@ -245,11 +247,11 @@ def ui(
     port: int = option(0, 'Port; 0 takes a free one.', min=0, max=65535),
     browser: bool = option(True, 'Open the web browser.'),
     run: list[str] | None = option(
-        None, 'Open this run (id, name or save_dir); given again, compare them.', '--run'
+        None, 'Open this run (id, name or training folder); repeat to compare runs.', '--run'
     ),
     experiment: str = option('', 'Open this experiment.'),
 ) -> int:
-    """Open the MLflow UI on the store in use; Ctrl-C ends it."""
+    """Open the MLflow UI; Ctrl-C ends it."""
     from experiments.tracking import store
     from experiments.tracking.ui import UIServer
 

@@ -51,47 +51,45 @@ def train(
     ),
     gin_file: list[str] | None = option(
         None,
-        "Gin file, your own or packaged ('models/solo_instrument.gin'); may be given again.",
+        "Gin file, your own or packaged ('models/solo_instrument.gin'); may be repeated.",
         '--gin-file',
         metavar='<file>',
     ),
     gin_param: list[str] | None = option(
         None,
-        "Binding such as 'learning_rate = 0.001'; may be given again.",
+        "Binding such as 'learning_rate = 0.001'; may be repeated.",
         '--gin-param',
         metavar='<binding>',
     ),
     steps: int | None = option(
         None,
-        'Training steps in total, those of an interrupted training included.',
+        'Training steps in total, including those of an interrupted training.',
         min=1,
         shown="the configuration's; laptop: 1600",
     ),
     batch_size: int | None = option(
-        None, 'Examples in a step.', min=1, shown="the configuration's; laptop: 4"
+        None, 'Examples per step.', min=1, shown="the configuration's; laptop: 4"
     ),
     seed: int = option(0, 'Random seed of weights, order of examples and noise.', **SEED),
     save_dir: str = option(
         '',
-        'Training folder; one that holds a training goes on with it.',
+        'Training folder; a training that is there is resumed.',
         metavar='<folder>',
         shown='runs/DATASET-PRESET',
     ),
     experiment: str = EXPERIMENT,
     run_name: str = option('', 'Name of the run in MLflow.', shown='name of the folder'),
-    evaluate: bool = option(True, 'Evaluate on the held-out examples at the end.'),
-    register: str = option('', 'Register the model in MLflow under this name.'),
+    evaluate: bool = option(True, 'Evaluate on held-out examples at the end.'),
+    register: str = option('', 'Name under which the model is registered in MLflow.'),
     strategy: str = option(
         'auto',
-        'Devices: auto takes all GPUs of this machine, or the machines that TF_CONFIG names.',
+        'Devices; auto: all GPUs of this machine, or the machines in TF_CONFIG.',
         **choice('auto', 'default', 'mirrored', 'multi_worker', 'tpu'),
     ),
-    restart: bool = option(
-        False, 'Move aside what lies in the training folder, and begin anew.', '--restart'
-    ),
+    restart: bool = option(False, 'Move aside what is in the training folder and start over.', '--restart'),
     as_json: bool = JSON,
 ) -> int:
-    """Train a model on a dataset, tracked in MLflow. The same command goes on where it stopped."""
+    """Train a model on a dataset, tracked in MLflow. Run the same command again to resume."""
     from experiments import quiet
     from experiments.run.training import check_backend, train_run
     from experiments.tracking import registry, store
@@ -221,8 +219,8 @@ def evaluate(
 def sweep(
     spec: pathlib.Path = argument('SPEC', 'YAML or gin file: docs/experiments.md.'),
     dataset: str = DATASET,
-    workers: int = option(1, 'Processes on this machine.', min=1),
-    trials: int | None = option(None, "Trials, in place of the file's.", min=1, max=10_000),
+    workers: int = option(1, 'Worker processes on this machine.', min=1),
+    trials: int | None = option(None, 'Number of trials, overriding the file.', min=1, max=10_000),
     save_dir: str = option('', 'Folder of the sweep.', metavar='<folder>', shown='sweeps/NAME'),
     storage: str = option(
         '', 'Database of the study (sqlite:///... or postgresql://...).', envvar='DDSP_SWEEP_STORAGE'
@@ -230,7 +228,7 @@ def sweep(
     experiment: str = EXPERIMENT,
     as_json: bool = JSON,
 ) -> int:
-    """Train over a space of parameters. The same command joins, and goes on after an interruption."""
+    """Search a space of parameters. Run the same command again to add a worker or to resume."""
     from ddsp.errors import require
     from experiments import quiet
 
@@ -276,16 +274,16 @@ def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
 
 @app.command(rich_help_panel='This machine', epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')
 def demo(
-    audio: str | None = option(None, 'Recordings to learn from.', shown='a synthetic corpus'),
+    audio: str | None = option(None, 'Recordings to train on.', shown='a synthetic corpus'),
     save_dir: pathlib.Path | None = option(
-        None, 'Folder for everything.', metavar='<folder>', shown='ddsp-demo, or ddsp-demo-AUDIO'
+        None, 'Folder for all files of the demo.', metavar='<folder>', shown='ddsp-demo, or ddsp-demo-AUDIO'
     ),
     seconds: float = option(180.0, 'Length of the synthetic corpus, seconds.', min=10),
     seed: int = option(0, 'Random seed of corpus, weights and order.', **SEED),
     steps: int | None = option(None, 'Training steps.', min=1, shown='1600'),
     as_json: bool = JSON,
 ) -> int:
-    """Recordings, dataset, training, evaluation and sound in one command."""
+    """Run all of it at once: dataset, training, evaluation, sound."""
     from experiments import quiet
     from experiments.run.training import check_backend
 

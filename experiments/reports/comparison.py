@@ -123,8 +123,8 @@ def write_page(
 
     Args:
       client: Client of the store, which the runs' audio and pictures come from.
-      runs: In the order in which they are shown.
-      comparison: Of the same runs.
+      runs: Runs in the order in which they are shown.
+      comparison: The same runs side by side.
       path: HTML file to write.
       significance: As `significance.significance` returns it.
       title: Heading.
@@ -209,5 +209,5 @@ def _download_media(client: MlflowClient, run_id: str) -> dict[str, pathlib.Path
     try:
         folder = pathlib.Path(client.download_artifacts(run_id, 'media'))
         return {path.name: path for path in sorted(folder.iterdir())}
-    except (*store.refusals(), OSError):
+    except (store.refusals(), OSError):
         return {}

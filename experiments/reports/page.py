@@ -56,7 +56,7 @@ class Example:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this package, filled in; whatever is no `Markup` is escaped."""
+    """A template of this package, filled in; everything but `Markup` is escaped."""
     return _templates().get_template(template).render(values)
 
 

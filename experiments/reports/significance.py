@@ -132,7 +132,7 @@ def evaluation_rows(client: MlflowClient, run_id: str) -> dict[str, dict[str, An
         path = client.download_artifacts(run_id, EVALUATION_FILE)
         rows = json.loads(pathlib.Path(path).read_text())
         return {str(entry['example']): dict(entry) for entry in rows}
-    except (*store.refusals(), OSError, ValueError, TypeError, KeyError):
+    except (store.refusals(), OSError, ValueError, TypeError, KeyError):
         return {}
 
 

@@ -253,7 +253,7 @@ def _prepare_postgres(uri: str, connection: Any) -> None:
 
 @contextlib.contextmanager
 def _connected(uri: str) -> Iterator[Any]:
-    """A connection of one's own to a database that is no file.
+    """A new connection to a database server.
 
     Raises:
       ServerDownError: No answer within seconds; MLflow alone would try for two minutes.

@@ -282,7 +282,7 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     folder = pathlib.Path(save_dir)
     known = store.read_run_file(folder)
     if not known:
-        raise store.TrackingError(f'{folder} is no training folder: it has no run.json.')
+        raise store.TrackingError(f'{folder} is not a training folder: it has no run.json.')
     if known.get('run_id') and not count_unsent(folder):
         return 0
     journal = Journal(folder)

@@ -34,7 +34,7 @@ def log_preparation(result: PrepareResult, experiment: str = store.EXPERIMENT) -
 
     Args:
       result: What `prepare_dataset` gave.
-      experiment: Of a run of its own.
+      experiment: MLflow experiment, where a run of its own is made.
 
     Returns:
       The run's id.

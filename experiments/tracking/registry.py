@@ -113,7 +113,7 @@ def _download(uri: str) -> pathlib.Path:
     except (MlflowException, OSError) as error:
         raise ModelNotFoundError(f'{uri}: no model there ({str(error).splitlines()[0]}).') from None
     if not (folder / 'metadata.json').is_file():
-        raise ModelNotFoundError(f'{uri} is no model bundle: metadata.json is missing.')
+        raise ModelNotFoundError(f'{uri} is not a model bundle: metadata.json is missing.')
     return folder
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import re
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -134,10 +133,11 @@ def server_error(uri: str, problem: str) -> ServerDownError:
     )
 
 
-def refusals() -> tuple[type[Exception], ...]:
-    """What a client raises for a request that it refuses: MLflow's own exception where MLflow is in use."""
-    exceptions = sys.modules.get('mlflow.exceptions')
-    return (LookupError, *((exceptions.MlflowException,) if exceptions else ()))
+def refusals() -> type[Exception]:
+    """What a client raises for a request that it refuses."""
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
 
 
 def is_away(error: BaseException) -> bool:

@@ -182,7 +182,7 @@ def _raising(monkeypatch, error: BaseException):
         (FileNotFoundError(errno.ENOENT, 'gone', 'x.wav'), 1, 'Error: x.wav: No such file or directory.'),
         (MemoryError(), 1, 'Error: not enough memory.'),
         (ZeroDivisionError('by zero'), 1, 'Error: ZeroDivisionError: by zero\nThis is a defect of ddsp'),
-        (KeyboardInterrupt(), 130, 'Interrupted. The same command goes on from here.\n'),
+        (KeyboardInterrupt(), 130, 'Interrupted. Run the same command again to resume.\n'),
         (KeyboardInterrupt('interrupted after 7 steps'), 130, 'Interrupted after 7 steps.\n'),
     ],
 )
@@ -215,7 +215,7 @@ def test_sigterm_ends_a_command_like_ctrl_c(ddsp, monkeypatch):
 
     monkeypatch.setattr(doctor, 'run_checks', lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
     status, _, err = ddsp('doctor')
-    assert (status, err) == (143, 'Interrupted. The same command goes on from here.\n')
+    assert (status, err) == (143, 'Interrupted. Run the same command again to resume.\n')
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -349,4 +349,4 @@ def test_a_resumed_run_whose_server_is_down_goes_on_and_is_synced_later(workdir,
 def test_sync_of_a_folder_that_is_no_run(workdir, ddsp):
     status, _, err = ddsp('runs', 'sync', workdir)
     assert status == 1
-    assert err == f'Error: {workdir} is no training folder: it has no run.json.\n'
+    assert err == f'Error: {workdir} is not a training folder: it has no run.json.\n'
