@@ -29,7 +29,7 @@ from experiments.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from experiments.sweeps.runner import SweepResult
+    from experiments.sweeps.result import SweepResult
     from experiments.sweeps.spec import SweepSpec
 
 PANEL = 'Training'
@@ -235,7 +235,8 @@ def sweep(
     for package in ('optuna', 'pydantic'):
         require(package, 'to run sweeps')
     from experiments.run.training import check_backend
-    from experiments.sweeps.runner import SweepPlace, run_sweep
+    from experiments.sweeps.result import SweepPlace
+    from experiments.sweeps.runner import run_sweep
     from experiments.sweeps.spec import load_spec
 
     check_backend()

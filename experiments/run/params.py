@@ -24,16 +24,28 @@ def config_to_params(gin_config: str) -> dict[str, str]:
       {'rate': '0.001', 'Trainer.learning_rate': '0.001'}
     """
     bindings: dict[str, Any] = {}
-    for found in config_parser.ConfigParser(gin_config, _Delegate()):
-        if isinstance(found, config_parser.BindingStatement):
-            name = '.'.join(part for part in (found.selector, found.arg_name) if part)
-            bindings[f'{found.scope}/{name}' if found.scope else name] = found.value
+    for statement in gin_statements(gin_config):
+        if name := binding_name(statement):
+            bindings[name] = statement.value
     short = {name: _without_modules(name) for name in bindings}
     taken = list(short.values())
     named = {name if taken.count(short[name]) > 1 else short[name]: name for name in bindings}
     return {
         key[-_MAX_KEY:]: repr(_resolved(bindings[name], bindings))[:_MAX_VALUE] for key, name in named.items()
     }
+
+
+def gin_statements(text: str) -> list[Any]:
+    """The statements of a gin text, with references and macros as text such as `@name()` and `%name`."""
+    return list(config_parser.ConfigParser(text, _Delegate()))
+
+
+def binding_name(statement: Any) -> str:
+    """Name of a binding, `scope/module.Class.parameter`; '' for other statements."""
+    if not isinstance(statement, config_parser.BindingStatement):
+        return ''
+    name = '.'.join(part for part in (statement.selector, statement.arg_name) if part)
+    return f'{statement.scope}/{name}' if statement.scope else name
 
 
 class _Name(str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,6 @@ from experiments.reports import figures
 from experiments.tracking.delivery import metric_rows
 
 if TYPE_CHECKING:
-    import optuna
-
-    from experiments.sweeps.spec import SweepSpec
     from experiments.tracking.tracker import MLflowTracker
 
 
@@ -167,60 +164,3 @@ class HeldOutWatcher(TrainingCallback):
             write_wav(self._folder / name, sound, self._sample_rate)
             self._tracker.log_artifact(self._folder / name, 'media/steps')
         self._next = time.monotonic() + (time.monotonic() - start) / _SAMPLING_SHARE
-
-
-class PruningWatcher(TrainingCallback):
-    """Reports a sweep's trial to Optuna, and ends it when it is not worth going on.
-
-    While the study's database is away the training goes on; what was to be reported follows.
-
-    Args:
-      trial: Optuna's trial.
-      spec: The sweep.
-      report: Told about the progress.
-      is_away: Whether an error means that the database is away.
-    """
-
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        spec: SweepSpec,
-        report: Callable[[str], None],
-        is_away: Callable[[BaseException], bool],
-    ):
-        self._trial = trial
-        self._spec = spec
-        self._report = report
-        self._is_away = is_away
-        self._waiting: list[tuple[int, float]] = []
-
-    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Ends the training by `optuna.TrialPruned` when the pruner says so, and by `TrialLost` when another
-        worker has taken the trial over."""
-        import optuna
-
-        from experiments.sweeps.study import TrialLost
-
-        value = metrics.get(self._spec.prune_on)
-        self._report(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
-        if value is None:
-            return
-        self._waiting.append((step, value if self._spec.minimize else -value))
-        try:
-            pruned = self._told_to_stop()
-        except optuna.exceptions.UpdateFinishedTrialError as error:
-            raise TrialLost from error
-        except Exception as error:
-            if not self._is_away(error):
-                raise
-            return
-        if pruned:
-            raise optuna.TrialPruned(f'pruned at step {step}')
-
-    def _told_to_stop(self) -> bool:
-        """Reports what waits; returns what the pruner says."""
-        while self._waiting:
-            step, value = self._waiting[0]
-            self._trial.report(value, step)
-            del self._waiting[0]
-        return self._trial.should_prune()

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import pydantic
-import pydantic_core
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ddsp.errors import ConfigError, require
 from experiments.metrics import lower_is_better
+from experiments.run import params
 
 if TYPE_CHECKING:
     import optuna
@@ -39,20 +39,14 @@ def _number_if_meant(value: Any) -> Any:
     return value
 
 
-def _finite(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise pydantic_core.PydanticCustomError('finite', 'finite')
-    return value
-
-
 def _field(allowed: str, **limits: Any) -> Any:
     """Limits of a value, and what is allowed in words."""
     return pydantic.Field(description=allowed, **limits)
 
 
-_MEANT, _FINITE = pydantic.BeforeValidator(_number_if_meant), pydantic.AfterValidator(_finite)
-Number = Annotated[int | float, _MEANT, _FINITE, _field('a number')]
-OptionalNumber = Annotated[int | float | None, _MEANT, _FINITE, _field('a number')]
+_MEANT = pydantic.BeforeValidator(_number_if_meant)
+Number = Annotated[int | pydantic.FiniteFloat, _MEANT, _field('a number')]
+OptionalNumber = Annotated[int | pydantic.FiniteFloat | None, _MEANT, _field('a number')]
 _COUNT = _field('a whole number of at least 1', ge=1, le=_MAX_STEPS)
 
 
@@ -67,13 +61,17 @@ class Choice:
         """How many values there are."""
         return len(self.values)
 
-    def suggest(self, trial: optuna.Trial, name: str) -> Any:
-        """A value for a trial. Optuna keeps only plain values, so lists travel as JSON."""
-        chosen = trial.suggest_categorical(name, [json.dumps(value) for value in self.values])
-        return json.loads(chosen)
+    @property
+    def ends(self) -> list[Any]:
+        """Values whose names must be known."""
+        return list(self.values)
 
-    def grid(self) -> list[Any]:
-        """All values, as Optuna stores them."""
+    def suggest(self, trial: optuna.Trial, name: str) -> Any:
+        """A value for a trial."""
+        return json.loads(trial.suggest_categorical(name, self.grid()))
+
+    def grid(self) -> list[str]:
+        """All values as JSON, since Optuna stores plain values only."""
         return [json.dumps(value) for value in self.values]
 
 
@@ -95,14 +93,19 @@ class Range:
         if self.log and self.low <= 0:
             raise ValueError(f'low is {self.low}; with log it must be above 0.')
         if self.log and self.step is not None:
-            raise ValueError('log and step cannot be together.')
+            raise ValueError('log and step exclude each other.')
         return self
 
     @property
     def count(self) -> int:
-        """How many values there are; a range without a step has no number of them."""
+        """Number of values of a range with a step."""
         assert self.step is not None
         return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    @property
+    def ends(self) -> list[Any]:
+        """The limits."""
+        return [self.low, self.high]
 
     @property
     def whole(self) -> bool:
@@ -118,7 +121,7 @@ class Range:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def grid(self) -> list[float | int]:
-        """All values; only a range with a step has a list of them."""
+        """All values of a range with a step."""
         return [self.low + index * (self.step or 0) for index in range(self.count)]
 
 
@@ -152,7 +155,7 @@ class SweepSpec:
     def _together(self) -> SweepSpec:
         twice = sorted(set(self.fixed) & set(self.parameters))
         if twice:
-            raise ValueError(f'{twice[0]} is in fixed and in parameters; it can be in one of them only.')
+            raise ValueError(f'{twice[0]} is in fixed and in parameters; give it in one of them.')
         if self.sampler != 'grid':
             return self
         for name, parameter in self.parameters.items():
@@ -163,7 +166,7 @@ class SweepSpec:
         points = math.prod(parameter.count for parameter in self.parameters.values())
         if points > _MAX_TRIALS:
             raise ValueError(
-                f'the grid of {", ".join(self.parameters)} has {points} points; there can be {_MAX_TRIALS}. '
+                f'the grid of {", ".join(self.parameters)} has {points} points, more than {_MAX_TRIALS}. '
                 'Give larger steps or shorter lists, or another sampler.'
             )
         return self
@@ -199,13 +202,10 @@ class SweepSpec:
 
     def samples(self) -> list[dict[str, Any]]:
         """A few points in which every choice and every end of a range occurs."""
-        ends = [
-            list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]
-            for parameter in self.parameters.values()
-        ]
+        ends = {name: parameter.ends for name, parameter in self.parameters.items()}
         return [
-            {name: values[index % len(values)] for name, values in zip(self.parameters, ends, strict=True)}
-            for index in range(max(map(len, ends)))
+            {name: values[index % len(values)] for name, values in ends.items()}
+            for index in range(max(map(len, ends.values())))
         ]
 
     def gin_params(self, values: Mapping[str, Any]) -> list[str]:
@@ -214,7 +214,7 @@ class SweepSpec:
 
 
 def gin_value(value: Any) -> str:
-    """A value as gin writes it; text that begins with @ or % is a reference, not a string."""
+    """A value as gin writes it; text that begins with @ or % is a reference."""
     if isinstance(value, str) and value[:1] in '@%':
         return value
     if isinstance(value, Mapping):
@@ -239,7 +239,7 @@ def load_spec(path: str | os.PathLike[str]) -> SweepSpec:
     except FileNotFoundError:
         raise ConfigError(f'{path}: no such file.') from None
     except UnicodeDecodeError:
-        raise ConfigError(f'{path} is no text.') from None
+        raise ConfigError(f'{path} is not a text file.') from None
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from None
 
@@ -250,7 +250,7 @@ def _from_yaml(text: str) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f'is no YAML: {" ".join(str(error).split())}') from None
+        raise ConfigError(f'not valid YAML: {" ".join(str(error).split())}') from None
     if not isinstance(raw, dict):
         raise ConfigError(f'expected keys and values such as `trials: 20`, found {type(raw).__name__}.')
     return raw
@@ -258,31 +258,20 @@ def _from_yaml(text: str) -> dict[str, Any]:
 
 def _from_gin(text: str) -> dict[str, Any]:
     """The keys of a gin file: those of `sweep.KEY = ...`; every other binding is fixed for all trials."""
-    from gin import config_parser
-
-    class Texts(config_parser.ParserDelegate):
-        """Keeps references as they are written."""
-
-        def configurable_reference(self, name: str, evaluate: bool) -> str:
-            return f'@{name}()' if evaluate else f'@{name}'
-
-        def macro(self, name: str) -> str:
-            return f'%{name}'
-
     raw: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     try:
-        statements = list(config_parser.ConfigParser(text, Texts()))
+        statements = params.gin_statements(text)
     except SyntaxError as error:
-        raise ConfigError(f'is no gin: line {error.lineno}: {error.msg}') from None
+        raise ConfigError(f'not valid gin: line {error.lineno}: {error.msg}') from None
     for statement in statements:
-        if not isinstance(statement, config_parser.BindingStatement):
+        name = params.binding_name(statement)
+        if not name:
             raise ConfigError('a sweep has no `include` and no `import`; name the files in sweep.gin_files.')
-        if statement.selector == 'sweep':
-            raw[statement.arg_name] = statement.value
-            continue
-        name = '.'.join(part for part in (statement.selector, statement.arg_name) if part)
-        fixed[f'{statement.scope}/{name}' if statement.scope else name] = statement.value
+        if name.startswith('sweep.'):
+            raw[name.removeprefix('sweep.')] = statement.value
+        else:
+            fixed[name] = statement.value
     return {**raw, 'fixed': {**raw.get('fixed', {}), **fixed}} if fixed else raw
 
 
@@ -316,17 +305,13 @@ def _parameter(name: str, value: Any) -> Choice | Range:
     if not isinstance(value, dict):
         raise ConfigError(
             f'{where}: {value!r} is one value; a list or {{low: ..., high: ...}} is needed. '
-            'What does not vary belongs into `fixed`.'
+            'What does not vary belongs in `fixed`.'
         )
     return _built(Range, value, where)
 
 
 def _built(kind: Callable[..., T], given: Mapping[str, Any], where: str = '') -> T:
-    """An object of its contents.
-
-    Raises:
-      ConfigError: A key or a value is not allowed; the message names it.
-    """
+    """An object of its contents, or the first of pydantic's complaints in our words."""
     fields = kind.__pydantic_fields__  # type: ignore[attr-defined]
     for key in given:
         if key not in fields:

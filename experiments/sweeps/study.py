@@ -1,9 +1,8 @@
-"""An Optuna study as a queue of numbered slots that any number of workers empty, none lost and none done
-twice.
+"""An Optuna study as a queue of numbered slots that any number of workers empty; none is lost or run twice.
 
-A sweep of N trials is N waiting Optuna trials, each with the user attribute `slot`. Optuna gives each to one
-worker, records signs of life while it runs, and queues the trial of a worker that gives none any more again,
-with the same parameters and the same slot.
+A sweep of N trials is N waiting Optuna trials, each with the user attribute `slot`. Optuna hands each to one
+worker and records heartbeats while it runs. When a worker dies or gives a trial back, its slot is queued
+again with the same parameters.
 """
 
 from __future__ import annotations
@@ -12,38 +11,30 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ddsp.errors import require
+from ddsp.errors import DDSPError, require
 from experiments import crash, masking
+from experiments.sweeps.outages import DatabaseAwayError
 from experiments.sweeps.spec import SweepSpec
-from experiments.sweeps.study_database import (
-    HEARTBEAT_SECS,
-    MAX_ATTEMPTS,
-    PATIENCE_SECS,
-    DatabaseAwayError,
-    StudyDatabase,
-    SweepError,
-)
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ['ERROR', 'SLOT', 'DatabaseAwayError', 'SweepError', 'TrialLost', 'TrialQueue']
-
-T = TypeVar('T')
-
-SLOT, ERROR, GIVEN_BACK = 'slot', 'error', 'given_back'
+SLOT, ERROR, GIVEN_BACK = 'slot', 'error', 'given_back'  # user attributes of a trial
+HEARTBEAT_SECS = 15
+PATIENCE_SECS = 300.0
 POLL_SECS = 2.0
+_MAX_ATTEMPTS = 3  # of a slot whose workers die; parameters that kill every worker must not do so for ever
+
+
+class SweepError(DDSPError):
+    """A sweep that cannot go on."""
 
 
 class TrialLost(Exception):
-    """Another worker has taken over this trial, as when this machine was out of reach for long."""
-
-
-class NotQueuedError(Exception):
-    """Optuna made a new trial, for another worker has just taken the last one that waited."""
+    """The trial is not this worker's: another one has taken it."""
 
 
 class TrialQueue:
@@ -52,10 +43,10 @@ class TrialQueue:
     Args:
       spec: The sweep.
       storage: Address of a database: `sqlite:///PATH` or `postgresql://...`.
-      heartbeat_secs: Seconds between signs of life; a trial without any for four times as long is taken over.
-      dataset: Digest of what is trained on.
-      patience_secs: How long a database that is away is waited for.
-      patient_start: Wait for it also now. Who begins a sweep has rather mistyped the address.
+      heartbeat_secs: Seconds between heartbeats; a trial without one for four times as long is taken over.
+      dataset: Digest of the dataset.
+      patience_secs: How long to wait for a database that is away.
+      patient_start: Wait for it when opening, too. Whoever begins a sweep has rather mistyped the address.
 
     Raises:
       SweepError: The database cannot be used, or holds another sweep of this name.
@@ -71,42 +62,36 @@ class TrialQueue:
         patience_secs: float = PATIENCE_SECS,
         patient_start: bool = False,
     ):
-        self.spec = spec
-        self.database = StudyDatabase(storage, heartbeat_secs, patience_secs)
         optuna = require('optuna', 'to run sweeps')
+        from experiments.sweeps.study_storage import StudyDatabase
+
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-
-        def begin() -> None:
-            with self.alone():  # makes the tables, the study and its slots: one process at a time
-                self.study = self._open()
-                self._same_sweep(dataset)
-                self._fill()
-
+        self.spec = spec
+        self.database = StudyDatabase(storage, spec.name, heartbeat_secs, patience_secs)
         try:
-            self.database.patiently(begin, None if patient_start else 0.0)
-        except (OSError, ImportError, DatabaseAwayError, optuna.exceptions.StorageInternalError) as error:
+            self.database.patiently(lambda: self._open(dataset), None if patient_start else 0.0)
+        except SweepError:
+            raise
+        except (OSError, DDSPError, optuna.exceptions.StorageInternalError) as error:
             cause = masking.clean(str(error.__cause__ or error))
             raise SweepError(f'the database {self.database.shown} cannot be used: {cause}') from error
 
-    def _open(self) -> optuna.Study:
-        """Opens or creates the study."""
+    def _open(self, dataset: str) -> None:
+        """Opens or creates the study, its tables and its slots: one process at a time."""
         import optuna
 
-        study = optuna.create_study(
-            study_name=self.spec.name, storage=self.database.open(), pruner=_pruner(self.spec),
-            direction='minimize' if self.spec.minimize else 'maximize', load_if_exists=True,
-        )  # fmt: skip
-        study.sampler = _sampler(self.spec, first='signature' not in study.user_attrs)
-        return study
+        with self.database.alone():
+            self.study = optuna.create_study(
+                study_name=self.spec.name, storage=self.database.open(), pruner=_pruner(self.spec),
+                direction='minimize' if self.spec.minimize else 'maximize', load_if_exists=True,
+            )  # fmt: skip
+            self.study.sampler = _sampler(self.spec, first='signature' not in self.study.user_attrs)
+            self._check_signature(dataset)
+            self._queue_missing()
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """The lock of the sweep, which only one process has at a time."""
-        return self.database.alone(self.spec.name)
-
-    def _same_sweep(self, dataset: str) -> None:
+    def _check_signature(self, dataset: str) -> None:
         """A name stands for one sweep; only its budget and its pruning may change."""
-        spec = self.spec
-        signature = {**spec.signature(), **({'dataset': dataset} if dataset else {})}
+        signature = {**self.spec.signature(), **({'dataset': dataset} if dataset else {})}
         known = self.study.user_attrs.get('signature')
         if known is None:
             self.study.set_user_attr('signature', signature)
@@ -114,25 +99,25 @@ class TrialQueue:
         for key, value in signature.items():
             if key in known and known[key] != value:
                 raise SweepError(
-                    f'{self.database.shown} holds a sweep {spec.name!r} that was begun with {key} '
+                    f'{self.database.shown} holds a sweep {self.spec.name!r} that was begun with {key} '
                     f'{known[key]}, not {value}. Give the changed sweep another name.'
                 )
 
-    def _fill(self) -> None:
-        """Queues the slots that are missing: all of a new sweep, more of one whose budget has grown, and one
-        whose worker died while it queued the slot again."""
+    def _missing(self) -> dict[int, list[FrozenTrial]]:
+        """Slots that nobody has in hand and that should be tried (again), with their failed trials."""
         by_slot = self._by_slot()
-        for slot in range(len(self)):
-            trials = by_slot.get(slot, [])
-            if _all_failed(trials) and not _is_given_up(trials):
-                self._queue(slot, trials[-1].params if trials else {})
+        tried = ((slot, by_slot.get(slot, [])) for slot in range(len(self)))
+        return {slot: trials for slot, trials in tried if _all_failed(trials) and not _given_up(trials)}
 
-    def _queue(self, slot: int, params: dict[str, Any]) -> None:
-        point = self.spec.grid()[slot] if self.spec.sampler == 'grid' else {}
-        self.study.enqueue_trial({**point, **params}, user_attrs={SLOT: slot})
+    def _queue_missing(self) -> None:
+        """Queues the slots that are missing; to be called under the lock."""
+        for slot, trials in self._missing().items():
+            grid_point = self.spec.grid()[slot] if self.spec.sampler == 'grid' else {}
+            params = next((trial.params for trial in reversed(trials) if trial.params), {})
+            self.study.enqueue_trial({**grid_point, **params}, user_attrs={SLOT: slot})
 
     def __len__(self) -> int:
-        """How many trials the sweep has."""
+        """Number of trials of the sweep."""
         trials = self.spec.trials
         return min(trials, len(self.spec.grid())) if self.spec.sampler == 'grid' else trials
 
@@ -142,7 +127,6 @@ class TrialQueue:
         return [trial for trial in found if SLOT in trial.user_attrs]
 
     def _by_slot(self) -> dict[int, list[FrozenTrial]]:
-        """Each slot's trials."""
         by_slot: dict[int, list[FrozenTrial]] = {}
         for trial in self.trials():
             by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
@@ -150,65 +134,79 @@ class TrialQueue:
 
     def given_up(self) -> int:
         """Number of slots that will not be tried again: their training failed, or killed every worker."""
-        return sum(_all_failed(trials) and _is_given_up(trials) for trials in self._by_slot().values())
+        return sum(_all_failed(trials) and _given_up(trials) for trials in self._by_slot().values())
 
     def work(
         self, objective: Callable[[optuna.Trial], float], idle: Callable[[], None] = lambda: None
     ) -> None:
-        """Runs trials until none waits and none is in hand anywhere.
+        """Runs trials until none waits and none is running anywhere.
 
         Args:
-          objective: Gives a trial's value. A trial whose objective raises `SweepError` is the last one; after
-            an OSError or an interruption it is queued again, and the error goes on.
-          idle: Called between trials, and every few seconds while other workers have the last ones.
+          objective: Returns a trial's value. After a `SweepError` the worker stops; after an OSError or an
+            interruption, too, and the trial is queued again. Any other error fails the trial alone.
+          idle: Called between trials, and every few seconds while other workers run the last ones.
         """
         from optuna.trial import TrialState
 
         while True:
             idle()
-            states = [trial.state for trial in self.database.patiently(self._look)]
-            if TrialState.WAITING in states and self._is_steady():
+            self.database.patiently(self._take_over)
+            states = {trial.state for trial in self.trials()}
+            if TrialState.WAITING in states and self.database.is_steady:
                 self._run_one(objective)
-            elif TrialState.WAITING in states or TrialState.RUNNING in states:
+            elif states & {TrialState.WAITING, TrialState.RUNNING}:
                 time.sleep(min(POLL_SECS, self.database.heartbeat_secs / 2))
             else:
                 return
 
-    def _is_steady(self) -> bool:
-        """False just after the database was away: the living, too, have not given signs of life."""
-        return self.database.steady_secs >= 2 * self.database.heartbeat_secs
-
-    def _look(self) -> list[FrozenTrial]:
-        """All trials, after those of dead workers have been queued again."""
+    def _take_over(self) -> None:
+        """Queues the slots of dead workers again."""
         import optuna
 
-        if self._is_steady():
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # marked experimental in Optuna
-                optuna.storages.fail_stale_trials(self.study)
-        return self.trials()
+        if not self.database.is_steady:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # marked experimental in Optuna
+            optuna.storages.fail_stale_trials(self.study)
+        if self._missing():
+            with self.database.alone():
+                self._queue_missing()
 
     def _run_one(self, objective: Callable[[optuna.Trial], float]) -> None:
         """Lets Optuna run the next trial."""
-        turn = _Turn(self, objective)
-        ended = True  # otherwise others find the trial when it gives no sign of life any more
-        try:
-            self.study.optimize(turn, n_trials=1, catch=(Exception,))
-        except KeyboardInterrupt as error:
-            turn.stop, ended = turn.stop or error, error is turn.stop
-        except DatabaseAwayError as error:  # which has been waited for
-            turn.stop, ended = turn.stop or error, False
-        except Exception as error:  # Optuna's own, before or after the objective
-            ended = False
-            comes_again = self.database.notice(error) or not self._is_mine(turn.trial)
-            if turn.stop is None and not comes_again:
+        import optuna
+
+        mine: optuna.Trial | None = None
+        stop: BaseException | None = None
+
+        def run(trial: optuna.Trial) -> float:
+            nonlocal mine, stop
+            if SLOT not in trial.user_attrs:  # Optuna made it: another worker took the last one that waited
+                raise TrialLost
+            mine = trial
+            try:
+                return objective(trial)
+            except (optuna.TrialPruned, TrialLost):
                 raise
-        if turn.stop is None:
-            return
-        if ended and turn.trial is not None and not isinstance(turn.stop, SweepError):
-            with contextlib.suppress(Exception):  # whoever opens the sweep next finds what is missing
-                self._queue(turn.trial.user_attrs[SLOT], turn.trial.params)
-        raise turn.stop
+            except (KeyboardInterrupt, OSError, DatabaseAwayError, SweepError) as error:
+                stop = error
+                self.database.patience_secs = 0.0  # a worker that leaves does not wait
+                mark = (ERROR, _told(error)) if isinstance(error, SweepError) else (GIVEN_BACK, True)
+                with contextlib.suppress(TrialLost, DatabaseAwayError):
+                    self.note(trial, *mark)
+                raise
+            except Exception as error:
+                self.note(trial, ERROR, _told(error))
+                raise
+
+        try:
+            self.study.optimize(run, n_trials=1, catch=(Exception,))
+        except Exception as error:  # Optuna's own, before or after the objective
+            has_ended = self.database.notice(error) or not self._is_mine(mine)
+            if stop is None and not has_ended:
+                raise
+        if stop is not None:
+            raise stop
 
     def _is_mine(self, trial: optuna.Trial | None) -> bool:
         """Whether a trial has neither ended nor been taken over."""
@@ -220,7 +218,7 @@ class TrialQueue:
         return self.database.patiently(lambda: self.spec.suggest(trial))
 
     def note(self, trial: optuna.Trial, name: str, value: Any) -> None:
-        """Writes something beside a trial.
+        """Sets a user attribute of a trial.
 
         Raises:
           TrialLost: Another worker has taken it over.
@@ -233,44 +231,6 @@ class TrialQueue:
             raise TrialLost from error
 
 
-class _Turn:
-    """One trial as Optuna runs it; remembers the trial, and the error after which the worker must stop."""
-
-    def __init__(self, queue: TrialQueue, objective: Callable[[optuna.Trial], float]) -> None:
-        self.trial: optuna.Trial | None = None
-        self.stop: BaseException | None = None
-        self._queue = queue
-        self._objective = objective
-
-    def __call__(self, trial: optuna.Trial) -> float:
-        import optuna
-
-        if SLOT not in trial.user_attrs:
-            raise NotQueuedError
-        self.trial = trial
-        try:
-            return self._objective(trial)
-        except (optuna.TrialPruned, TrialLost):
-            raise
-        except (KeyboardInterrupt, OSError, DatabaseAwayError) as error:
-            self._stop(error, GIVEN_BACK, True)
-            raise
-        except SweepError as error:  # the next trial would fail for the same cause
-            self._stop(error, ERROR, _told(error))
-            raise
-        except Exception as error:
-            self._queue.note(trial, ERROR, _told(error))
-            raise
-
-    def _stop(self, error: BaseException, name: str, value: Any) -> None:
-        """Leaves the trial without waiting for a database that is away."""
-        self.stop = error
-        self._queue.database.patience_secs = 0.0
-        assert self.trial is not None
-        with contextlib.suppress(TrialLost, DatabaseAwayError):
-            self._queue.note(self.trial, name, value)
-
-
 def _told(error: BaseException) -> str:
     log = crash.log_of(error)
     return f'{type(error).__name__}: {error}' + (f' (details: {log})' if log else '')
@@ -281,14 +241,14 @@ def _all_failed(trials: list[FrozenTrial]) -> bool:
     return all(trial.state.name == 'FAIL' for trial in trials)
 
 
-def _is_given_up(trials: list[FrozenTrial]) -> bool:
+def _given_up(trials: list[FrozenTrial]) -> bool:
     """Whether a slot's training failed, or killed every worker that tried it."""
     deaths = sum(GIVEN_BACK not in trial.user_attrs for trial in trials)
-    return deaths >= MAX_ATTEMPTS or any(ERROR in trial.user_attrs for trial in trials)
+    return deaths >= _MAX_ATTEMPTS or any(ERROR in trial.user_attrs for trial in trials)
 
 
 def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:
-    """What proposes parameters; who begins a sweep follows its seed, others must not repeat it."""
+    """What proposes parameters; the first worker follows the sweep's seed, others must not repeat it."""
     import optuna
 
     seed = spec.seed if first else None

@@ -2,26 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import contextlib
+import math
+import pathlib
+import re
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.sweeps.study_database import MAX_ATTEMPTS
+from ddsp.errors import ConfigError, require
+from ddsp.io.files import locked
+from experiments import masking
+from experiments.sweeps.outages import DatabaseAwayError, is_away, patiently, reason
 
-if TYPE_CHECKING:
-    from experiments.sweeps.study_database import StudyDatabase
+T = TypeVar('T')
+
+_SQLITE, _POSTGRES = 'sqlite:///', 'postgresql+psycopg://'
+# Without these a connection to a machine that has vanished hangs for many minutes: libpq's names and units.
+_LIMITS = {'connect_timeout': 10, 'tcp_user_timeout': 30_000}
+_LOCK_SECS = 600.0
+
+
+class StudyDatabase:
+    """A database that may go away and come back.
+
+    Args:
+      storage: `sqlite:///PATH` or `postgresql://...`.
+      lock: Name of the lock on it.
+      heartbeat_secs: Seconds between heartbeats of a trial.
+      patience_secs: How long an operation is tried again.
+
+    Raises:
+      ConfigError: Another kind of database.
+    """
+
+    def __init__(self, storage: str, lock: str, heartbeat_secs: int, patience_secs: float):
+        # Which driver of PostgreSQL an address without one means depends on SQLAlchemy.
+        self.address = re.sub(r'^postgres(ql)?://', _POSTGRES, storage)
+        self.shown = masking.shown(storage)
+        self.heartbeat_secs = heartbeat_secs
+        self.patience_secs = patience_secs
+        self._lock = lock
+        self._last_outage = -math.inf
+        if not self.address.startswith((_SQLITE, _POSTGRES)):
+            raise ConfigError(
+                f'the database {self.shown} is of a kind that a sweep cannot use: give sqlite:///PATH or '
+                'postgresql://USER@HOST/NAME.'
+            )
+
+    @property
+    def is_steady(self) -> bool:
+        """False just after an outage, when the living have not sent heartbeats either."""
+        return time.monotonic() - self._last_outage >= 2 * self.heartbeat_secs
+
+    def open(self) -> StudyStorage:
+        """Optuna's storage; its tables are made when they are missing."""
+        options: dict[str, Any] = {}
+        if self.address.startswith(_POSTGRES):
+            # A connection that the server has closed is replaced when it is taken from the pool.
+            options = {'pool_pre_ping': True, 'connect_args': _LIMITS}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
+            return StudyStorage(self, options)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds the sweep's lock, which only one process has at a time.
+
+        Raises:
+          Exception: The lock was lost with the database (`is_away`): what was done under it must be done
+            again.
+        """
+        if self.address.startswith(_SQLITE):
+            path = pathlib.Path(self.address.removeprefix(_SQLITE))
+            busy = f'another process has locked {path} for {_LOCK_SECS:g} s.'
+            with locked(path.parent, busy, name=f'{path.name}.lock', wait_secs=_LOCK_SECS):
+                yield
+            return
+        psycopg = require('psycopg', 'for studies on PostgreSQL')
+        server = self.address.replace(_POSTGRES, 'postgresql://')
+        with contextlib.closing(psycopg.connect(server, autocommit=True, **_LIMITS)) as connection:
+            connection.execute('SELECT pg_advisory_lock(%s)', [zlib.crc32(self._lock.encode())])
+            yield
+            connection.execute('SELECT 1')  # closing releases the lock; a server that restarted has done so
+
+    def one_writer(self) -> contextlib.AbstractContextManager[None]:
+        """Makes up for SQLite, which does not lock what it has only read: two workers that see a trial wait
+        would both take it. PostgreSQL locks the row."""
+        return self.alone() if self.address.startswith(_SQLITE) else contextlib.nullcontext()
+
+    def patiently(self, operation: Callable[[], T], patience_secs: float | None = None) -> T:
+        """Repeats an operation while the database is away.
+
+        Args:
+          operation: May fail at any point and is then run again from the start.
+          patience_secs: None for the database's own.
+
+        Raises:
+          DatabaseAwayError: It did not come back in time.
+        """
+        patience = self.patience_secs if patience_secs is None else patience_secs
+
+        def warn(error: BaseException) -> None:
+            text = (
+                f'the database {self.shown} is away ({reason(error)}); waiting up to {patience:g} s for it.'
+            )
+            print(f'Warning: {text}', file=sys.stderr, flush=True)
+
+        try:
+            return patiently(operation, self.notice, patience, warn)
+        except Exception as error:
+            if not self.notice(error):
+                raise
+            raise DatabaseAwayError(
+                f'the database {self.shown} is away ({reason(error)}). Nothing is lost: the same command '
+                'continues when it is back.'
+            ) from error
+
+    def notice(self, error: BaseException) -> bool:
+        """Whether an error means that the database is away; if so, remembers when."""
+        away = is_away(error) and not isinstance(error, DatabaseAwayError)  # which has waited already
+        if away:
+            self._last_outage = time.monotonic()
+        return away
 
 
 class StudyStorage(RDBStorage):
-    """What a running trial needs waits for its database; what comes again soon does not.
+    """Beginning and ending a trial waits for the database; a heartbeat that fails is followed by the next.
 
-    Optuna's thread of signs of life ends with the first one that does not arrive, and its trial would be
-    another's although it lives.
+    Optuna's heartbeat thread ends with the first error, and another worker would take the trial although its
+    own is alive.
 
     Args:
-      database: Address, seconds between signs of life, and patience.
+      database: Address, heartbeat and patience.
       options: Options of SQLAlchemy's engine.
     """
 
@@ -30,11 +149,10 @@ class StudyStorage(RDBStorage):
         super().__init__(
             database.address, engine_kwargs=options, heartbeat_interval=database.heartbeat_secs,
             grace_period=4 * database.heartbeat_secs,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MAX_ATTEMPTS - 1),
         )  # fmt: skip
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """A sign of life; one that does not arrive is followed by the next."""
+        """Records that the trial's worker is alive, if the database can be reached."""
         try:
             super().record_heartbeat(trial_id)
         except Exception as error:
@@ -44,8 +162,8 @@ class StudyStorage(RDBStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Begins or ends a trial. The first sign of life comes before the beginning: Optuna never takes a
-        trial for dead that has given none."""
+        """Begins or ends a trial. The first heartbeat comes before the beginning: Optuna never takes a trial
+        for dead that has had none."""
         if state == TrialState.RUNNING:
             self.record_heartbeat(trial_id)
         change = super().set_trial_state_values

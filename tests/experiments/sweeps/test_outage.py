@@ -10,10 +10,12 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.postgres import PostgresCluster
-from experiments.run.watchers import PruningWatcher
+from ddsp.errors import ConfigError
 from experiments.sweeps import study
+from experiments.sweeps.outages import DatabaseAwayError
+from experiments.sweeps.pruning import PruningWatcher
 from experiments.sweeps.spec import parse_spec
-from experiments.sweeps.study import SLOT, DatabaseAwayError, SweepError, TrialLost, TrialQueue
+from experiments.sweeps.study import SLOT, TrialLost, TrialQueue
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +136,7 @@ def test_whose_trial_was_taken_over_stops_and_goes_on_with_the_next(spec, storag
         if not lost:
             lost.append(trial.user_attrs[SLOT])
             other.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            other._queue(trial.user_attrs[SLOT], {'x': 0.5})
+            other.study.enqueue_trial({'x': 0.5}, user_attrs={SLOT: trial.user_attrs[SLOT]})
             other.work(lambda found: other.suggest(found)['x'])
             watcher = PruningWatcher(trial, spec, lambda text: None, queue.database.notice)
             if reports:
@@ -196,5 +198,5 @@ def test_patience_ends_with_one_message(spec, storage, postgres):
 
 
 def test_a_database_of_another_kind_is_refused(spec):
-    with pytest.raises(SweepError, match=r'mysql://x:\*\*\*@h/y is of a kind that a sweep cannot use'):
+    with pytest.raises(ConfigError, match=r'mysql://x:\*\*\*@h/y is of a kind that a sweep cannot use'):
         TrialQueue(spec, 'mysql://x:secret@h/y')

@@ -13,8 +13,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from experiments.run.watchers import PruningWatcher
 from experiments.sweeps import study
+from experiments.sweeps.pruning import PruningWatcher
 from experiments.sweeps.spec import parse_spec
 from experiments.sweeps.study import ERROR, SLOT, TrialQueue
 
@@ -142,8 +142,8 @@ def test_a_grid_is_tried_completely(storage):
 
 DIES = """
 import os, signal, sys
-from experiments import study
-from experiments.sweep_spec import parse_spec
+from experiments.sweeps import study
+from experiments.sweeps.spec import parse_spec
 
 space = {"x": {"low": 0.0, "high": 1.0}}
 spec = parse_spec({"parameters": space, "trials": int(sys.argv[3]), "name": "queue"})
@@ -256,8 +256,8 @@ def test_a_slot_that_was_lost_while_it_was_queued_again_is_found(spec, storage):
 
 OPENS = """
 import sys, time
-from experiments import study
-from experiments.sweep_spec import parse_spec
+from experiments.sweeps import study
+from experiments.sweeps.spec import parse_spec
 
 spec = parse_spec({"parameters": {"x": {"low": 0.0, "high": 1.0}}, "trials": 6, "name": "queue"})
 import optuna, sqlalchemy.orm
@@ -331,7 +331,7 @@ def test_one_worker_at_a_time_is_alone(spec, storage):
     inside, most = [], []
 
     def enter(_: int) -> None:
-        with TrialQueue(spec, storage).alone():
+        with TrialQueue(spec, storage).database.alone():
             inside.append(1)
             most.append(len(inside))
             time.sleep(0.05)

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from experiments.sweeps.runner import SweepPlace, train_command
+from experiments.sweeps.result import SweepPlace, train_command
 from experiments.sweeps.spec import load_spec
 from experiments.tracking import store
 

@@ -116,7 +116,7 @@ def test_a_trial_overrides_what_is_fixed_for_all():
         ({'parameters': {'a': {'low': 1, 'high': 4, 'step': 9}}}, 'step is 9; it must be above 0 and fit'),
         (
             {'parameters': {'a': {'low': 1, 'high': 4, 'step': 1, 'log': True}}},
-            'log and step cannot be together.',
+            'log and step exclude each other.',
         ),
         ({'sampler': 'grid'}, 'the sampler grid needs a list, or a range with `step` and no `log`.'),
         ({'fixed': {'Trainer.learning_rate': 1}}, 'Trainer.learning_rate is in fixed and in parameters'),
@@ -141,7 +141,7 @@ def test_a_trial_overrides_what_is_fixed_for_all():
         ({'seed': True}, 'seed must be a whole number from 0 to'),
         (
             {'sampler': 'grid', 'parameters': {'a': {'low': 0.0, 'high': 1.0, 'step': 1e-9}}},
-            'the grid of a has 1000000000 points; there can be 10000. Give larger steps or shorter lists',
+            'the grid of a has 1000000000 points, more than 10000. Give larger steps or shorter lists',
         ),
     ],
 )
@@ -182,7 +182,7 @@ eval/train.steps = %batch
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('sweep.trials = ', 'is no gin: line 1: Unable to parse value.'),
+        ('sweep.trials = ', 'not valid gin: line 1: Unable to parse value.'),
         ("include 'x.gin'", 'a sweep has no `include` and no `import`'),
         ('sweep.trails = 3', "unknown key 'trails'. Did you mean 'trials'?"),
     ],
@@ -198,7 +198,7 @@ def test_messages_of_a_gin_file(tmp_path, ddsp, text, message):
 
 @pytest.mark.parametrize(
     ('text', 'message'),
-    [('a: [', 'is no YAML'), ('- 1', 'expected keys and values'), ('x: 1', "unknown key 'x'")],
+    [('a: [', 'not valid YAML'), ('- 1', 'expected keys and values'), ('x: 1', "unknown key 'x'")],
 )
 def test_messages_name_the_file(tmp_path, ddsp, text, message):
     path = tmp_path / 'sweep.yaml'
