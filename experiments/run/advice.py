@@ -1,17 +1,17 @@
-"""What the course of a training's losses says about its length."""
+"""Advice on the length of a training, from its losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-_FALLING = 0.04  # of the loss, from one quarter of the training to the next
-_RISEN = 0.04  # of the held-out loss, above its best
+_FALLING = 0.04  # share of the loss, from one quarter of the training to the next
+_RISEN = 0.04  # share of the held-out loss, above its best
 
 Points = Sequence[tuple[int, float]]
 
 
 def after_training(losses: Points, held_out: Points) -> str:
-    """One sentence where a training was too short or too long, '' where it was neither.
+    """One sentence when a training was too short or too long, '' when it was neither.
 
     Args:
       losses: Steps and training losses.
@@ -23,7 +23,7 @@ def after_training(losses: Points, held_out: Points) -> str:
         if last > best * (1 + _RISEN) and best_step < last_step:
             return (
                 f'The held-out loss was best at step {best_step} ({best:.3g}) and rose to {last:.3g} at step '
-                f'{last_step}: the model learns its recordings by heart. Train on more of them, or stop '
+                f'{last_step}: the model memorises its recordings. Train on more of them, or stop '
                 f'there with --steps {max(best_step, 1)}.'
             )
     quarter = max(1, len(losses) // 4)

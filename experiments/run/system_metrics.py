@@ -1,4 +1,7 @@
-"""Use of cores, memory, disk, network and GPUs beside a training, through MLflow's own monitors."""
+"""Load of the machine beside a training, measured by MLflow's monitors.
+
+MLflow's own `SystemMetricsMonitor` needs a run to start with, and gives up when the server is away.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable
 
 
 class SystemMetrics:
-    """Samples every `interval` seconds in a daemon thread and hands `system/...` metrics over.
+    """Samples cores, memory, disk, network and GPUs in a daemon thread.
 
     Args:
       record: Called with (metrics, step); step counts the samples.
@@ -26,11 +29,11 @@ class SystemMetrics:
         self._thread = threading.Thread(target=self._sample, name='system-metrics', daemon=True)
 
     def start(self) -> None:
-        """Begins to sample."""
+        """Starts sampling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no more samples."""
+        """Stops sampling."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)
@@ -38,15 +41,15 @@ class SystemMetrics:
     def _sample(self) -> None:
         try:
             monitors = _monitors()
-        except ImportError:  # a training without MLflow or psutil has no figures of the machine
+        except ImportError:  # without MLflow or psutil a training has no figures of the machine
             return
         while not self._stop.wait(self._interval):
             metrics: dict[str, float] = {}
             for monitor in monitors:
                 monitor.collect_metrics()
-                metrics.update(
-                    {f'system/{name}': float(value) for name, value in monitor.aggregate_metrics().items()}
-                )
+                metrics |= {
+                    f'system/{name}': float(value) for name, value in monitor.aggregate_metrics().items()
+                }
                 monitor.clear_metrics()
             self._record(metrics, self._step)
             self._step += 1

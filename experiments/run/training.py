@@ -34,14 +34,14 @@ _MAX_SEED = 2**32 - 1  # NumPy's
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a training left.
+    """What a training produced.
 
     Attributes:
-      run_id: Of the MLflow run.
+      run_id: Id of the MLflow run.
       save_dir: Training folder.
       bundle: The model bundle.
-      metrics: Newest value of every metric, training and evaluation.
-      step: Steps done.
+      metrics: Latest value of every metric, training and evaluation.
+      step: Number of steps done.
       listen_page: Page with held-out examples; None without an evaluation.
       advice: A sentence when the training was too short or too long.
     """
@@ -77,8 +77,9 @@ def train_run(
     strategy: str = 'auto',
     restart: bool = False,
 ) -> RunResult:
-    """Trains, saves the bundle, evaluates and records all of it; goes on where an earlier call was
-    interrupted.
+    """Trains a model, saves its bundle, evaluates it and records all of it in MLflow.
+
+    The same call goes on where an earlier one was interrupted.
 
     Args:
       dataset: Dataset directory.
@@ -89,45 +90,42 @@ def train_run(
       save_dir: Training folder; None for `runs/DATASET-PRESET`. Once a step was saved, a folder stays with
         the settings it was begun with, of which only `num_steps` may change.
       experiment: MLflow experiment.
-      run_name: Of the MLflow run; None for the folder's name.
-      num_steps: Steps in total; None for the configuration's.
-      batch_size: Examples in a step; None for the configuration's.
-      seed: Of the initial weights, the order of the examples and the noise.
-      callbacks: Told about the progress, after the tracker.
+      run_name: Name of the MLflow run; None for the folder's name.
+      num_steps: Total number of steps; None for the configuration's.
+      batch_size: Examples per step; None for the configuration's.
+      seed: Random seed of the initial weights, the order of the examples and the noise.
+      callbacks: Called after the tracker.
       tags: Further tags of the run.
-      evaluate: Evaluate on the split `test` at the end, when the dataset has one.
+      evaluate: Whether to evaluate on the split `test` at the end, if the dataset has one.
       register_as: Name under which the model is registered.
       progress: `progress(done, total, text)`.
-      warn: Called with a sentence for all that makes training hard in the dataset, and for what goes
-        wrong in a training, such as harmonics that have died.
-      buffer: When the tracking server is down, train all the same: the run is recorded when it is back.
-      strategy: Devices: see `train_util.get_strategy`. Of several workers the first one records.
+      warn: Called with a sentence for each problem of the dataset and of the training, such as dead
+        harmonics.
+      buffer: Train even when the tracking server is down: the run is recorded when it is back.
+      strategy: Devices, see `train_util.get_strategy`. Only the first of several workers records.
       restart: Move aside what lies in the training folder, and begin anew.
-
-    Returns:
-      What was made.
 
     Raises:
       DDSPError: Dataset, configuration, folder or tracking store cannot be used.
     """
     check_backend()
     _check_arguments(gin_files, seed, strategy)
-    data = open_dataset(dataset)
+    data, tell = open_dataset(dataset), warn or (lambda text: None)
     warnings = check_dataset(data)
     bindings = _bindings(gin_params, num_steps, batch_size, seed)
     files = configure(data, preset, gin_files, bindings)
     folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
     wanted, notes = _settings(data, files, bindings)
-    tell = warn or (lambda text: None)
     if not _is_chief(strategy):  # another of the workers records the run and makes the bundle
-        training_folder.check(folder, wanted, _shown)
-        training = _Training(data, folder, seed, _devices(strategy), warn)
-        training.run(None, callbacks, progress)
-        return RunResult('', folder, folder / mlflow_model.NAME, training.metrics, training.step, None)
+        training_folder.check(folder, wanted)
+        training = _Training(data, folder, seed, _devices(strategy))
+        training.run([*_progress_watchers(progress), *callbacks], warn)
+        metrics = dict(training.last.metrics)
+        return RunResult('', folder, folder / mlflow_model.NAME, metrics, training.trainer.step, None)
     from experiments.tracking.tracker import OUTCOMES, MLflowTracker
 
     with (
-        training_folder.owned(folder, wanted, notes, _shown, restart=restart, warn=tell),
+        training_folder.owned(folder, wanted, notes, restart=restart, warn=tell),
         crash.logged(folder, *OUTCOMES),
     ):
         for warning in warnings:
@@ -137,16 +135,16 @@ def train_run(
             folder, experiment=experiment, run_name=run_name or folder.name, tags=tags, dataset=data,
             buffer=buffer,
         ) as tracker:  # fmt: skip
-            training = _Training(data, folder, seed, devices, warn)
-            training.run(tracker, callbacks, progress)
+            training = _Training(data, folder, seed, devices)
+            training.run([*_progress_watchers(progress), *callbacks], warn, tracker)
             return training.finish(tracker, evaluate, register_as, progress)
 
 
 def check_backend() -> None:
-    """Refuses a Keras backend that nothing can be trained with; needs no Keras.
+    """Refuses a Keras backend that cannot train, without importing Keras.
 
     Raises:
-      ConfigError: `KERAS_BACKEND` names one.
+      ConfigError: `KERAS_BACKEND` names such a backend.
     """
     backend = os.environ.get('KERAS_BACKEND') or 'tensorflow'
     if backend not in _BACKENDS:
@@ -157,7 +155,7 @@ def check_backend() -> None:
 
 
 def _check_arguments(gin_files: Sequence[str], seed: int, strategy: str) -> None:
-    """What can be told without the dataset."""
+    """Checks what needs no dataset."""
     from ddsp.training.cluster import STRATEGIES
 
     if not 0 <= seed <= _MAX_SEED:
@@ -180,127 +178,91 @@ def _check_counts() -> None:
 
 
 class _Training:
-    """One training with what it needs and what comes out of it."""
+    """One training: its model, its trainer, and what comes out of it."""
 
-    def __init__(
-        self,
-        data: Dataset,
-        folder: pathlib.Path,
-        seed: int,
-        strategy: Any,
-        warn: Callable[[str], None] | None,
-    ) -> None:
+    def __init__(self, data: Dataset, folder: pathlib.Path, seed: int, devices: Any) -> None:
         import keras
 
         from ddsp.training import models, trainers
-        from ddsp.training.data import DatasetProvider
         from experiments.run.watchers import LastMetrics
 
         self._data = data
         self._folder = folder
-        self._warn = warn
-        self._provider = DatasetProvider(data, 'train', seed=seed)
+        self._seed = seed
         keras.utils.set_random_seed(seed)
-        with strategy.scope():
+        with devices.scope():
             self._model = models.get_model()
-            self._trainer = trainers.get_trainer_class()(self._model, strategy)
-        self._last = LastMetrics(folder)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Newest values of the metrics of the training."""
-        return dict(self._last.metrics)
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return self._trainer.step
+            self.trainer = trainers.get_trainer_class()(self._model, devices)
+        self.last = LastMetrics(folder)
 
     def run(
-        self, tracker: MLflowTracker | None, callbacks: Sequence[TrainingCallback], progress: Progress | None
+        self,
+        callbacks: Sequence[TrainingCallback],
+        warn: Callable[[str], None] | None,
+        tracker: MLflowTracker | None = None,
     ) -> None:
-        """Trains."""
+        """Trains; a tracker records and listens to held-out examples."""
         from ddsp.training import train_util
-        from experiments.run.watchers import ProgressWatcher
-
-        watchers: list[Any] = [self._last]
-        held_out = self._held_out_watcher(tracker) if tracker else []
-        if tracker is not None:
-            watchers = [tracker, self._last, *held_out]
-        watchers += [ProgressWatcher(progress)] if progress else []
-        try:
-            train_util.train(
-                self._provider, self._trainer, save_dir=str(self._folder), restore_dir=str(self._folder),
-                callbacks=[*watchers, *callbacks], warn=self._warn,
-            )  # fmt: skip
-        except Exception as error:
-            if type(error).__name__ == 'TrialPruned':  # it is compared with the others too
-                for watcher in held_out:
-                    watcher.on_train_end(self.step, 'done')
-            raise
-
-    def _held_out_watcher(self, tracker: MLflowTracker) -> list[Any]:
-        """Listens to held-out examples by step, when there are any."""
         from ddsp.training.data import DatasetProvider
         from experiments.run.watchers import HeldOutWatcher
 
+        watchers: list[Any] = [tracker, self.last] if tracker else [self.last]
+        held_out: list[HeldOutWatcher] = []
         count = min(_HELD_OUT_EXAMPLES, self._data.splits.get('test', 0))
-        if not count:
-            return []
-        provider = DatasetProvider(self._data, 'test')
-        batch = next(iter(provider.get_batch(count, shuffle=False, repeats=1)))
-        watcher = HeldOutWatcher(
-            tracker, self._last, self._model, batch, self._data.sample_rate, self._data.frame_rate,
-            self._folder / 'media' / 'steps',
-        )  # fmt: skip
-        return [watcher]
+        if tracker and count:
+            provider = DatasetProvider(self._data, 'test')
+            batch = next(iter(provider.get_batch(count, shuffle=False, repeats=1)))
+            held_out.append(HeldOutWatcher(
+                tracker, self.last, self._model, batch, self._data.sample_rate, self._data.frame_rate,
+                self._folder / 'media' / 'steps',
+            ))  # fmt: skip
+        try:
+            train_util.train(
+                DatasetProvider(self._data, 'train', seed=self._seed), self.trainer,
+                save_dir=str(self._folder), restore_dir=str(self._folder),
+                callbacks=[*watchers, *held_out, *callbacks], warn=warn,
+            )  # fmt: skip
+        except Exception as error:
+            if type(error).__name__ == 'TrialPruned':  # it is compared with the others all the same
+                for watcher in held_out:
+                    watcher.on_train_end(self.trainer.step, 'done')
+            raise
 
     def finish(
         self, tracker: MLflowTracker, evaluate: bool, register_as: str | None, progress: Progress | None
     ) -> RunResult:
-        """Saves the bundle, evaluates it, records pictures, sound and model."""
+        """Saves the bundle, evaluates it on the held-out split, records figures, sound and model."""
         from ddsp import inference
         from experiments.run import advice
-
-        bundle = inference.save_bundle(
-            self._folder / mlflow_model.NAME, self._model, self._data, metrics=self._last.metrics
-        )
-        metrics = dict(self._last.metrics)
-        page = None
-        if self._last.losses:
-            picture = figures.loss_curve(self._folder / 'media' / 'loss.png', self._last.losses)
-            tracker.log_artifact(picture, 'media')
-        if evaluate and self._data.splits.get('test'):
-            metrics, page = self._evaluate(tracker, bundle, metrics, progress)
-            inference.add_metrics(bundle, metrics)
-        tracker.log_model(bundle, self._trainer.step, register_as)
-        words = advice.after_training(self._last.losses.get('losses/total_loss', []), self._last.held_out)
-        return RunResult(tracker.run_id, self._folder, bundle, metrics, self._trainer.step, page, words)
-
-    def _evaluate(
-        self,
-        tracker: MLflowTracker,
-        bundle: pathlib.Path,
-        metrics: dict[str, float],
-        progress: Progress | None,
-    ) -> tuple[dict[str, float], pathlib.Path | None]:
-        """Evaluates on the held-out split and records figures, sound and pictures."""
         from experiments.run.evaluation import evaluate_model
 
-        loss = self._folder / 'media' / 'loss.png'
-        result = evaluate_model(
-            bundle, self._data.address, 'test', folder=self._folder / 'media', progress=progress,
-            facts={'run': tracker.run_id or 'not recorded yet', 'steps': str(self._trainer.step)},
-            pictures=[loss] if loss.exists() else [],
-        )  # fmt: skip
-        tracker.log_metrics(result.metrics, self._trainer.step)
-        for path in result.files:
-            tracker.log_artifact(path, 'media')
-        if result.listen_page:
-            tracker.log_artifact(result.listen_page)
-        if result.rows_file:
-            tracker.log_artifact(result.rows_file, 'evaluation')
-        return {**metrics, **result.metrics}, result.listen_page
+        last, media, step = self.last, self._folder / 'media', self.trainer.step
+        metrics, page, pictures = dict(last.metrics), None, []
+        bundle = inference.save_bundle(
+            self._folder / mlflow_model.NAME, self._model, self._data, metrics=metrics
+        )
+        if last.losses:
+            pictures.append(figures.loss_curve(media / 'loss.png', last.losses))
+            tracker.log_artifact(pictures[0], 'media')
+        if evaluate and self._data.splits.get('test'):
+            result = evaluate_model(
+                bundle, self._data.address, 'test', folder=media, progress=progress, pictures=pictures,
+                facts={'run': tracker.run_id or 'not recorded yet', 'steps': str(step)},
+            )  # fmt: skip
+            metrics, page = metrics | result.metrics, result.listen_page
+            tracker.log_metrics(result.metrics, step)
+            for path, place in result.artifacts.items():
+                tracker.log_artifact(path, place)
+            inference.add_metrics(bundle, metrics)
+        tracker.log_model(bundle, step, register_as)
+        words = advice.after_training(last.losses.get('losses/total_loss', []), last.held_out)
+        return RunResult(tracker.run_id, self._folder, bundle, metrics, step, page, words)
+
+
+def _progress_watchers(progress: Progress | None) -> list[TrainingCallback]:
+    from experiments.run.watchers import ProgressWatcher
+
+    return [ProgressWatcher(progress)] if progress else []
 
 
 def _bindings(
@@ -372,21 +334,14 @@ def _settings(
     return wanted, {'dataset_address': address}
 
 
-def _shown(name: str, value: Any) -> str:
-    """A setting as people write it."""
-    if name == 'dataset':
-        return f'the dataset of digest {str(value)[:12]}'
-    return f'{name} {", ".join(value) if isinstance(value, list) and value else "none"}'
-
-
 def check_dataset(data: Dataset) -> list[str]:
-    """What about a dataset makes training hard, found before any time is spent on it.
+    """Finds what makes training on a dataset hard, before any time is spent on it.
 
     Args:
       data: The dataset.
 
     Returns:
-      A sentence for each warning; none when all is well.
+      A sentence for each warning.
 
     Raises:
       DatasetError: No training can work with it.

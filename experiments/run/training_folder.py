@@ -17,28 +17,24 @@ _SETTINGS = 'train.json'
 _OPTION = '--save-dir'
 _ANEW = 'add --restart, which moves the folder aside and begins anew'
 
-Shown = Callable[[str, Any], str]
-
 
 @contextlib.contextmanager
 def owned(
     folder: pathlib.Path,
     wanted: Mapping[str, Any],
     notes: Mapping[str, Any],
-    shown: Shown,
     *,
     restart: bool,
     warn: Callable[[str], None],
 ) -> Iterator[None]:
-    """Keeps a training folder for one training, for as long as that lives.
+    """Keeps a training folder for one training for as long as it runs.
 
     Args:
-      folder: Made when it is missing.
-      wanted: Settings that the folder stays with once a step was saved.
-      notes: What is written down beside them.
-      shown: A setting as people write it.
+      folder: The folder; made when it is missing.
+      wanted: Settings that must not change once a step was saved.
+      notes: What is written beside them.
       restart: Move aside what lies there.
-      warn: Told what was moved where.
+      warn: Called with what was moved where.
 
     Raises:
       FolderInUseError: Another training has the folder.
@@ -52,12 +48,12 @@ def owned(
             aside = _move_aside(folder)
             if aside is not None:
                 warn(f'what lay in {folder} is in {aside} now.')
-        check(folder, wanted, shown)
-        settle(folder / _SETTINGS, wanted, 'a training', _OPTION, shown, notes=notes, anew=_ANEW)
+        check(folder, wanted)
+        settle(folder / _SETTINGS, wanted, 'a training', _OPTION, _shown, notes=notes, anew=_ANEW)
         yield
 
 
-def check(folder: pathlib.Path, wanted: Mapping[str, Any], shown: Shown) -> None:
+def check(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     """Refuses a folder that a training cannot go on in; changes nothing.
 
     Raises:
@@ -66,13 +62,20 @@ def check(folder: pathlib.Path, wanted: Mapping[str, Any], shown: Shown) -> None
     if not has_steps(folder):
         return
     if (folder / _SETTINGS).exists():
-        settle(folder / _SETTINGS, wanted, 'a training', _OPTION, shown, anew=_ANEW)
+        settle(folder / _SETTINGS, wanted, 'a training', _OPTION, _shown, anew=_ANEW)
     if not any(folder.glob('ckpt-*.index')):
         raise ConfigError(
-            f'{folder} holds no checkpoint any more, though its training has saved step '
+            f'{folder} has lost its checkpoints: its training has saved step '
             f'{max(_saved_steps(folder), default="?")}: it would begin at step 0 in the same run. Put the '
             f'checkpoints (ckpt-*) back, or {_ANEW}.'
         )
+
+
+def _shown(name: str, value: Any) -> str:
+    """A setting as people write it."""
+    if name == 'dataset':
+        return f'the dataset of digest {str(value)[:12]}'
+    return f'{name} {", ".join(value) if isinstance(value, list) and value else "none"}'
 
 
 def has_steps(folder: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""Callbacks that watch a training beside its tracking: progress, last metrics, held-out examples."""
+"""Callbacks of a training besides its tracking: progress, latest metrics, held-out examples."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ class ProgressWatcher(TrainingCallback):
         self._text = ''
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
-        """Shows where the training starts."""
+        """Shows the first step."""
         self._total = num_steps
         self._progress(start_step, num_steps, 'compiling')
 
     def on_step(self, step: int) -> None:
-        """One step more."""
+        """Advances the bar."""
         self._progress(step, self._total, self._text)
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
-        """New loss and speed."""
+        """Shows loss and speed."""
         loss, speed = metrics.get('losses/total_loss', math.nan), metrics.get('speed/steps_per_sec', math.nan)
         self._text = f'loss {loss:.3g}, {speed:.2f} steps/s'
         self._progress(step, self._total, self._text)
 
 
 class LastMetrics(TrainingCallback):
-    """Keeps the newest value of every metric, and the course of the losses.
+    """Keeps the latest value of every metric, and the history of the losses.
 
     Args:
-      folder: Training folder, whose journal has what earlier processes have measured; None begins anew.
+      folder: Training folder, whose journal holds what earlier processes measured; None begins anew.
     """
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
@@ -65,7 +65,7 @@ class LastMetrics(TrainingCallback):
         self._folder = folder
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
-        """A finished training that is called again makes no step: its figures are those of before."""
+        """Reads the journal: a finished training that is run again makes no step, and has its old figures."""
         for row in metric_rows(self._folder) if self._folder and start_step else ():
             if row['step'] > start_step:
                 continue
@@ -92,17 +92,17 @@ class LastMetrics(TrainingCallback):
 
 
 class HeldOutWatcher(TrainingCallback):
-    """Listens to held-out examples at the beginning, at the end and now and then between: losses,
-    spectrograms and sound by step.
+    """Synthesises held-out examples at the beginning, at the end and now and then between, and records
+    losses, spectrograms and sound by step.
 
     Args:
-      tracker: Where they are recorded.
-      last: Is told the losses.
+      tracker: Where to record.
+      last: Gets the losses, too.
       model: The model in training.
       batch: Held-out examples with `audio` [batch, n_samples], `f0_hz` [batch, n_frames].
-      sample_rate: Hz.
-      frame_rate: Frames a second.
-      folder: Where pictures are written.
+      sample_rate: Sample rate in Hz.
+      frame_rate: Frame rate in Hz.
+      folder: Where to write pictures and sound.
     """
 
     def __init__(
@@ -125,17 +125,17 @@ class HeldOutWatcher(TrainingCallback):
         self._next = 0.0
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
-        """The untrained model is the yardstick."""
+        """Samples the untrained model, for comparison."""
         if start_step == 0:
             self._sample(0)
 
     def on_save(self, step: int, checkpoint: str) -> None:
-        """Samples when enough time has passed since the last time."""
+        """Samples when enough time has passed."""
         if time.monotonic() >= self._next and self._last.held_out_step != step:
             self._sample(step)
 
     def on_train_end(self, step: int, reason: str) -> None:
-        """What the training has come to, however short it was."""
+        """Samples the result, however short the training was."""
         if reason in ('done', 'early_stop') and self._last.held_out_step != step:
             self._sample(step)
 

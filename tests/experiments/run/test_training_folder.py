@@ -14,8 +14,7 @@ OTHER = {'gin_params': ['Trainer.learning_rate = 0.2']}
 
 def enter(folder, wanted=SETTINGS, restart=False):
     told = []
-    shown = lambda name, value: f'{name} {value}'  # noqa: E731
-    return owned(folder, wanted, {'where': 'here'}, shown, restart=restart, warn=told.append), told
+    return owned(folder, wanted, {'where': 'here'}, restart=restart, warn=told.append), told
 
 
 def train(folder, *steps):
@@ -49,7 +48,7 @@ def test_settings_stay_once_a_step_was_saved(tmp_path):
     ):
         pass
     with pytest.raises(ConfigError, match='begun with'):
-        check(folder, OTHER, lambda name, value: str(value))
+        check(folder, OTHER)
     with enter(folder)[0]:
         assert 'ckpt-300.index' in names(folder)
 
@@ -93,7 +92,7 @@ def test_checkpoints_that_are_gone_do_not_begin_at_zero(tmp_path, left):
             path.unlink()
     if 'bundle' not in left:
         (folder / 'bundle').rmdir()
-    with pytest.raises(ConfigError, match=r'holds no checkpoint any more.*add --restart'), enter(folder)[0]:
+    with pytest.raises(ConfigError, match=r'has lost its checkpoints.*add --restart'), enter(folder)[0]:
         pass
     with enter(folder, restart=True)[0]:
         assert not has_steps(folder)
