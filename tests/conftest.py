@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Why a test may be skipped in the gate: what the repository cannot hold, and what one backend or machine has not.
+# Why a test may be skipped in the gate: what the repository cannot hold, or a backend or a machine lacks.
 # Any other reason (a package that was not installed, say) would hide that something is no longer tested.
 MAY_BE_MISSING = (
     'which the repository does not hold', 'the weights of CREPE', 'only TensorFlow', 'a graph of TensorFlow',

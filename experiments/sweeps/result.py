@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.files import local_folder
 from experiments.sweeps.spec import SweepSpec
-from experiments.sweeps.study import ERROR, HEARTBEAT_SECS, PATIENCE_SECS, SLOT, TrialQueue
+from experiments.sweeps.study import ERROR, SLOT, TrialQueue
 from experiments.tracking import store
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ class SweepPlace:
     storage: str
     experiment: str
     spec_path: pathlib.Path
-    heartbeat_secs: int = HEARTBEAT_SECS
-    patience_secs: float = PATIENCE_SECS
 
     @classmethod
     def at(
@@ -44,9 +42,7 @@ class SweepPlace:
         """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
         root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--sweep-dir')
         storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
-        heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
-        patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))
-        return cls(dataset, root, storage, experiment, pathlib.Path(spec_path), heartbeat_secs, patience_secs)
+        return cls(dataset, root, storage, experiment, pathlib.Path(spec_path))
 
     def trial_folder(self, slot: int) -> pathlib.Path:
         """Training folder of a trial."""

@@ -15,7 +15,7 @@ from ddsp.io.progress import Progress
 from experiments.sweeps.outages import is_away, patiently, reason
 from experiments.sweeps.result import SweepPlace, SweepResult, first_error, progress_of
 from experiments.sweeps.spec import SweepSpec
-from experiments.sweeps.study import POLL_SECS, SLOT, SweepError, TrialQueue
+from experiments.sweeps.study import HEARTBEAT_SECS, PATIENCE_SECS, POLL_SECS, SLOT, SweepError, TrialQueue
 from experiments.tracking import store
 
 if TYPE_CHECKING:
@@ -43,16 +43,14 @@ def run_sweep(
     Raises:
       SweepError: All trials failed, or the database cannot be used.
     """
-
     dataset, report = open_dataset(place.dataset), progress or (lambda done, total, text: None)
     is_worker = _WORKER in os.environ
     if not is_worker:
         _check_names(spec, dataset)
     place.folder.mkdir(parents=True, exist_ok=True)
-    queue = TrialQueue(
-        spec, place.storage, place.heartbeat_secs, dataset.digest, patience_secs=place.patience_secs,
-        patient_start=is_worker,
-    )  # fmt: skip
+    heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
+    patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))
+    queue = TrialQueue(spec, place.storage, heartbeat_secs, dataset.digest, patience_secs=patience_secs)
     if workers > 1:
         _run_workers(queue, place, workers, report)
     else:
@@ -95,10 +93,10 @@ def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:
 
     def warn(error: BaseException) -> None:
         text = f'Warning: the sweep cannot be recorded yet ({reason(error)}); trying again for'
-        print(f'{text} {place.patience_secs:g} s.', file=sys.stderr, flush=True)
+        print(f'{text} {queue.database.patience_secs:g} s.', file=sys.stderr, flush=True)
 
     try:
-        patiently(record, may_pass, place.patience_secs, warn)
+        patiently(record, may_pass, queue.database.patience_secs, warn)
     except Exception as error:
         if not may_pass(error):
             raise
@@ -178,7 +176,7 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
         return isinstance(error, FolderInUseError)
 
     try:  # a worker that has lost this trial leaves the folder at its next summary
-        return patiently(train, is_in_use, place.patience_secs, lambda error: tell(str(error)))
+        return patiently(train, is_in_use, queue.database.patience_secs, lambda error: tell(str(error)))
     except optuna.TrialPruned:
         queue.note(trial, 'run_id', store.run_id_of(folder))
         raise

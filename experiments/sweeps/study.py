@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError, require
 from experiments import crash, masking
-from experiments.sweeps.outages import DatabaseAwayError
+from experiments.sweeps.outages import DatabaseAwayError, is_away
 from experiments.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class TrialQueue:
       storage: Address of a database: `sqlite:///PATH` or `postgresql://...`.
       heartbeat_secs: Seconds between heartbeats; a trial without one for four times as long is taken over.
       dataset: Digest of the dataset.
-      patience_secs: How long to wait for a database that is away.
-      patient_start: Wait for it when opening, too. Whoever begins a sweep has rather mistyped the address.
+      patience_secs: How long to wait for a database that goes away later.
 
     Raises:
       SweepError: The database cannot be used, or holds another sweep of this name.
@@ -60,7 +59,6 @@ class TrialQueue:
         dataset: str = '',
         *,
         patience_secs: float = PATIENCE_SECS,
-        patient_start: bool = False,
     ):
         optuna = require('optuna', 'to run sweeps')
         from experiments.sweeps.study_storage import StudyDatabase
@@ -69,10 +67,13 @@ class TrialQueue:
         self.spec = spec
         self.database = StudyDatabase(storage, spec.name, heartbeat_secs, patience_secs)
         try:
-            self.database.patiently(lambda: self._open(dataset), None if patient_start else 0.0)
+            self._open(dataset)
         except SweepError:
             raise
-        except (OSError, DDSPError, optuna.exceptions.StorageInternalError) as error:
+        except Exception as error:
+            known = (OSError, DDSPError, optuna.exceptions.StorageInternalError)
+            if not isinstance(error, known) and not is_away(error):
+                raise
             cause = masking.clean(str(error.__cause__ or error))
             raise SweepError(f'the database {self.database.shown} cannot be used: {cause}') from error
 

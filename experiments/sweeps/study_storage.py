@@ -75,9 +75,7 @@ class StudyDatabase:
     def alone(self) -> Iterator[None]:
         """Holds the sweep's lock, which only one process has at a time.
 
-        Raises:
-          Exception: The lock was lost with the database (`is_away`): what was done under it must be done
-            again.
+        When the lock is lost with the database, an error that `is_away` knows ends the block.
         """
         if self.address.startswith(_SQLITE):
             path = pathlib.Path(self.address.removeprefix(_SQLITE))
@@ -97,26 +95,19 @@ class StudyDatabase:
         would both take it. PostgreSQL locks the row."""
         return self.alone() if self.address.startswith(_SQLITE) else contextlib.nullcontext()
 
-    def patiently(self, operation: Callable[[], T], patience_secs: float | None = None) -> T:
-        """Repeats an operation while the database is away.
-
-        Args:
-          operation: May fail at any point and is then run again from the start.
-          patience_secs: None for the database's own.
+    def patiently(self, operation: Callable[[], T]) -> T:
+        """Repeats an operation, from its start, while the database is away.
 
         Raises:
           DatabaseAwayError: It did not come back in time.
         """
-        patience = self.patience_secs if patience_secs is None else patience_secs
 
         def warn(error: BaseException) -> None:
-            text = (
-                f'the database {self.shown} is away ({reason(error)}); waiting up to {patience:g} s for it.'
-            )
-            print(f'Warning: {text}', file=sys.stderr, flush=True)
+            text = f'the database {self.shown} is away ({reason(error)})'
+            print(f'Warning: {text}; waiting up to {self.patience_secs:g} s.', file=sys.stderr, flush=True)
 
         try:
-            return patiently(operation, self.notice, patience, warn)
+            return patiently(operation, self.notice, self.patience_secs, warn)
         except Exception as error:
             if not self.notice(error):
                 raise

@@ -210,6 +210,26 @@ def test_an_interrupted_trial_is_queued_again_as_often_as_it_happens(spec, stora
     assert TrialQueue(spec, storage).given_up() == 0
 
 
+def test_a_trial_that_is_given_back_is_taken_by_a_worker_that_waits(spec, storage, monkeypatch):
+    monkeypatch.setattr(study, 'POLL_SECS', 0.1)
+    spec = dataclasses.replace(spec, trials=1)
+    mine, other = TrialQueue(spec, storage), TrialQueue(spec, storage)
+    values = []
+    waiting = threading.Thread(target=other.work, args=(lambda t: values.append(other.suggest(t)) or 1.0,))
+
+    def interrupt(trial):
+        values.append(mine.suggest(trial))
+        waiting.start()
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine.work(interrupt)
+    waiting.join()
+    assert states(mine) == {0: ['FAIL', 'COMPLETE']}
+    assert values == [values[0]] * 2
+
+
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), PermissionError('no')])
 def test_an_error_of_the_machine_ends_the_worker_and_not_the_trial(spec, storage, error):
     with pytest.raises(OSError, match=str(error.args[-1])):
