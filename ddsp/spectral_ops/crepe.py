@@ -108,8 +108,7 @@ class PretrainedCREPE(keras.Model):
 
     Args:
       model_size_or_path: 'tiny', 'small', 'medium', 'large' or 'full' (weights: `ddsp.f0.crepe_weights`), or
-      the path
-        of a Keras model from [batch, 1024] frames to [batch, 360] activations.
+        the path of a Keras model from [batch, 1024] frames to [batch, 360] activations.
       hop_size: Distance between frames, samples at 16 kHz.
     """
 
