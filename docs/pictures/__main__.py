@@ -1,8 +1,8 @@
 """Makes the pictures in docs/ again: `make pictures`.
 
 The plots of the reference pages need nothing; the pictures in README.md (spectrograms and the MLflow UI) come
-from a finished `make demo`, those in experiments.md from a sweep on its dataset (sweep.yaml, minutes), and
-the screenshots need Chromium (Debian's package `chromium`).
+from a finished `make demo`, those in experiments.md and sweeps.md from a sweep on its dataset (sweep.yaml,
+minutes), and the screenshots need Chromium (Debian's package `chromium`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument('--demo', default='ddsp-demo', help='finished demo (default: %(default)s)')
     parser.add_argument('--only', choices=['plots', 'demo', 'ui', 'sweep'], help='only these')
     arguments = parser.parse_args()
-    IMAGES.mkdir(exist_ok=True)
+    (IMAGES / 'reference').mkdir(parents=True, exist_ok=True)
     with quiet.terminal():
         _make(arguments.only, pathlib.Path(arguments.demo))
     return 0
@@ -49,8 +49,8 @@ def _make(only: str | None, demo: pathlib.Path) -> None:
         quiet.load_keras()
         from docs.pictures import dsp, spectral
 
-        dsp.main(IMAGES)
-        spectral.main(IMAGES)
+        dsp.main(IMAGES / 'reference')
+        spectral.main(IMAGES / 'reference')
     if only in (None, 'demo'):
         _demo_pictures(demo)
     if only in (None, 'ui'):

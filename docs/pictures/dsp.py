@@ -184,4 +184,4 @@ def main(out_dir: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-    main(pathlib.Path(__file__).parents[1] / 'images')
+    main(pathlib.Path(__file__).parents[1] / 'images' / 'reference')
