@@ -1,4 +1,4 @@
-"""`python -m benchmarks.f0 --audio FOLDER`: accuracy of the pitch estimators, as the tables of docs/f0.md.
+"""`python -m benchmarks.f0 --audio FOLDER`: pitch accuracy, the tables of docs/benchmarks/pitch.md.
 
 Sounds with exact pitch are made here; FOLDER holds recordings with a MANIFEST.csv (columns file and
 median_f0_hz). Raw pitch accuracy is that of mir_eval: the share of the frames with pitch whose estimate is
