@@ -2,8 +2,8 @@
 
 A definition says what an operation is; it is written to be read. Where that costs too much time or memory, a
 kernel computes the same. `DDSP_KERNELS=off` in the environment, or `with kernels.switched(False)`, runs the
-definitions alone. The tests compare values and gradients of every pair, and docs/benchmarks.md has the gain
-of each.
+definitions alone. The tests compare values and gradients of every pair, and
+docs/benchmarks/operations.md has the gain of each.
 """
 
 from __future__ import annotations
