@@ -1,21 +1,24 @@
 # One command a job. Each target sets up .venv by itself the first time (and again when setup.py changes).
 PYTHON ?= python3
 VENV   ?= .venv
+OLDEST ?= .venv-oldest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-all lint format bench docs pictures clean
+.PHONY: help setup demo quick test test-all test-oldest lint format bench pictures docs clean
 help:
 	@echo 'make setup            .venv with everything that the other targets need'
 	@echo 'make demo             corpus -> dataset -> training -> evaluation -> sound (about 12 minutes on 2 cores)'
 	@echo 'make demo AUDIO=PATH  the same with your own recordings (a file or a folder)'
+	@echo 'make quick            the tests that take under a minute: the loop while you work'
 	@echo 'make test             the tests, without the slow ones (TensorFlow, then the DSP again on JAX, and PyTorch if installed)'
 	@echo 'make test-all         all the tests'
+	@echo 'make test-oldest      the tests with the oldest versions within the bounds of setup.py'
 	@echo 'make lint             ruff and mypy'
 	@echo 'make bench            cost of the operations, beside upstream where it is installed'
-	@echo 'make docs             the documentation site, in site/'
-	@echo 'make pictures         the pictures in docs/, drawn again'
+	@echo 'make docs             the site of the documentation, built strictly into site/'
+	@echo 'make pictures         the pictures of the documentation, drawn again'
 
 setup: $(READY)
 
@@ -34,8 +37,16 @@ $(READY): setup.py
 demo: $(READY)
 	@$(BIN)/ddsp demo $(if $(AUDIO),--audio '$(AUDIO)') $(DEMO_FLAGS)
 
+# What runs in under a minute: formulas, contracts and messages, without trainings, servers and workers.
+QUICK := tests/test_architecture.py tests/ddsp/core tests/ddsp/io tests/pipelines/sources tests/experiments/cli/test_help.py
+
+quick: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile --durations 0 --durations-min 1 $(TEST_FLAGS) $(QUICK)
+
 test: $(READY)
 	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
+	$(BIN)/python -m pytest --doctest-modules --import-mode prepend $(TEST_FLAGS) ddsp pipelines experiments
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'portable and not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS) tests/ddsp
 	@if ! $(BIN)/python -c 'import torch' 2>/dev/null; then echo 'PyTorch is not installed: its tests are left out'; else \
 	  KERAS_BACKEND=torch $(BIN)/python -m pytest -m 'portable and not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS) \
@@ -44,6 +55,12 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m portable -n $(WORKERS) --dist loadfile $(TEST_FLAGS) tests/ddsp
+
+# The suite again with the oldest versions that setup.py allows, in an environment of its own.
+test-oldest: $(READY)
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[all,dev]'
+	$(OLDEST)/bin/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -57,11 +74,11 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
-docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-
 pictures: $(READY)
 	$(BIN)/python -m docs.pictures
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
