@@ -84,7 +84,7 @@ def _ui_screenshots(demo: pathlib.Path) -> None:
 
 def _sweep_screenshots(demo: pathlib.Path) -> None:
     """Runs the sweep of sweep.yaml on the demo's dataset, unless it has run, and photographs it."""
-    from experiments.tracking import reading, store, views
+    from experiments.tracking import store, ui
 
     chromium, dataset = _chromium(), demo / 'datasets'
     if chromium is None or not dataset.exists():
@@ -94,16 +94,15 @@ def _sweep_screenshots(demo: pathlib.Path) -> None:
     command = ['sweep', str(spec), str(dataset), '--save-dir', str(folder), '--experiment', 'sweeps']
     subprocess.run([sys.executable, '-m', 'experiments.cli', *command], check=True)
     result = json.loads((folder / 'summary' / 'best.json').read_text())
-    found = store.search(reading.reader(), "tags.sweep_id = 'rates'", experiments=['sweeps'])
+    found = store.search(store.client(), "tags.sweep_id = 'rates'", experiments=['sweeps'])
     runs = {run.data.tags['sweep_role']: run for run in found}
     summary = (runs['summary'].info.experiment_id, runs['summary'].info.run_id)
+    trials = "tags.sweep_id = 'rates' AND tags.sweep_role = 'trial'"
     with _mlflow_ui() as address:
         pages = {
-            'mlflow-sweep.png': views.view_address(address, summary[0], views.sweep_key('rates')),
-            'mlflow-compare.png': views.run_address(address, summary, 'compare.html'),
-            'mlflow-listen.png': views.run_address(
-                address, (summary[0], result['best_run_id']), 'listen.html'
-            ),
+            'mlflow-sweep.png': ui.charts_address(address, summary[0], trials),
+            'mlflow-compare.png': ui.run_address(address, summary, 'compare.html'),
+            'mlflow-listen.png': ui.run_address(address, (summary[0], result['best_run_id']), 'listen.html'),
         }
         _photograph(chromium, {IMAGES / name: page for name, page in pages.items()})
 
