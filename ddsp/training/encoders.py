@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from ddsp import core, spectral_ops
+from ddsp.core import Tensor
 from ddsp.training import nn
 
 _register = gin.register(module='ddsp.training.encoders')
@@ -18,7 +19,7 @@ _register = gin.register(module='ddsp.training.encoders')
 _MFCC_FRAMES = {63: (2048, 0.5), 125: (1024, 0.5), 250: (1024, 0.75), 500: (512, 0.75), 1000: (256, 0.75)}
 
 
-def _mfccs(audio: Any, sample_rate: int, fft_size: int, overlap: float) -> Any:
+def _mfccs(audio: Tensor, sample_rate: int, fft_size: int, overlap: float) -> Tensor:
     """30 MFCCs of the bands up to 8 kHz, whatever the rate; `fft_size` is that of 16 kHz."""
     return spectral_ops.compute_mfcc(
         audio,
@@ -51,7 +52,7 @@ class ZEncoder(nn.DictLayer):
         """z `[batch, n_frames, z_dims]`."""
         return self.expand_z(self.compute_z(*args[:-1]), args[-1].shape[1])
 
-    def expand_z(self, z: Any, time_steps: int) -> Any:
+    def expand_z(self, z: Tensor, time_steps: int) -> Tensor:
         """`[batch, z_dims]` or `[batch, time, z_dims]` to `[batch, time_steps, z_dims]`, linearly."""
         if len(z.shape) == 2:
             z = z[:, None, :]
@@ -97,7 +98,7 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
         self.rnn = nn.Rnn(rnn_channels, rnn_type)
         self.dense_out = keras.layers.Dense(z_dims)
 
-    def compute_z(self, audio: Any) -> Any:
+    def compute_z(self, audio: Tensor) -> Tensor:
         """`[batch, n_samples]` -> `[batch, time, z_dims]`."""
         mfccs = _mfccs(audio, self.sample_rate, self.fft_size, self.overlap)
         return self.dense_out(self.rnn(self.z_norm(mfccs)))
@@ -132,7 +133,7 @@ class MfccRnnEncoder(ZEncoder):
         self.rnn = nn.Rnn(rnn_channels, rnn_type)
         self.dense_z = keras.layers.Dense(z_dims)
 
-    def compute_z(self, audio: Any) -> Any:
+    def compute_z(self, audio: Tensor) -> Tensor:
         """`[batch, n_samples]` -> `[batch, z_dims]`."""
         mfccs = _mfccs(audio, self.sample_rate, 1024, 0.75)
         z = self.rnn(self.z_norm(mfccs))
@@ -148,7 +149,7 @@ class AggregateFeaturesEncoder(ZEncoder):
         super().__init__(**kwargs)
         self.dense = keras.layers.Dense(ch)
 
-    def compute_z(self, f0_scaled: Any, ld_scaled: Any) -> Any:
+    def compute_z(self, f0_scaled: Tensor, ld_scaled: Tensor) -> Tensor:
         """`[batch, n_frames, 1]` twice -> `[batch, ch]`."""
         return ops.mean(self.dense(ops.concatenate([f0_scaled, ld_scaled], axis=-1)), axis=1)
 
@@ -177,11 +178,11 @@ class OneHotEncoder(ZEncoder):
         self.skip_expand = skip_expand
         self.embedding = nn.get_embedding(vocab_size, n_dims)
 
-    def compute_z(self, one_hot: Any) -> Any:
+    def compute_z(self, one_hot: Tensor) -> Tensor:
         """Labels `[batch]` or `[batch, 1]` -> `[batch, 1, n_dims]`."""
         one_hot = ops.cast(one_hot, 'int32')
         return self.embedding(one_hot[:, None] if len(one_hot.shape) == 1 else one_hot)
 
-    def expand_z(self, z: Any, time_steps: int) -> Any:
+    def expand_z(self, z: Tensor, time_steps: int) -> Tensor:
         """As in `ZEncoder`, unless `skip_expand`."""
         return z if self.skip_expand else super().expand_z(z, time_steps)

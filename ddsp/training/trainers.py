@@ -285,13 +285,15 @@ class Trainer:
 
     def _non_finite(self, batch: Mapping[str, Tensor], step: int) -> NonFiniteError:
         batch = self._step.local(batch)
-        losses, gradients = self._step.losses_and_gradients(batch, step)
-        named = {f'loss {key}': value for key, value in losses.items()}
-        named |= {f'feature {key}': value for key, value in batch.items()}
+        gradients, metrics = self._step.gradients(batch, step)
+        named = {f'feature {key}': value for key, value in batch.items()}
+        named |= {
+            f'loss {key.removeprefix(LOSS_PREFIX)}': value
+            for key, value in metrics.items()
+            if key.startswith(LOSS_PREFIX)
+        }
         for v, gradient in zip(self.model.trainable_variables, gradients, strict=True):
-            named[f'weight {v.path}'] = v.value
-            if gradient is not None:
-                named[f'gradient of {v.path}'] = gradient
+            named |= {f'weight {v.path}': v.value, f'gradient of {v.path}': gradient}
         return non_finite_error(
             step, {key: np.asarray(ops.convert_to_tensor(value)) for key, value in named.items()}
         )

@@ -187,10 +187,7 @@ class _PlainProvider(RecordProvider):
       sample_rate: Sample rate in Hz.
       frame_rate: Feature frames per second.
       record_secs: Length of the examples in the files, in seconds.
-      seed: Random seed.
-      cache: Keep the records in memory; None: where they take less than 128 MiB.
-      crop_secs: Length to cut out of each example, at random where they are shuffled; None: all of it.
-      gain_db: (lowest, highest) change of level of shuffled examples, dB; None: none.
+      seed, cache, crop_secs, gain_db: As in `DatasetProvider`.
     """
 
     def __init__(

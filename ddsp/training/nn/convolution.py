@@ -8,13 +8,16 @@ import gin
 import keras
 from keras import ops
 
+from ddsp.core import Tensor
 from ddsp.training.nn.normalization import get_norm
 from ddsp.training.nn.stacks import Identity
 
 _register = gin.register(module='ddsp.training.nn')
 
 
-def polyphase_resample(x: Any, stride: int = 2, resample_type: str = 'down', trim_or_pad: str = 'pad') -> Any:
+def polyphase_resample(
+    x: Tensor, stride: int = 2, resample_type: str = 'down', trim_or_pad: str = 'pad'
+) -> Tensor:
     """Moves samples between the time axis and the channels.
 
     Args:
@@ -63,7 +66,7 @@ class PolyphaseResample(keras.layers.Layer):
         self.resample_type = resample_type
         self.trim_or_pad = trim_or_pad
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         """`[batch, time, channels]`, resampled."""
         return polyphase_resample(x, self.stride, self.resample_type, self.trim_or_pad)
 

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from ddsp import core
+from ddsp.core import Tensor
 
 Splits = Sequence[tuple[str, int]]
 
@@ -175,7 +176,7 @@ class OutputSplitsLayer(DictLayer):
 
 
 @gin.register(module='ddsp.training.nn')
-def split_to_dict(tensor: Any, tensor_splits: Splits) -> dict[str, Any]:
+def split_to_dict(tensor: Tensor, tensor_splits: Splits) -> dict[str, Any]:
     """Cuts the last axis into named parts.
 
     Args:
@@ -218,14 +219,14 @@ def get_nonlinearity(nonlinearity: str | Callable) -> Callable:
         return function
 
 
-def ensure_4d(x: Any) -> Any:
+def ensure_4d(x: Tensor) -> Tensor:
     """`[batch, channels]` or `[batch, time, channels]` as `[batch, time, 1, channels]`."""
     if len(x.shape) == 2:
         return x[:, None, None, :]
     return x[:, :, None, :] if len(x.shape) == 3 else x
 
 
-def inv_ensure_4d(x: Any, n_dims: int) -> Any:
+def inv_ensure_4d(x: Tensor, n_dims: int) -> Tensor:
     """Undoes `ensure_4d`: takes the singleton axes away until `n_dims` are left."""
     if n_dims == 2:
         return x[:, 0, 0, :]

@@ -8,13 +8,14 @@ import gin
 import keras
 from keras import ops
 
+from ddsp.core import Tensor
 from ddsp.training.nn.dict_layer import ensure_4d, inv_ensure_4d
 
 _register = gin.register(module='ddsp.training.nn')
 _GROUPS_OF_GROUP_NORM = 32  # Wu and He (2018)
 
 
-def normalize_op(x: Any, norm_type: str | None = 'layer', eps: float = 1e-5) -> Any:
+def normalize_op(x: Tensor, norm_type: str | None = 'layer', eps: float = 1e-5) -> Tensor:
     """Zero mean and unit variance over time, frequency and the channels of a group.
 
     Args:
@@ -64,7 +65,7 @@ class Normalize(keras.layers.Layer):
         self.scale = self.add_weight(name='scale', shape=shape, initializer='ones')
         self.shift = self.add_weight(name='shift', shape=shape, initializer='zeros')
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         """`[batch, (time, (frequency,)) channels]` of the same shape."""
         n_dims = len(x.shape)
         x = normalize_op(ensure_4d(x), self.norm_type)

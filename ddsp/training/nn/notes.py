@@ -7,9 +7,10 @@ from typing import Any
 from keras import ops, random
 
 from ddsp import core
+from ddsp.core import Tensor
 
 
-def straight_through_softmax(logits: Any) -> tuple[Any, Any]:
+def straight_through_softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Samples a category; the gradient is that of the probabilities.
 
     Args:
@@ -25,18 +26,18 @@ def straight_through_softmax(logits: Any) -> tuple[Any, Any]:
     return ops.stop_gradient(sample - probs) + probs, probs
 
 
-def straight_through_choice(logits: Any, values: Any) -> Any:
+def straight_through_choice(logits: Tensor, values: Tensor) -> Tensor:
     """Samples one of `values` (`[n]`) by `logits` (`[..., n]`), with the gradient of the expected value."""
     choice, _ = straight_through_softmax(logits)
     return ops.sum(choice * values, axis=-1, keepdims=True)
 
 
-def straight_through_int_quantization(x: Any) -> Any:
+def straight_through_int_quantization(x: Tensor) -> Tensor:
     """Rounds to whole numbers with the gradient of the identity."""
     return x + ops.stop_gradient(ops.round(x) - x)
 
 
-def get_note_mask(q_pitch: Any, max_regions: int = 100, note_on_only: bool = True) -> Any:
+def get_note_mask(q_pitch: Tensor, max_regions: int = 100, note_on_only: bool = True) -> Tensor:
     """Which note each frame belongs to; every change of pitch starts a new one.
 
     Args:
@@ -78,7 +79,7 @@ def get_note_mask_from_onset(
     return _mask_of_regions(pitch, starts, max_regions, note_on_only)
 
 
-def _mask_of_regions(pitch: Any, onsets: Any, max_regions: int, note_on_only: bool) -> Any:
+def _mask_of_regions(pitch: Tensor, onsets: Tensor, max_regions: int, note_on_only: bool) -> Tensor:
     mask = ops.one_hot(ops.cumsum(onsets, axis=1), max_regions, dtype='float32')
     if not note_on_only:
         return mask
@@ -86,12 +87,12 @@ def _mask_of_regions(pitch: Any, onsets: Any, max_regions: int, note_on_only: bo
     return mask * ops.cast(ops.greater(ops.transpose(pitches, (0, 2, 1)), 0), 'float32')
 
 
-def get_note_lengths(note_mask: Any) -> Any:
+def get_note_lengths(note_mask: Tensor) -> Tensor:
     """Frames of each note: `[batch, time, notes]` -> `[batch, notes]`."""
     return ops.sum(note_mask, axis=1)
 
 
-def get_note_moments(x: Any, note_mask: Any, return_std: bool = True) -> Any:
+def get_note_moments(x: Tensor, note_mask: Tensor, return_std: bool = True) -> Any:
     """Mean, and standard deviation, of each note.
 
     Args:
@@ -114,7 +115,7 @@ def get_note_moments(x: Any, note_mask: Any, return_std: bool = True) -> Any:
     return mean, core.safe_sqrt(ops.sum(ops.square(centred), axis=1) / lengths)
 
 
-def pool_over_notes(x: Any, note_mask: Any, return_std: bool = True) -> Any:
+def pool_over_notes(x: Tensor, note_mask: Tensor, return_std: bool = True) -> Any:
     """Each frame gets the mean (and standard deviation) of its note.
 
     Args:

@@ -8,6 +8,7 @@ import gin
 import keras
 from keras import ops
 
+from ddsp.core import Tensor
 from ddsp.training.nn.dict_layer import get_nonlinearity
 from ddsp.training.nn.gru import GRU
 from ddsp.training.nn.stacks import FcStack
@@ -45,7 +46,7 @@ class Rnn(keras.layers.Layer):
         """The recurrent layer is built by the first call."""
         self.built = True
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         """`[batch, time, channels]` -> `[batch, time, dims]`."""
         return self.rnn(x)
 
@@ -72,7 +73,7 @@ class StatelessRnn(keras.layers.Layer):
         """The recurrent layer is built by the first call."""
         self.built = True
 
-    def call(self, x: Any, state: Any) -> tuple[Any, Any]:
+    def call(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One or more steps.
 
         Args:

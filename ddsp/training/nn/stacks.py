@@ -8,6 +8,7 @@ from typing import Any
 import gin
 import keras
 
+from ddsp.core import Tensor
 from ddsp.training.nn.dict_layer import get_nonlinearity
 
 _register = gin.register(module='ddsp.training.nn')
@@ -65,7 +66,7 @@ class FcStackOut(keras.layers.Layer):
         """Sublayers are built by the first call."""
         self.built = True
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         """`[..., channels]` -> `[..., n_out]`."""
         return self.dense_out(self.stack(x))
 
@@ -74,6 +75,6 @@ class FcStackOut(keras.layers.Layer):
 class Identity(keras.layers.Layer):
     """Returns its input."""
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         """The input."""
         return x

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
-from ddsp.training.steps.base import Batch, Step
+from ddsp.training.steps import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 
 
@@ -74,13 +74,10 @@ class JaxStep(Step):
                 variable.assign(value)
         return {key: np.asarray(value) for key, value in metrics.items()} | {STOP: np.float32(stop)}
 
-    def losses_and_gradients(
-        self, batch: Batch, step: int
-    ) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
-        """Losses and gradients."""
+    def gradients(self, batch: Batch, step: int) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """Gradients and metrics."""
         weights = [v.value for v in self.model.trainable_variables]
-        gradients, (losses, _) = self._gradients(weights, batch, np.int32(step))
-        return losses, gradients
+        return self._gradients(weights, batch, np.int32(step))
 
     def _pure_step(self, weights: list, state: list, batch: Batch, step: Tensor) -> tuple[list, list, dict]:
         """New weights and state, and metrics; a loss or gradient that is not finite changes nothing."""
@@ -100,31 +97,31 @@ class JaxStep(Step):
 
     def _gradients(
         self, weights: list, batch: Batch, step: Tensor, part: Tensor | int = 0
-    ) -> tuple[list, Any]:
-        """Gradients; losses and metrics."""
+    ) -> tuple[list, dict[str, Tensor]]:
+        """Gradients and metrics of the batch, or of a part of it."""
         import jax
 
-        def loss(weights: list) -> tuple[Tensor, Any]:
+        def loss(weights: list) -> tuple[Tensor, dict]:
             mapping = list(zip(self.model.trainable_variables, weights, strict=True))
             with keras.StatelessScope(state_mapping=mapping), self.seeds.at(step, 0, part):
                 outputs, losses = self.model(batch, return_losses=True, training=True)
-                return losses['total_loss'], (losses, self.metrics(outputs, losses, batch))
+                return losses['total_loss'], self.metrics(outputs, losses, batch)
 
-        (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
-        return gradients, found
+        (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
+        return gradients, metrics
 
     def _mean_gradients(self, weights: list, batch: Batch, step: Tensor) -> tuple[list, dict]:
         """Gradients and metrics, part after part."""
         import jax
         import jax.numpy as jnp
 
-        def gradients_of(part: Batch, i: Tensor | int) -> tuple[list, dict]:
-            gradients, (_, metrics) = self._gradients(weights, part, step, i)
-            return gradients, metrics
-
         n = self.accumulate_steps
         if n == 1:
-            return gradients_of(batch, 0)
+            return self._gradients(weights, batch, step)
+
+        def gradients_of(part: Batch, i: Tensor | int) -> tuple[list, dict]:
+            return self._gradients(weights, part, step, i)
+
         parts = {key: jnp.reshape(x, (n, x.shape[0] // n, *x.shape[1:])) for key, x in batch.items()}
         first = {key: x[0] for key, x in parts.items()}
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradients_of, first, 0))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.training import checkpoints
-from ddsp.training.steps.base import Batch, Step
+from ddsp.training.steps import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 
 
@@ -90,12 +90,12 @@ class TensorFlowStep(Step):
         self.averages.update(step, _all_finite(metrics[TOTAL_LOSS], metrics[GRADIENT_NORM]))
         return metrics
 
-    def _gradients(self, batch: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def _gradients(self, batch: Batch) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         """Gradients and metrics of one replica's batch, part after part."""
         if self.accumulate_steps == 1:
             return self._part_gradients(batch)
 
-        def gradients_of(part: Batch, i: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        def gradients_of(part: Batch, i: Tensor) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
             with self.seeds.at(self._step_now, self._replica_now, i):
                 return self._part_gradients(part)
 
@@ -105,21 +105,17 @@ class TensorFlowStep(Step):
         )
         return _mean_over_parts(gradients_of, batch, self.accumulate_steps, like)
 
-    def _part_gradients(self, batch: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def _part_gradients(self, batch: Batch) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         weights = [v.value for v in self.model.trainable_variables]
         with tf.GradientTape() as tape:
             outputs, losses = self.model(batch, return_losses=True, training=True)
         gradients = tape.gradient(losses['total_loss'], weights, unconnected_gradients='zero')
         return gradients, self.metrics(outputs, losses, batch)
 
-    def losses_and_gradients(
-        self, batch: Batch, step: int
-    ) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
-        """Losses and gradients of the first replica."""
-        with self.seeds.at(tf.constant(step, tf.int32)), tf.GradientTape() as tape:
-            _, losses = self.model(batch, return_losses=True, training=True)
-        weights = [v.value for v in self.model.trainable_variables]
-        return losses, tape.gradient(losses['total_loss'], weights)
+    def gradients(self, batch: Batch, step: int) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """Gradients and metrics of the first replica."""
+        with self.seeds.at(tf.constant(step, tf.int32)):
+            return self._part_gradients(batch)
 
 
 def _all_finite(*scalars: Tensor) -> Tensor:
