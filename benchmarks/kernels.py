@@ -44,14 +44,6 @@ def _sinusoids(inputs: Inputs) -> tuple[Callable, list]:
     return lambda f, a: core.sinusoidal_synthesis(f, a, N_SAMPLES), [frequencies, amplitudes]
 
 
-def _bank(inputs: Inputs) -> tuple[Callable, list]:
-    from ddsp import core
-
-    frequency = inputs.uniform(100.0, 101.0, (BATCH, N_SAMPLES, 1))
-    amplitudes = inputs.uniform(0.0, 1.0, (BATCH, N_SAMPLES, N_HARMONICS))
-    return lambda f, a: core.harmonic_oscillator_bank(f, a)[0], [frequency, amplitudes]
-
-
 def _phase(inputs: Inputs) -> tuple[Callable, list]:
     from ddsp.core.oscillators import accumulate_phase
 
@@ -76,7 +68,6 @@ def _spectral(inputs: Inputs) -> tuple[Callable, list]:
 
 OPERATIONS: dict[str, Callable[[Inputs], tuple[Callable, list]]] = {
     'harmonics:harmonics': _harmonics,
-    'harmonics:bank': _bank,
     'sinusoids:sinusoids': _sinusoids,
     'sinusoids:inharmonics': lambda inputs: _harmonics(inputs, shifted=True),
     'phase:accumulate': _phase,

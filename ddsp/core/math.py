@@ -8,29 +8,12 @@ from ddsp.core.utils import Number, Tensor, constant, tf_float32
 
 
 def nan_to_num(x: Tensor, value: float = 0.0) -> Tensor:
-    """Replaces NaN.
-
-    Args:
-      x: Tensor.
-      value: What stands in for NaN.
-
-    Returns:
-      `x` without NaN; infinities stay.
-    """
+    """`x` with `value` in place of NaN; infinities stay."""
     return ops.where(ops.isnan(x), ops.full_like(x, value), x)
 
 
 def safe_divide(numerator: Tensor, denominator: Tensor, eps: float = 1e-7) -> Tensor:
-    """Division whose denominator is never zero.
-
-    Args:
-      numerator: Tensor.
-      denominator: Tensor that broadcasts with it; only exact zeros are replaced.
-      eps: What stands in for zero.
-
-    Returns:
-      `numerator / where(denominator == 0, eps, denominator)`.
-    """
+    """`numerator / denominator`, with `eps` in place of denominators that are exactly zero."""
     denominator = ops.convert_to_tensor(denominator)
     return constant(numerator) / ops.where(denominator == 0.0, ops.full_like(denominator, eps), denominator)
 
@@ -57,16 +40,10 @@ def safe_log(x: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at zero is zero, not infinite.
+    """Square root, 0 for zero and below, whose gradient at zero is zero, not infinite.
 
     An infinite slope times the zero slope of what comes before it (the square of silence, a saturated
     sigmoid) would be NaN.
-
-    Args:
-      x: Tensor.
-
-    Returns:
-      `sqrt(x)`; 0 for zero and below.
     """
     x = tf_float32(x)
     zero = x <= 0.0
@@ -74,29 +51,12 @@ def safe_sqrt(x: Tensor) -> Tensor:
 
 
 def logb(x: Tensor, base: Number = 2.0, eps: float = 1e-5) -> Tensor:
-    """Logarithm to any base, finite for zero and below (`safe_log`).
-
-    Args:
-      x: Tensor.
-      base: Base of the logarithm.
-      eps: What stands in for numbers that have no logarithm.
-
-    Returns:
-      `log(x) / log(base)`.
-    """
+    """Logarithm to any base, `log(x) / log(base)`; zero and below give that of `eps` (`safe_log`)."""
     return safe_divide(safe_log(x, eps), safe_log(base, eps), eps)
 
 
 def log10(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Decimal logarithm, finite for zero and below.
-
-    Args:
-      x: Tensor.
-      eps: What stands in for numbers that have no logarithm.
-
-    Returns:
-      `log10(x)`.
-    """
+    """Decimal logarithm; zero and below give that of `eps` (`safe_log`)."""
     return logb(x, base=10.0, eps=eps)
 
 
@@ -131,13 +91,6 @@ def soft_limit(x: Tensor, x_min: Number = 0.0, x_max: Number = 1.0) -> Tensor:
 
 
 def gradient_reversal(x: Tensor) -> Tensor:
-    """Identity whose gradient is -1 (Ganin and Lempitsky, 2015: domain-adversarial training).
-
-    Args:
-      x: Tensor.
-
-    Returns:
-      The same values.
-    """
+    """Identity whose gradient is -1 (Ganin and Lempitsky, 2015: domain-adversarial training)."""
     x = tf_float32(x)
     return ops.stop_gradient(2.0 * x) - x

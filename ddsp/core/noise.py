@@ -54,16 +54,15 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None, first: int = 0) -> Ten
     Returns:
       float32 tensor.
 
-    >>> ops.convert_to_numpy(uniform_noise([3], seed=1)).round(4).tolist()
-    [-0.9228, -0.3213, 0.9506]
+    >>> ops.convert_to_numpy(uniform_noise([3], seed=1)).round(4)
+    array([-0.9228, -0.3213,  0.9506], dtype=float32)
     """
     next_key = _next_key.get()
     if seed is None and next_key is None:
         if keras.backend.backend() == 'tensorflow':
             import tensorflow as tf
 
-            # The stateful operation needs no variable, so it works in any graph, replica or compiled
-            # function.
+            # Stateful, without a variable: it works in any graph, replica or compiled function.
             return tf.random.uniform(shape, -1.0, 1.0)
         return keras.random.uniform(shape, -1.0, 1.0, dtype='float32')
     if seed is None:

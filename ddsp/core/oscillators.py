@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import gin
 import keras
 import numpy as np
@@ -14,6 +16,14 @@ from ddsp.core.utils import Tensor, constant, tf_float32
 from ddsp.errors import ConfigError
 
 TWO_PI = 2.0 * np.pi
+
+
+class Output(NamedTuple):
+    """What frames are to become: so many samples, at a rate in Hz, with amplitudes resampled by a method."""
+
+    n_samples: int
+    sample_rate: int
+    method: str
 
 
 def get_harmonic_frequencies(frequencies: Tensor, n_harmonics: int) -> Tensor:
@@ -127,6 +137,10 @@ def oscillator_bank(
 
     Returns:
       [batch, n_samples], or [batch, n_samples, n_sinusoids] when not summed.
+
+    >>> audio = oscillator_bank(np.full([1, 4, 1], 4000.0), np.ones([1, 4, 1]), sample_rate=16000)
+    >>> (ops.convert_to_numpy(audio).round(3) + 0.0).tolist()
+    [[1.0, 0.0, -1.0, 0.0]]
     """
     del use_angular_cumsum
     frequency_envelopes = tf_float32(frequency_envelopes)
@@ -145,7 +159,8 @@ def harmonic_oscillator_bank(
 ) -> tuple[Tensor, Tensor]:
     """Harmonics of one fundamental from sample-wise frequency and amplitudes.
 
-    Harmonics above Nyquist are not silenced: `remove_above_nyquist` does that.
+    `audio[n] = sum_h a_h[n] sin(h phase[n])`, with the phase of `accumulate_phase`. Harmonics above Nyquist
+    are not silenced: `remove_above_nyquist` does that.
 
     Args:
       frequency: Fundamental [batch, n_samples, 1], Hz.
@@ -159,17 +174,10 @@ def harmonic_oscillator_bank(
       of zero: the `initial_phase` of what follows.
     """
     del use_angular_cumsum
-    return _bank(tf_float32(frequency), tf_float32(amplitude_envelopes), initial_phase, sample_rate)
-
-
-@kernel('ddsp.core.kernels.harmonics:bank')
-def _bank(
-    frequency: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, sample_rate: int
-) -> tuple[Tensor, Tensor]:
-    """`audio[n] = sum_h a_h[n] sin(h phase[n])`, and the last phase; see `harmonic_oscillator_bank`."""
-    phase = accumulate_phase(frequency, sample_rate, initial_phase)
-    audio = ops.sum(amplitudes * ops.sin(get_harmonic_frequencies(phase, amplitudes.shape[-1])), axis=-1)
-    return audio, phase[:, -1:]
+    amplitude_envelopes = tf_float32(amplitude_envelopes)
+    phase = accumulate_phase(tf_float32(frequency), sample_rate, initial_phase)
+    waves = ops.sin(get_harmonic_frequencies(phase, amplitude_envelopes.shape[-1]))
+    return ops.sum(amplitude_envelopes * waves, axis=-1), phase[:, -1:]
 
 
 def harmonic_synthesis(
@@ -207,15 +215,18 @@ def harmonic_synthesis(
 
     Raises:
       ConfigError: Shapes that do not fit each other, or an unknown method.
+
+    >>> tuple(harmonic_synthesis(np.full([1, 10, 1], 220.0), np.ones([1, 10, 1]), n_samples=640).shape)
+    (1, 640)
     """
     del use_angular_cumsum
-    options = (n_samples, sample_rate, amp_resample_method)
+    output = Output(n_samples, sample_rate, amp_resample_method)
     frequencies, amplitudes = _controls(
-        frequencies, amplitudes, harmonic_distribution, harmonic_shifts, n_samples, amp_resample_method
+        frequencies, amplitudes, harmonic_distribution, harmonic_shifts, output
     )
     if harmonic_shifts is None:
-        return _harmonics(frequencies, amplitudes, initial_phase, *options)[0]
-    return _inharmonics(frequencies, tf_float32(harmonic_shifts), amplitudes, initial_phase, *options)
+        return _harmonics(frequencies, amplitudes, initial_phase, output)[0]
+    return _inharmonics(frequencies, tf_float32(harmonic_shifts), amplitudes, initial_phase, output)
 
 
 def streaming_harmonic_synthesis(
@@ -245,10 +256,9 @@ def streaming_harmonic_synthesis(
     """
     if harmonic_distribution is not None:
         harmonic_distribution = normalize_harmonics(harmonic_distribution, frequencies, sample_rate)
-    frequencies, amplitudes = _controls(
-        frequencies, amplitudes, harmonic_distribution, None, n_samples, amp_resample_method
-    )
-    return _harmonics(frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method)
+    output = Output(n_samples, sample_rate, amp_resample_method)
+    frequencies, amplitudes = _controls(frequencies, amplitudes, harmonic_distribution, None, output)
+    return _harmonics(frequencies, amplitudes, initial_phase, output)
 
 
 def sinusoidal_synthesis(
@@ -276,53 +286,40 @@ def sinusoidal_synthesis(
       Audio [batch, n_samples].
     """
     frequencies, amplitudes = tf_float32(frequencies), tf_float32(amplitudes)
-    _check_frames(frequencies, amplitudes, n_samples, amp_resample_method)
-    return _sinusoids(frequencies, amplitudes, initial_phase, n_samples, sample_rate, amp_resample_method)
+    output = Output(n_samples, sample_rate, amp_resample_method)
+    _check_frames(frequencies, amplitudes, output)
+    return _sinusoids(frequencies, amplitudes, initial_phase, output)
 
 
 @kernel('ddsp.core.kernels.harmonics:harmonics')
 def _harmonics(
-    frequencies: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> tuple[Tensor, Tensor]:
     """Audio and last phase of harmonics with the amplitudes [batch, n_frames, n_harmonics]."""
+    n_samples, sample_rate, method = output
     frequency = resample(frequencies, n_samples)
     harmonics = get_harmonic_frequencies(frequency, amplitudes.shape[-1])
-    envelopes = remove_above_nyquist(harmonics, resample(amplitudes, n_samples, method=method), sample_rate)
-    return _bank(frequency, envelopes, initial_phase, sample_rate)
+    envelopes = remove_above_nyquist(harmonics, resample(amplitudes, n_samples, method), sample_rate)
+    return harmonic_oscillator_bank(frequency, envelopes, initial_phase, sample_rate)
 
 
 @kernel('ddsp.core.kernels.sinusoids:inharmonics')
 def _inharmonics(
-    frequencies: Tensor,
-    shifts: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, shifts: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
     """Audio of harmonics that are shifted by a share of their frequency."""
     frequencies = get_harmonic_frequencies(frequencies, shifts.shape[-1]) * (1.0 + shifts)
-    return _sinusoids(frequencies, amplitudes, initial_phase, n_samples, sample_rate, method)
+    return _sinusoids(frequencies, amplitudes, initial_phase, output)
 
 
 @kernel('ddsp.core.kernels.sinusoids:sinusoids')
 def _sinusoids(
-    frequencies: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
     """Audio of sinusoids with the frequencies and amplitudes [batch, n_frames, n_sinusoids]."""
+    n_samples, sample_rate, method = output
     frequency = resample(frequencies, n_samples)
-    envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method=method), sample_rate)
+    envelopes = remove_above_nyquist(frequency, resample(amplitudes, n_samples, method), sample_rate)
     return ops.sum(envelopes * ops.sin(accumulate_phase(frequency, sample_rate, initial_phase)), axis=-1)
 
 
@@ -331,8 +328,7 @@ def _controls(
     amplitudes: Tensor,
     distribution: Tensor | None,
     shifts: Tensor | None,
-    n_samples: int,
-    method: str,
+    output: Output,
 ) -> tuple[Tensor, Tensor]:
     """Frequencies, and one amplitude for each harmonic, as float32 tensors that fit each other."""
     named = {
@@ -354,11 +350,12 @@ def _controls(
             f'harmonic_shifts has {shifts.shape[-1]} harmonics and harmonic_distribution '
             f'{amplitudes.shape[-1]}: they must have the same'
         )
-    _check_frames(frequencies, amplitudes, n_samples, method)
+    _check_frames(frequencies, amplitudes, output)
     return frequencies, amplitudes if shifts is None else amplitudes * ops.ones_like(tf_float32(shifts))
 
 
-def _check_frames(frequencies: Tensor, amplitudes: Tensor, n_samples: int, method: str) -> None:
+def _check_frames(frequencies: Tensor, amplitudes: Tensor, output: Output) -> None:
+    n_samples, _, method = output
     if method not in METHODS:
         raise ConfigError(
             f'amp_resample_method={method!r} is unknown: use one of {", ".join(map(repr, METHODS))}'

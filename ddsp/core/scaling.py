@@ -29,8 +29,8 @@ def exp_sigmoid(x: Tensor, exponent: float = 10.0, max_value: float = 2.0, thres
     Returns:
       `max_value * sigmoid(x) ** log(exponent) + threshold`.
 
-    >>> ops.convert_to_numpy(exp_sigmoid([-10.0, 0.0, 10.0])).round(3).tolist()
-    [0.0, 0.405, 2.0]
+    >>> ops.convert_to_numpy(exp_sigmoid([-10.0, 0.0, 10.0])).round(3)
+    array([0.   , 0.405, 2.   ], dtype=float32)
     """
     return max_value * ops.power(ops.sigmoid(tf_float32(x)), math.log(exponent)) + threshold
 
@@ -38,15 +38,7 @@ def exp_sigmoid(x: Tensor, exponent: float = 10.0, max_value: float = 2.0, thres
 @gin.register(module='ddsp.core')
 @keras.saving.register_keras_serializable('ddsp')
 def sym_exp_sigmoid(x: Tensor, width: float = 8.0) -> Tensor:
-    """`exp_sigmoid` mirrored at zero.
-
-    Args:
-      x: Tensor.
-      width: Steepness.
-
-    Returns:
-      `exp_sigmoid(width * (|x| / 2 - 1))`.
-    """
+    """`exp_sigmoid` mirrored at zero, `exp_sigmoid(width (|x| / 2 - 1))`; a larger `width` is steeper."""
     return exp_sigmoid(width * (ops.abs(tf_float32(x)) / 2.0 - 1.0))
 
 

@@ -72,8 +72,8 @@ def midi_to_hz(notes: Number, midi_zero_silence: bool = False) -> Tensor:
     Returns:
       `440 * 2 ** ((notes - 69) / 12)`, Hz.
 
-    >>> ops.convert_to_numpy(midi_to_hz([69.0, 81.0])).round(1).tolist()
-    [440.0, 880.0]
+    >>> ops.convert_to_numpy(midi_to_hz([69.0, 81.0])).round(1)
+    array([440., 880.], dtype=float32)
     """
     notes = tf_float32(notes)
     hz = 440.0 * ops.power(2.0, (notes - 69.0) / 12.0)
@@ -89,8 +89,8 @@ def hz_to_midi(frequencies: Number) -> Tensor:
     Returns:
       `12 log2(frequencies / 440) + 69`; 0 for frequencies of zero and below.
 
-    >>> ops.convert_to_numpy(hz_to_midi([440.0, 261.63, 0.0])).round(2).tolist()
-    [69.0, 60.0, 0.0]
+    >>> ops.convert_to_numpy(hz_to_midi([440.0, 261.63, 0.0])).round(2)
+    array([69., 60.,  0.], dtype=float32)
     """
     frequencies = tf_float32(frequencies)
     notes = 12.0 * (logb(frequencies, 2.0) - logb(440.0, 2.0)) + 69.0

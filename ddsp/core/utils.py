@@ -19,15 +19,9 @@ Number: TypeAlias = int | float | np.ndarray | Tensor  # what element-wise funct
 
 
 def tf_float32(x: Number) -> Tensor:
-    """Converts to a float32 tensor of the current backend.
+    """Converts numbers, arrays and tensors of any numeric type to a float32 tensor of the current backend.
 
     The name is upstream's; the tensor is TensorFlow's, JAX's or PyTorch's by `KERAS_BACKEND`.
-
-    Args:
-      x: Number, array or tensor of any numeric type.
-
-    Returns:
-      The same values as a float32 tensor.
     """
     if isinstance(x, (bool, int, float, list, tuple, np.ndarray, np.generic)):
         x = np.asarray(x, np.float32)  # by the rules of numpy, which are the same for all backends
@@ -43,11 +37,7 @@ def constant(values: Any) -> Any:
 def make_iterable(x: Any) -> Iterable:
     """Wraps single objects in a list, so that they can be looped over.
 
-    Args:
-      x: Anything.
-
-    Returns:
-      `[]` for None, `[x]` for a tensor, an array or anything that cannot be iterated, else `x` itself.
+    `[]` for None, `[x]` for a tensor, an array or anything that cannot be iterated, else `x` itself.
     """
     if x is None:
         return []
@@ -79,11 +69,7 @@ def to_dict(x: Any, keys: Sequence[str]) -> dict:
 def copy_if_tf_function(x: Any) -> Any:
     """Copies a container inside a traced function, where changing an argument would leak tensors.
 
-    Args:
-      x: A container, such as a batch of features.
-
-    Returns:
-      `x` itself in eager mode, a shallow copy while TensorFlow traces a function.
+    A shallow copy while TensorFlow traces a function; `x` itself in eager mode and on other backends.
     """
     if keras.backend.backend() != 'tensorflow':
         return x
@@ -154,14 +140,7 @@ def leaf_key(nested_key: str, delimiter: str = '/') -> str:
 
 
 def map_shape(x: Any) -> Any:
-    """Replaces each tensor of a nested structure by its shape.
-
-    Args:
-      x: Dictionaries, lists and tuples of tensors.
-
-    Returns:
-      The same structure with lists of ints (None where a size is unknown).
-    """
+    """The shapes of a nested structure of tensors, as lists of ints (None where a size is unknown)."""
     return keras.tree.map_structure(lambda tensor: list(tensor.shape), x)
 
 

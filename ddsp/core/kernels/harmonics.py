@@ -23,11 +23,11 @@ from keras import ops
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import block_mixing, frame_mixing, shift_frames
 from ddsp.core.kernels.phase import TWO_PI, Phase, from_frames, starting_at
+from ddsp.core.oscillators import Output
 from ddsp.core.resampling import resample, whole_hop
 from ddsp.core.utils import Tensor, constant, dim
 
 _BLOCK_SAMPLES = 32768  # keeps a block's arrays within a few MB
-_BANK_SAMPLES = 8192
 _ROW = 64  # samples in a row where frames are not a whole number of samples
 
 
@@ -87,55 +87,16 @@ def _radians(phase: Phase, numbers: Any) -> Tensor:
     return Phase(phase.steps[:, None], phase.rest[:, None], 0.0).radians(numbers)
 
 
-def bank(
-    frequency: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, sample_rate: int
-) -> tuple[Tensor, Tensor]:
-    """Harmonics with sample-wise amplitudes, some samples at a time: no second array of that size is made."""
-    phase = starting_at(initial_phase, Phase.per_sample(frequency, float(sample_rate)).cumsum())
-    return _sum_of_samples(phase, amplitudes), _last(phase)
-
-
 def _last(phase: Phase) -> Tensor:
     """The last sample's phase [batch, 1, 1], radians within half a turn of zero."""
     return phase.map(lambda part: part[:, -1:]).radians()
 
 
-def _sum_of_samples(phase: Phase, amplitudes: Tensor) -> Tensor:
-    """`sum_h a_h[n] sin(h phase[n])` of phase [batch, n, 1] and amplitudes [batch, n, n_harmonics]."""
-    n_samples, n_harmonics = dim(amplitudes, 1), amplitudes.shape[-1]
-    numbers = constant(np.arange(1, n_harmonics + 1, dtype=np.float32))
-    steps, rest, carrier = (ops.reshape(part, [-1, 1]) for part in phase)
-
-    def audio(steps: Tensor, rest: Tensor, amplitudes: Tensor) -> list:
-        waves = ops.sin(Phase(steps, rest, 0.0).radians(numbers))
-        return [ops.sum(amplitudes * waves, axis=-1, keepdims=True)]
-
-    def gradients(steps: Tensor, rest: Tensor, amplitudes: Tensor, upstream: Tensor) -> list:
-        angle = Phase(steps, rest, 0.0).radians(numbers)
-        to_phase = upstream * ops.sum(amplitudes * numbers * ops.cos(angle), axis=-1, keepdims=True)
-        return [TWO_PI * to_phase, upstream * ops.sin(angle)]
-
-    @custom_gradient
-    def synthesize(carrier: Tensor, amplitudes: Tensor) -> Any:
-        arrays = [steps, rest, amplitudes]
-
-        def backward(upstream: Tensor) -> list:
-            return map_blocks(gradients, [*arrays, upstream], _BANK_SAMPLES, [[1], [n_harmonics]])
-
-        return map_blocks(audio, arrays, _BANK_SAMPLES, [[1]])[0], backward
-
-    return ops.reshape(synthesize(carrier, ops.reshape(amplitudes, [-1, n_harmonics])), [-1, n_samples])
-
-
 def harmonics(
-    frequencies: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> tuple[Tensor, Tensor]:
     """Harmonics with frame-wise amplitudes; see the definition in `ddsp.core.oscillators`."""
+    n_samples, sample_rate, method = output
     n_frames, n_harmonics = amplitudes.shape[1:]
     if n_frames is None or not isinstance(n_samples, int):
         return NotImplemented

@@ -10,7 +10,7 @@ from keras import ops
 from ddsp.core.kernels.blocks import custom_gradient, map_blocks
 from ddsp.core.kernels.frames import frame_mixing, shift_frames
 from ddsp.core.kernels.phase import TWO_PI, Phase, following, frame_starts, starting_at, within_frame
-from ddsp.core.oscillators import get_harmonic_frequencies
+from ddsp.core.oscillators import Output, get_harmonic_frequencies
 from ddsp.core.resampling import whole_hop
 from ddsp.core.utils import Tensor, constant
 
@@ -18,46 +18,30 @@ _BLOCK_VALUES = 1 << 19  # values in one array of a block (2 MB)
 
 
 def sinusoids(
-    frequencies: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
     """Sinusoids from frame-wise controls; see the definition in `ddsp.core.oscillators`."""
-    half = Phase.per_sample(frequencies / 2.0, float(sample_rate))
-    return _from_frames(frequencies, half, amplitudes, initial_phase, n_samples, sample_rate, method)
+    half = Phase.per_sample(frequencies / 2.0, float(output.sample_rate))
+    return _from_frames(frequencies, half, amplitudes, initial_phase, output)
 
 
 def inharmonics(
-    frequencies: Tensor,
-    shifts: Tensor,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, shifts: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
     """Shifted harmonics: the fundamental's phase times h is exact, only the small shifts are rounded."""
-    n_harmonics, rate = shifts.shape[-1], float(sample_rate)
+    n_harmonics, rate = shifts.shape[-1], float(output.sample_rate)
     harmonics = get_harmonic_frequencies(frequencies, n_harmonics)
     shifts = harmonics * shifts
     half = Phase.per_sample(frequencies / 2.0, rate) * np.arange(1, n_harmonics + 1)
     half = half + Phase.per_sample(shifts / 2.0, rate)
-    return _from_frames(harmonics + shifts, half, amplitudes, initial_phase, n_samples, sample_rate, method)
+    return _from_frames(harmonics + shifts, half, amplitudes, initial_phase, output)
 
 
 def _from_frames(
-    frequencies: Tensor,
-    half: Phase,
-    amplitudes: Tensor,
-    initial_phase: Tensor | None,
-    n_samples: int,
-    sample_rate: int,
-    method: str,
+    frequencies: Tensor, half: Phase, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
     """Audio [batch, n_samples]; `half` is the phase that half of each frequency adds in a sample."""
+    n_samples, sample_rate, method = output
     hop, n_sinusoids = whole_hop(frequencies, n_samples), frequencies.shape[-1]
     if hop is None:
         return NotImplemented

@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from ddsp.core import kernels
+from ddsp.core.oscillators import Output
 from ddsp.core.resampling import resample
 from ddsp.losses import spectral  # noqa: F401 (registers its kernel)
 
@@ -28,14 +29,12 @@ def accumulate(function, frequency):
     return ops.reshape(ops.sin(function(resample(frequency, 700), SAMPLE_RATE, initial)), [2, -1])
 
 
-def bank(function, frequency, amplitudes):
-    return with_last_phase(*function(resample(frequency, 700), resample(amplitudes, 700), None, SAMPLE_RATE))
-
-
 def harmonics(n_samples, method):
     def run(function, frequencies, amplitudes):
         initial = np.full([2, 1, 1], 0.7, np.float32)
-        return with_last_phase(*function(frequencies, amplitudes, initial, n_samples, SAMPLE_RATE, method))
+        return with_last_phase(
+            *function(frequencies, amplitudes, initial, Output(n_samples, SAMPLE_RATE, method))
+        )
 
     return run
 
@@ -51,7 +50,7 @@ def interpolate(method):
 def sinusoids(n_samples, method):
     def run(function, *controls):
         phase = ops.cast(np.full([2, 1, 6], 0.7), 'float32')
-        return function(*controls, phase, n_samples, SAMPLE_RATE, method)
+        return function(*controls, phase, Output(n_samples, SAMPLE_RATE, method))
 
     return run
 
@@ -73,7 +72,6 @@ CASES = {
         for method in ('nearest', 'linear', 'cubic', 'window')
         for shape in ((2, 12, 3), (2, 12, 3, 2), (2, 1, 3))
     ],
-    'ddsp.core.kernels.harmonics:bank': [(bank, fundamental, controls(12, 9)[1])],
     'ddsp.core.kernels.harmonics:harmonics': [
         (harmonics(n_samples, method), frequency, controls(12, n_harmonics)[1])
         for n_samples in (12 * 64, 700)
