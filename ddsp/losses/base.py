@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from ddsp import core
+from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 
-Tensor = Any
 LOSS_TYPES = ('L1', 'L2', 'COSINE')
 
 

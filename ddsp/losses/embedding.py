@@ -10,11 +10,10 @@ import keras
 from keras import ops
 
 from ddsp import core, spectral_ops
+from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.losses.base import Loss, check_loss_type, mean_difference
 from ddsp.spectral_ops.crepe import make_crepe_network
-
-Tensor = Any
 
 # What makes the embedding loss of each layer about as large as a spectral loss.
 _LAYER_SCALES = {

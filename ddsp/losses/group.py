@@ -8,10 +8,9 @@ import gin
 import keras
 
 from ddsp import core, dags
+from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.losses.base import Loss
-
-Tensor = Any
 
 
 @gin.register(module='ddsp.losses')

@@ -11,11 +11,10 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core import Tensor
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.losses.base import Loss
-
-Tensor = Any
 
 
 @gin.register(module='ddsp.losses')

@@ -10,9 +10,8 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.core import Tensor
 from ddsp.losses.base import Loss, check_loss_type, mean_difference
-
-Tensor = Any
 
 
 def amp_loss(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
 from ddsp import core
 from ddsp.analysis.framing import check_hop, check_padding, frame_positions, get_framed_lengths
+from ddsp.core import Tensor
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
-
-Tensor = Any
 
 
 def pad(

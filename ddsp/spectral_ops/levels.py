@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gin
 import numpy as np
 from keras import ops
@@ -11,10 +9,9 @@ from keras import ops
 from ddsp import core
 from ddsp.analysis.framing import hann_window
 from ddsp.analysis.loudness import DB_RANGE, a_weighting_power, check_n_fft, loudness_db
+from ddsp.core import Tensor
 from ddsp.core.utils import constant
 from ddsp.spectral_ops.frames import frame_at_rate, to_mono
-
-Tensor = Any
 
 
 @gin.register(module='ddsp.spectral_ops')

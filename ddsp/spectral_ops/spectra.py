@@ -11,11 +11,10 @@ from keras import ops
 
 from ddsp import core
 from ddsp.analysis.framing import check_hop, get_framed_lengths, hann_window
+from ddsp.core import Tensor
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.spectral_ops.frames import frame, to_mono
-
-Tensor = Any
 
 
 def hop_from_overlap(frame_size: int, overlap: float) -> int:
