@@ -73,7 +73,7 @@ def frame_positions(
 
     Args:
       n_samples: Length of the signal; a tensor where it is unknown.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second.
       frame_size: Samples.
       padding: 'same', 'valid' or 'center'.

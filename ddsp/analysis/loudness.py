@@ -77,7 +77,7 @@ def loudness_db(
 
     Args:
       audio: [n_samples] or [batch, n_samples], full scale is 1.0.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second; it need not divide the sample rate.
       n_fft: Length of the analysis window and of the FFT, samples (even).
       range_db: Floor of the result, dB below 0.
@@ -130,7 +130,7 @@ def power_db(
 
     Args:
       audio: [n_samples], full scale is 1.0.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second; it need not divide the sample rate.
       frame_size: Length of a frame, samples (even).
       range_db: Floor of the result, dB below 0.

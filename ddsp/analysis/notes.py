@@ -8,7 +8,7 @@ import numpy as np
 
 from ddsp.analysis.loudness import DB_RANGE
 
-UPSTREAM_THRESHOLD = 0.7  # which ddsp 3.7.0 has for CREPE
+UPSTREAM_THRESHOLD = 0.7  # of ddsp 3.7.0, for CREPE
 
 
 def smooth(x: Any, filter_size: int = 3) -> np.ndarray:
@@ -48,8 +48,8 @@ def detect_notes(
       loudness_db: `[batch, n_frames]` or `[n_frames]`, dB.
       f0_confidence: The same shape.
       note_threshold: A frame is on from this ratio.
-      exponent: Of the confidence.
-      smoothing: Frames.
+      exponent: Exponent of the confidence.
+      smoothing: Length of the mean over time, frames.
       f0_confidence_threshold: Confidence of a note of mean loudness: `ddsp.f0.voiced_threshold`.
       min_db: Silence, dB.
 

@@ -19,7 +19,7 @@ class FIRFilter(Processor):
     """Linear-phase filter whose frequency response changes with time.
 
     Args:
-      window_size: Taps that are kept of the filters; 0 keeps all (which delays the audio by 2 samples).
+      window_size: Taps of the filters; 0 keeps them all, which delays the audio by 2 samples.
       scale_fn: Makes magnitudes positive; None takes them as they are.
       name: Name of the layer.
     """
@@ -62,7 +62,7 @@ class ModDelay(Processor):
     Args:
       center_ms: Shortest delay, milliseconds.
       depth_ms: How far the modulation adds to it: the delay runs from `center_ms` to `center_ms + depth_ms`.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
       gain_scale_fn: Makes the gain positive; None takes it as it is.
       phase_scale_fn: Makes the phase 0 to 1; None takes it as it is.
       add_dry: Add the input to the result.
@@ -92,7 +92,7 @@ class ModDelay(Processor):
 
         Args:
           audio: [batch, n_samples].
-          gain: Of the delayed signal, [batch, n_samples, 1], any number.
+          gain: Gain of the delayed signal, [batch, n_samples, 1], any number.
           phase: Position in the delay's range, [batch, n_samples, 1], any number.
 
         Returns:

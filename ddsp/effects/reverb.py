@@ -29,6 +29,10 @@ class Reverb(Processor):
       reverb_length: Taps of the learned impulse response.
       add_dry: Add the input to the result.
       name: Name of the layer.
+
+    >>> echo = Reverb()(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 0.5]]))
+    >>> ops.convert_to_numpy(echo).round(3) + 0.0
+    array([[1. , 0.5, 0. ]], dtype=float32)
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class ExpDecayReverb(Reverb):
       scale_fn: Makes the gain positive.
       add_dry: Add the input to the result.
       name: Name of the layer.
-      seed: An int gives the same noise, and so the same room, at every call; None new noise at each.
+      seed: Random seed. An int gives the same noise, and so the same room, at every call; None a new one.
     """
 
     def __init__(
@@ -166,7 +170,7 @@ class FilteredNoiseReverb(Reverb):
       initial_bias: Added before `scale_fn`.
       add_dry: Add the input to the result.
       name: Name of the layer.
-      seed: An int gives the same noise, and so the same room, at every call; None new noise at each.
+      seed: Random seed. An int gives the same noise, and so the same room, at every call; None a new one.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class _Folded:
     Attributes:
       kernel: [width, channels_in, channels_out].
       bias: [time or 1, 1, channels_out]; depends on time because the padding is not normalised.
-      n_max: So many channels are pooled by their maximum, the rest (with a negative scale) by their minimum.
+      n_max: Number of channels pooled by their maximum; the rest (negative scale) by their minimum.
     """
 
     kernel: np.ndarray

@@ -33,8 +33,8 @@ class Layer:
     Attributes:
       kernel: [width, channels_in, channels_out].
       bias: [channels_out].
-      scale: Of the batch normalisation [channels_out].
-      shift: Of the batch normalisation [channels_out].
+      scale: Scale of the batch normalisation [channels_out].
+      shift: Shift of the batch normalisation [channels_out].
     """
 
     kernel: np.ndarray
@@ -52,7 +52,7 @@ class Weights:
       classifier: [features, 360].
       classifier_bias: [360].
       path: Where the weights come from.
-      sha256: Of that file.
+      sha256: SHA-256 of that file.
     """
 
     layers: tuple[Layer, ...]

@@ -24,7 +24,7 @@ def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding:
 
     Args:
       n_samples: Length of the signal.
-      sample_rate: In Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second.
       padding: `'same'` for ceil(n_samples / hop), `'center'` for floor(n_samples / hop) + 1.
 
@@ -32,7 +32,7 @@ def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding:
       The number of frames.
 
     Raises:
-      ConfigError: `padding` or `frame_rate` is not one that exists.
+      ConfigError: Unknown padding, or a frame rate above the sample rate.
     """
     if padding not in PADDINGS:
         raise ConfigError(f'padding must be one of {PADDINGS}, got {padding!r}')
@@ -44,7 +44,7 @@ def count_frames(n_samples: int, sample_rate: float, frame_rate: float, padding:
     return int(np.ceil(frames - 1e-9)) if padding == 'same' else int(np.floor(frames + 1e-9)) + 1
 
 
-def frame_positions(n_frames: int, frame_rate: float) -> np.ndarray:
+def frame_centres(n_frames: int, frame_rate: float) -> np.ndarray:
     """Sample at 16 kHz on which each frame is centred [n_frames], int64."""
     return nearest_samples(n_frames, exact_hop(SAMPLE_RATE, frame_rate))
 
@@ -61,7 +61,7 @@ def window_audio(audio: np.ndarray, n_frames: int, frame_rate: float, window: in
     Returns:
       Windows [n_frames, window]; a copy where frames do not lie on a regular grid, else a view.
     """
-    positions = frame_positions(n_frames, frame_rate)
+    positions = frame_centres(n_frames, frame_rate)
     last = int(positions[-1]) if n_frames else 0
     before = window // 2
     padded = np.pad(audio, (before, max(0, last + window - before - len(audio))))
@@ -77,7 +77,7 @@ def mark_silence(audio: np.ndarray, confidence: np.ndarray, frame_rate: float) -
 def mean_square(audio: np.ndarray, n_frames: int, frame_rate: float) -> np.ndarray:
     """Mean square of the 64 ms around each frame [n_frames]; beyond the ends there is silence."""
     energy = np.concatenate(([0.0], np.cumsum(np.square(audio, dtype=np.float64))))
-    centres = frame_positions(n_frames, frame_rate)
+    centres = frame_centres(n_frames, frame_rate)
     low, high = np.clip(centres - 512, 0, len(audio)), np.clip(centres + 512, 0, len(audio))
     return (energy[high] - energy[low]) / 1024
 

@@ -179,7 +179,7 @@ def estimate_f0(
 
     Args:
       audio: Signal [n_samples], full scale is 1.
-      sample_rate: In Hz; the signal is resampled to 16 kHz.
+      sample_rate: Sample rate in Hz; the signal is resampled to 16 kHz.
       frame_rate: Frames per second.
       estimator: A name (see `available_estimators`) or an estimator.
       viterbi: Whether to join the frames by a likely path.
@@ -192,7 +192,7 @@ def estimate_f0(
       voiced; float32.
 
     Raises:
-      ConfigError: An argument has no such value.
+      ConfigError: An argument has an unknown value.
       F0Error: The estimator cannot be used, or the audio is not a finite mono signal.
 
     Example:

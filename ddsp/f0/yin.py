@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
-from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, frame_positions
+from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, frame_centres
 from ddsp.f0.viterbi import likeliest_path
 
 F0_MIN, F0_MAX = 30.0, 2100.0
@@ -102,7 +102,7 @@ class Differences:
     def __init__(self, audio: np.ndarray, frame_rate: float, n_frames: int, keep: bool = False) -> None:
         self.frame_rate, self.n_frames = frame_rate, n_frames
         self._keep = keep and n_frames <= _KEPT_FRAMES
-        self._starts = frame_positions(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2 + _FFT_SIZE
+        self._starts = frame_centres(n_frames, frame_rate) - (_WINDOW + _MID_LAG) // 2 + _FFT_SIZE
         after = max(_FFT_SIZE, int(self._starts[-1]) + _FFT_SIZE - len(audio)) if n_frames else 0
         self._audio = np.pad(np.asarray(audio, np.float32), (_FFT_SIZE, after))
         self._kept: list[_Batch] = []
@@ -130,7 +130,7 @@ def refine_track(
     """Measures on the waveform what another estimator knows coarsely.
 
     Args:
-      differences: Of the signal, for as many frames.
+      differences: Differences of the signal, for as many frames.
       f0_hz: Pitch to within 3 % [n_frames], Hz.
       voiced: Where it counts [n_frames], bool.
 

@@ -34,7 +34,7 @@ def mean_difference(
       target: Tensor.
       value: Tensor of the same shape, or one that broadcasts with it.
       loss_type: 'L1', 'L2' or 'COSINE', in upper or lower case.
-      weights: Weights that broadcast with the difference; none: 1.
+      weights: Weights that broadcast with the difference; None is 1.
 
     Returns:
       Scalar.
@@ -51,9 +51,8 @@ def mean_difference(
     else:
         difference = ops.square(target - value)
     if weights is not None:
-        difference = difference * ops.abs(core.tf_float32(weights)) if loss_type == 'L1' else (
-            difference * core.tf_float32(weights)
-        )  # fmt: skip
+        weights = core.tf_float32(weights)
+        difference = difference * (ops.abs(weights) if loss_type == 'L1' else weights)
     return ops.mean(difference)
 
 
@@ -77,7 +76,7 @@ class Loss(keras.layers.Layer):
         return {self.name: self(*args, **kwargs)}
 
     def loss_and_metrics(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses to be summed, and metrics to be watched that are no part of the sum.
+        """Losses to be summed, and metrics that are shown but not summed.
 
         Returns:
           `(losses, metrics)`: `get_losses_dict(...)`, and scalars by name (none unless a subclass has some),

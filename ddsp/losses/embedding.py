@@ -69,6 +69,7 @@ class PretrainedCREPE(keras.layers.Layer):
         if center:
             audio = core.pad_axis(audio, (512, 512), axis=-1)
         frames = spectral_ops.frame(audio, 1024, hop_length)
+        # Not CREPE's own floor of 1e-8: a loss would have gradients of 1e8 in silence.
         frames = frames - ops.mean(frames, axis=-1, keepdims=True)
         deviation = core.safe_sqrt(ops.mean(frames * frames, axis=-1, keepdims=True))
         return frames / (deviation + 1e-5)

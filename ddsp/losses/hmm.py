@@ -34,7 +34,7 @@ class HmmTranscriber(Loss):
       amps_on_scale: Its standard deviation.
       amps_off_center: Mean amplitude in silence.
       amps_off_scale: Its standard deviation.
-      n_timesteps: Not needed: any length works. Taken so that configurations of ddsp 3 load.
+      n_timesteps: Not used; upstream's configurations set it. Any length works.
       n_pitches: Number of states.
       weight: Weight of the loss.
     """

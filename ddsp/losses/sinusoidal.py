@@ -223,10 +223,10 @@ class TWMLoss(Loss):
       harmonics_weight: Weight of the harmonics' fit to the sinusoids.
       sinusoids_scale: Width of the Gaussians around sinusoids, semitones.
       harmonics_scale: Width of the Gaussians around harmonics, multiples of f0.
-      n_harmonic_points: How many harmonics of a candidate are looked for.
-      n_harmonic_gaussians: How many harmonics of a candidate sinusoids may lie on.
+      n_harmonic_points: Number of harmonics of a candidate that are looked for.
+      n_harmonic_gaussians: Number of harmonics of a candidate that sinusoids may lie on.
       softmin_temperature: Lower is nearer to the minimum.
-      sample_rate: Hz; harmonics above half of it are not looked for.
+      sample_rate: Sample rate in Hz; harmonics above half of it are not looked for.
     """
 
     def __init__(

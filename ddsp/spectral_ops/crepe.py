@@ -59,7 +59,7 @@ def make_crepe_network(size: str) -> keras.Model:
 
     Args:
       size: 'tiny', 'small', 'medium', 'large' or 'full'; `ddsp.f0.crepe_weights` says where weights are
-      looked for.
+        looked for.
 
     Returns:
       A model from [batch, 1024] normalised frames at 16 kHz to [batch, 360] activations.

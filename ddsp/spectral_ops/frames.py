@@ -153,7 +153,7 @@ def frame_at_rate(
 
     Args:
       audio: [..., n_samples].
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second.
       frame_size: Samples.
       padding: 'same', 'valid' or 'center'.

@@ -32,7 +32,7 @@ def compute_loudness(
 
     Args:
       audio: [batch, n_samples], [batch, n_samples, 1] or [n_samples].
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second; it need not divide the sample rate.
       n_fft: Length of the analysis window and of the FFT, samples (even).
       range_db: Floor of the result, dB below 0.
@@ -73,7 +73,7 @@ def compute_rms_energy(
 
     Args:
       audio: [batch, n_samples], [batch, n_samples, 1] or [n_samples].
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second; it need not divide the sample rate.
       frame_size: Length of a frame, samples.
       padding: 'center', 'same' or 'valid'.
@@ -98,7 +98,7 @@ def compute_power(
 
     Args:
       audio: [batch, n_samples], [batch, n_samples, 1] or [n_samples].
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
       frame_rate: Frames per second; it need not divide the sample rate.
       frame_size: Length of a frame, samples.
       ref_db: Subtracted from the result, dB.

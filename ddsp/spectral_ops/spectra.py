@@ -179,7 +179,7 @@ def compute_mel(
       fft_size: Length of the window, samples.
       overlap: Share of a frame that the next one repeats, in [0, 1).
       pad_end: Zero-pad so that there are `ceil(n_samples / hop)` frames.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       [batch, n_frames, bins].
@@ -212,7 +212,7 @@ def compute_logmel(
       fft_size: Length of the window, samples.
       overlap: Share of a frame that the next one repeats, in [0, 1).
       pad_end: Zero-pad so that there are `ceil(n_samples / hop)` frames.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       [batch, n_frames, bins].
@@ -250,7 +250,7 @@ def compute_mfcc(
       mfcc_bins: Number of coefficients that are kept, from the 0th.
       overlap: Share of a frame that the next one repeats, in [0, 1).
       pad_end: Zero-pad so that there are `ceil(n_samples / hop)` frames.
-      sample_rate: Hz.
+      sample_rate: Sample rate in Hz.
 
     Returns:
       [batch, n_frames, mfcc_bins].

@@ -21,12 +21,17 @@ class Harmonic(Processor):
 
     Args:
       n_samples: Samples of the result.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
       scale_fn: Makes amplitudes and distribution positive; None takes them as they are.
       normalize_below_nyquist: Leave harmonics above Nyquist out before the distribution is normalised.
       amp_resample_method: How amplitudes are interpolated: see `ddsp.core.resample`.
       use_angular_cumsum: Kept for upstream's configurations; the phase is exact either way.
       name: Name of the layer.
+
+    >>> import numpy as np
+    >>> harmonic = Harmonic(n_samples=640)
+    >>> tuple(harmonic(np.ones([1, 10, 1]), np.ones([1, 10, 60]), np.full([1, 10, 1], 220.0)).shape)
+    (1, 640)
     """
 
     initial_phase: Any = None  # [batch, 1, 1], radians, where this is a part of a longer piece
@@ -66,18 +71,13 @@ class Harmonic(Processor):
             `h * f0_hz * (1 + shift)`.
 
         Returns:
-          The controls by name; the amplitudes positive, the distribution normalised to sum 1.
+          The controls by name: positive amplitudes, and a distribution that sums to 1.
         """
-        amplitudes, harmonic_distribution = (
-            core.tf_float32(amplitudes),
-            core.tf_float32(harmonic_distribution),
-        )
-        f0_hz = core.tf_float32(f0_hz)
+        amplitudes, f0_hz = core.tf_float32(amplitudes), core.tf_float32(f0_hz)
+        harmonic_distribution = core.tf_float32(harmonic_distribution)
         if self.scale_fn is not None:
-            amplitudes, harmonic_distribution = (
-                self.scale_fn(amplitudes),
-                self.scale_fn(harmonic_distribution),
-            )
+            amplitudes = self.scale_fn(amplitudes)
+            harmonic_distribution = self.scale_fn(harmonic_distribution)
         harmonic_distribution = core.normalize_harmonics(
             harmonic_distribution, f0_hz, self.sample_rate if self.normalize_below_nyquist else None
         )
@@ -114,7 +114,7 @@ class Sinusoidal(Processor):
 
     Args:
       n_samples: Samples of the result.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
       amp_scale_fn: Makes amplitudes positive; None takes them as they are.
       amp_resample_method: How amplitudes are interpolated: see `ddsp.core.resample`.
       freq_scale_fn: Network outputs to Hz; None takes frequencies in Hz.

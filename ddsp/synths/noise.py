@@ -20,11 +20,15 @@ class FilteredNoise(Processor):
 
     Args:
       n_samples: Samples of the result.
-      window_size: Taps that are kept of the filters; 0 keeps all (which delays the noise by 2 samples).
+      window_size: Taps of the filters; 0 keeps them all, which delays the noise by 2 samples.
       scale_fn: Makes magnitudes positive; None takes them as they are.
       initial_bias: Added before `scale_fn`, so that an untrained network starts quietly.
       name: Name of the layer.
-      seed: An int gives the same noise at every call; None new noise at each.
+      seed: Random seed. An int gives the same noise at every call; None gives new noise at each call.
+
+    >>> import numpy as np
+    >>> tuple(FilteredNoise(n_samples=640)(np.zeros([1, 10, 65])).shape)
+    (1, 640)
     """
 
     first_sample = 0  # where this is a part of a longer piece: see `ddsp.core.uniform_noise`

@@ -50,7 +50,7 @@ class Wavetable(Processor):
 
     Args:
       n_samples: Samples of the result.
-      sample_rate: Samples a second.
+      sample_rate: Sample rate in Hz.
       scale_fn: Scales amplitudes and tables; None takes them as they are.
       name: Name of the layer.
     """

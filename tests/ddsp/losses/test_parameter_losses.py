@@ -165,20 +165,29 @@ def test_losses_are_known_to_gin():
     assert spectral.logmag_weight == 0.5
 
 
+def sinusoids(seed):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0.1, 1.0, [1, 5, 4]), rng.uniform(100.0, 900.0, [1, 5, 4])  # amplitudes, Hz
+
+
 @pytest.mark.parametrize(
-    'loss',
+    ('loss', 'inputs'),
     [
-        losses.ParamLoss(2.0, 'l2', name='p'),
-        losses.FilteredNoiseConsistencyLoss(0.5),
-        losses.HarmonicConsistencyLoss(1.0, 2.0, 3.0, 0.1),
-        losses.WassersteinConsistencyLoss(2.0, midi=False),
-        losses.KDEConsistencyLoss(1.0, 2.0, 3.0, 0.2, 0.3),
-        losses.TWMLoss(1.0, 2.0, 0.3, 0.1, 5, 20, 0.5, 48000),
-        losses.HmmTranscriber(100, n_pitches=64, weight=0.1),
+        (losses.ParamLoss(2.0, 'l2', name='p'), [*sinusoids(0)]),
+        (losses.FilteredNoiseConsistencyLoss(0.5), [*sinusoids(0)]),
+        (losses.WassersteinConsistencyLoss(2.0, midi=False), [*sinusoids(0), *sinusoids(1)]),
+        (losses.KDEConsistencyLoss(1.0, 2.0, 3.0, 0.2, 0.3), [*sinusoids(0), *sinusoids(1)]),
+        (losses.TWMLoss(1.0, 2.0, 0.3, 0.1, 5, 20, 0.5, 48000), [sinusoids(0)[1], *sinusoids(1)[::-1]]),
+        (
+            losses.HmmTranscriber(100, n_pitches=64, weight=0.1),
+            [60.0 + np.ones([1, 5, 1]), np.ones([1, 5, 1])],
+        ),
     ],
-    ids=lambda loss: type(loss).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_every_loss_can_be_cloned(loss):
+def test_a_clone_has_the_same_value(loss, inputs):
+    inputs = [x.astype(np.float32) for x in inputs]
     clone = type(loss).from_config(loss.get_config())
-    assert clone.get_config() == loss.get_config()
-    assert clone is not loss
+    value, default = float(loss(*inputs)), float(type(loss)()(*inputs))
+    assert float(clone(*inputs)) == value
+    assert abs(value - default) > 1e-4 * abs(value)  # so that an argument that is lost would show
