@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from experiments.files import read_json
 
@@ -43,6 +43,7 @@ _PACKAGES = {
 _MINIMUM_DISK_GB = 2.0
 _MINIMUM_MEMORY_GB = 3.0
 _NATIVE_SECS = 120.0
+_INSTALL_AGAIN = 'make setup, or pip install again'
 # Says what it loads, and leaves without the destructors, which TensorFlow's libraries do not survive alone.
 _LOAD_NATIVE = """
 import ctypes, glob, importlib.util, os
@@ -79,42 +80,35 @@ def run_checks() -> list[Check]:
     Returns:
       The checks in the order in which they are shown; none raises, whatever is broken.
     """
-    checks = [_python(), *_packages(), *_guarded('native libraries', _native)]
-    checks += [*_guarded('keras backend', _backend), *_guarded('cores', _machine)]
-    checks += [_ffmpeg(), *_guarded('f0 estimators', _f0_estimators), *_guarded('tracking', _tracking)]
+    checks: list[Check] = []
+    for name, look in _CHECKS.items():
+        try:
+            checks += look()
+        except Exception as error:
+            found = f'{type(error).__name__}: {error}'
+            checks.append(Check(name, MISSING, found, _INSTALL_AGAIN))
     return checks
 
 
-def _guarded(name: str, check: Callable[[], list[Check]]) -> list[Check]:
-    """A check that reports its own failure instead of ending the report."""
-    try:
-        return check()
-    except Exception as error:
-        return [Check(name, MISSING, f'{type(error).__name__}: {error}', 'make setup, or pip install again')]
-
-
-def _python() -> Check:
+def _python() -> Iterator[Check]:
     """The interpreter, against the range that setup.py allows."""
+    right = (3, 11) <= sys.version_info[:2] < (3, 14)
     found = f'{platform.python_version()} ({sys.executable})'
-    if (3, 11) <= sys.version_info[:2] < (3, 14):
-        return Check('python', OK, found)
-    return Check('python', MISSING, found, 'use Python 3.11 to 3.13')
+    yield Check('python', OK if right else MISSING, found, '' if right else 'use Python 3.11 to 3.13')
 
 
-def _packages() -> list[Check]:
+def _packages() -> Iterator[Check]:
     """Versions of what is installed, what they lack, and what the absence of the rest means."""
-    checks = []
     for name, extra in _PACKAGES.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             advice = f'pip install {name}' + (f' (extra: {extra})' if extra else '')
-            checks.append(Check(name, WARNING if extra else MISSING, 'not installed', advice))
+            yield Check(name, WARNING if extra else MISSING, 'not installed', advice)
             continue
         wrong = unmet_requirements(name)
-        advice = f'needs {", ".join(wrong)}: make setup, or pip install again' if wrong else ''
-        checks.append(Check(name, WARNING if wrong else OK, found, advice))
-    return checks
+        advice = f'needs {", ".join(wrong)}: {_INSTALL_AGAIN}' if wrong else ''
+        yield Check(name, WARNING if wrong else OK, found, advice)
 
 
 def unmet_requirements(name: str) -> list[str]:
@@ -137,31 +131,30 @@ def unmet_requirements(name: str) -> list[str]:
     return wrong
 
 
-def _native() -> list[Check]:
+def _native() -> Iterator[Check]:
     """Whether the compiled parts work on this processor with these system libraries."""
-    done = subprocess.run(
-        [sys.executable, '-c', _LOAD_NATIVE],
-        capture_output=True,
-        text=True,
-        timeout=_NATIVE_SECS,
-        check=False,
-    )
+    command = [sys.executable, '-c', _LOAD_NATIVE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_NATIVE_SECS, check=False)
+    name = 'native libraries'
     if done.returncode == 0:
-        return [Check('native libraries', OK, 'load')]
-    if done.returncode < 0:
+        yield Check(name, OK, 'load')
+    elif done.returncode < 0:
         last = done.stdout.split()[-1:] or ['nothing']
         found = f'loading {last[0]} ends by {signal.Signals(-done.returncode).name}'
-        return [Check('native libraries', MISSING, found, 'another build of it may suit this processor')]
-    lines = done.stderr.strip().splitlines() or [f'status {done.returncode}']
-    return [Check('native libraries', MISSING, lines[-1], 'make setup, or pip install again')]
+        yield Check(name, MISSING, found, 'another build of it may suit this processor')
+    else:
+        lines = done.stderr.strip().splitlines() or [f'status {done.returncode}']
+        yield Check(name, MISSING, lines[-1], _INSTALL_AGAIN)
 
 
-def _backend() -> list[Check]:
+def _backend() -> Iterator[Check]:
     """Keras's backend, and the devices of this machine that it can use."""
     name = _backend_name()
     if importlib.util.find_spec(name) is None:
-        return [Check('keras backend', MISSING, f'{name} is not installed', f'pip install {name}')]
-    return [Check('keras backend', OK, name), _devices(name)]
+        yield Check('keras backend', MISSING, f'{name} is not installed', f'pip install {name}')
+        return
+    yield Check('keras backend', OK, name)
+    yield _devices(name)
 
 
 def _backend_name() -> str:
@@ -194,30 +187,22 @@ def _gpus() -> list[str]:
     return [f'GPU {line.strip()}' for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
-def _machine() -> list[Check]:
+def _machine() -> Iterator[Check]:
     """Cores that this process may use, memory and disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    checks = [Check('cores', OK, f'{cores} usable of {os.cpu_count()}')]
-    memory = available_memory_gb()
-    if memory is not None:
-        state = OK if memory >= _MINIMUM_MEMORY_GB else WARNING
-        advice = '' if state == OK else f'training on the defaults needs {_MINIMUM_MEMORY_GB:.0f} GB'
-        checks.append(Check('memory', state, f'{memory:.1f} GB available', advice))
+    yield Check('cores', OK, f'{cores} usable of {os.cpu_count()}')
+    if (memory := _available_memory_gb()) is not None:
+        enough = memory >= _MINIMUM_MEMORY_GB
+        advice = '' if enough else f'training on the defaults needs {_MINIMUM_MEMORY_GB:.0f} GB'
+        yield Check('memory', OK if enough else WARNING, f'{memory:.1f} GB available', advice)
     free = shutil.disk_usage('.').free / 1e9
-    state = OK if free >= _MINIMUM_DISK_GB else WARNING
-    advice = '' if state == OK else 'datasets, checkpoints and artefacts need room'
-    checks.append(Check('disk', state, f'{free:.1f} GB free in {pathlib.Path.cwd()}', advice))
-    return checks
+    enough = free >= _MINIMUM_DISK_GB
+    advice = '' if enough else 'datasets, checkpoints and artefacts need room'
+    yield Check('disk', OK if enough else WARNING, f'{free:.1f} GB free in {pathlib.Path.cwd()}', advice)
 
 
-def available_memory_gb() -> float | None:
+def _available_memory_gb() -> float | None:
     """Memory that a new process can use, in GB; None where the system does not tell."""
-    try:
-        import psutil
-
-        return psutil.virtual_memory().available / 1e9
-    except ImportError:
-        pass
     try:
         rows = pathlib.Path('/proc/meminfo').read_text().splitlines()
         return next(int(row.split()[1]) * 1024 / 1e9 for row in rows if row.startswith('MemAvailable'))
@@ -225,50 +210,48 @@ def available_memory_gb() -> float | None:
         return None
 
 
-def _ffmpeg() -> Check:
+def _ffmpeg() -> Iterator[Check]:
     """Decoder for compressed formats that libsndfile does not read."""
     found = shutil.which('ffmpeg')
-    if found:
-        return Check('ffmpeg', OK, found)
-    return Check(
-        'ffmpeg',
-        WARNING,
-        'not found',
-        'only for formats beyond WAV, FLAC, OGG, MP3, AIFF; install the package ffmpeg',
-    )
+    advice = 'only for formats beyond WAV, FLAC, OGG, MP3, AIFF; install the package ffmpeg'
+    yield Check('ffmpeg', OK, found) if found else Check('ffmpeg', WARNING, 'not found', advice)
 
 
-def _f0_estimators() -> list[Check]:
+def _f0_estimators() -> Iterator[Check]:
     """Which pitch estimators can be used here, and why the others cannot; sizes that are all missing for the
     same reason are one line."""
-    f0 = importlib.import_module('ddsp.f0')
-    found = f0.available_estimators()
-    checks = []
+    found = importlib.import_module('ddsp.f0').available_estimators()
     for name, problem in found.items():
         family = name.split('-')[0]
         sizes = [other for other in found if other.split('-')[0] == family]
-        if family in found and name != family and all(found[other] for other in sizes):
-            continue
-        checks.append(Check(f'f0: {name}', WARNING if problem else OK, problem or 'usable'))
-    if not any(check.state == OK for check in checks):
-        checks.append(Check('f0', MISSING, 'no estimator is usable', 'make setup, or pip install again'))
-    return checks
+        if name == family or family not in found or not all(found[other] for other in sizes):
+            yield Check(f'f0: {name}', WARNING if problem else OK, problem or 'usable')
+    if all(found.values()):
+        yield Check('f0', MISSING, 'no estimator is usable', _INSTALL_AGAIN)
 
 
-def _tracking() -> list[Check]:
+def _tracking() -> Iterator[Check]:
     """Where runs are recorded, and whether it can be used."""
     from experiments.tracking import database, store
 
     uri, shown = store.tracking_uri(), store.shown_uri()
     if uri.startswith('http'):
         problem, advice = store.server_problem(uri), 'start the server, or unset MLFLOW_TRACKING_URI'
-        return [
-            Check('tracking', WARNING, f'{shown}: {problem}', advice)
-            if problem
-            else Check('tracking', OK, f'{shown} answers')
-        ]
-    problem = database.problem(uri)
-    if not problem:
-        return [Check('tracking', OK, shown)]
-    found = problem if shown in problem else f'{shown}: {problem}'
-    return [Check('tracking', WARNING, found, 'docs/experiments.md')]
+    else:
+        problem, advice = database.problem(uri), 'docs/experiments.md'
+    if problem:
+        yield Check('tracking', WARNING, problem if shown in problem else f'{shown}: {problem}', advice)
+    else:
+        yield Check('tracking', OK, f'{shown} answers' if uri.startswith('http') else shown)
+
+
+_CHECKS = {
+    'python': _python,
+    'packages': _packages,
+    'native libraries': _native,
+    'keras backend': _backend,
+    'cores': _machine,
+    'ffmpeg': _ffmpeg,
+    'f0 estimators': _f0_estimators,
+    'tracking': _tracking,
+}

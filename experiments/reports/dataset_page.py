@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddsp.f0 import voiced_threshold
 from ddsp.io.files import writable
-from experiments.reports import dataset_figures, page
+from experiments.reports import page
+from experiments.reports.figures import draw_spectrogram, figure, png, spectrogram_db
 from pipelines.inspect import health
 from pipelines.inspect.inspection import ExampleFigures, Inspection, load_example
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pipelines.analysis.statistics import Distribution
+    from pipelines.inspect.inspection import FrameCounts
 
 _MAX_ROWS = 2000  # of a table; a page of a hundred thousand recordings would not open
 _TYPICAL = 3
 _SUSPICIOUS = 4
 _PITCH_SHARES = (0.1, 0.5, 0.9, 0.3, 0.7)  # where typical examples are looked for, from low to high
 _PLAYED_SECS = 10.0
+_COLORS = ('#1f5fa8', '#d9541e', '#2a9d5c', '#8a4fbf')
 _NOTES = ('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')
 
 
@@ -43,7 +52,7 @@ def inspect_page(inspection: Inspection, findings: Sequence[health.Finding]) -> 
             for split, figures in inspection.splits.items()
         ],
         histograms=drawn and page.png_source(
-            dataset_figures.histograms(inspection.frames, inspection.estimator)
+            _histograms(inspection.frames, inspection.estimator)
         ),
         sample=_sample_words(inspection),
         examples={
@@ -132,9 +141,7 @@ def _card(inspection: Inspection, example: ExampleFigures) -> dict[str, Any]:
     frames = int(_PLAYED_SECS * inspection.frame_rate)
     features = {name: v[: samples if name == 'audio' else frames] for name, v in features.items()}
     pitch = f'{_note(example.pitch_midi)}, ' if example.pitch_midi is not None else ''
-    drawn = dataset_figures.example(
-        features, inspection.sample_rate, inspection.frame_rate, inspection.estimator
-    )
+    drawn = _example(features, inspection.sample_rate, inspection.frame_rate, inspection.estimator)
     return {
         'name': pathlib.Path(example.source or example.file).name,
         'place': f'{pathlib.Path(example.file).name}, example {example.index}',
@@ -217,3 +224,82 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f'{seconds:.0f} s'
     return f'{seconds / 60:.1f} min' if seconds < 7200 else f'{seconds / 3600:.1f} h'
+
+
+def _histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
+    """Pitch, loudness and confidence of the frames of each split, in percent of its frames.
+
+    Args:
+      frames: Counts of each split.
+      estimator: Pitch estimator of the dataset.
+
+    Returns:
+      A PNG.
+    """
+    made, axes = figure(10.5, 3.0, 1, 3)
+    for color, (split, counts) in zip(_COLORS, frames.items(), strict=False):
+        _curve(axes[0], *_grouped(counts.statistics.pitch_midi, 8), color, split)
+        _curve(axes[1], *_grouped(counts.statistics.loudness_db, 8), color, split)
+        bins = counts.confidence
+        _curve(axes[2], np.linspace(0, 1, len(bins) + 1), bins, color, split)
+    axes[0].set(xlabel='Pitch of voiced frames (MIDI)', ylabel='Frames (%)')
+    axes[1].set(xlabel='Loudness (dB)')
+    axes[2].set(xlabel='Confidence of f0', xlim=(0, 1))
+    axes[2].axvline(voiced_threshold(estimator), color='gray', linewidth=1, linestyle=':')
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+    axes[0].legend(frameon=False)
+    return png(made)
+
+
+def _grouped(distribution: Distribution, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and counts of a distribution's histogram in groups of `width` bins, where there is anything."""
+    edges, counts = distribution.bins()
+    counts = np.add.reduceat(counts, np.arange(0, len(counts), width))
+    edges = np.append(edges[:-1:width], edges[-1])
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return edges[:2], counts[:1]
+    first, last = max(0, filled[0] - 1), min(len(counts), filled[-1] + 2)
+    return edges[first : last + 1], counts[first:last]
+
+
+def _curve(axis: Axes, edges: np.ndarray, counts: np.ndarray, color: str, label: str) -> None:
+    share = 100 * counts / max(1, counts.sum())
+    axis.stairs(share, edges, color=color, fill=True, alpha=0.22)
+    axis.stairs(share, edges, color=color, linewidth=1.6, label=label)
+
+
+def _example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: int, estimator: str) -> bytes:
+    """The spectrogram of an example with its f0, and its loudness and confidence below.
+
+    Args:
+      features: `audio` [n_samples], `f0_hz`, `f0_confidence` and `loudness_db` [n_frames].
+      sample_rate: Sample rate of the audio, in Hz.
+      frame_rate: Frame rate of the others, in Hz.
+      estimator: Pitch estimator of the dataset.
+
+    Returns:
+      A PNG.
+    """
+    made, (top, bottom) = figure(6.6, 4.1, 2, 1, sharex=True, gridspec_kw={'height_ratios': [3, 1]})
+    spectrogram = spectrogram_db(features['audio'], sample_rate)
+    draw_spectrogram(top, spectrogram, spectrogram[0].max())
+    seconds = np.arange(len(features['f0_hz'])) / frame_rate
+    voiced = (features['f0_confidence'] >= voiced_threshold(estimator)) & (features['f0_hz'] > 0)
+    f0_hz = np.where(features['f0_hz'] > 0, features['f0_hz'], np.nan)
+    top.plot(seconds, np.where(voiced, np.nan, f0_hz), color='#bbbbbb', linewidth=0.9, linestyle=':',
+             label='not voiced')  # fmt: skip
+    top.plot(seconds, np.where(voiced, f0_hz, np.nan), color='#35e0d0', linewidth=1.8, label='f0')
+    top.set(ylabel='Frequency (Hz)')
+    top.legend(loc='upper right', facecolor='black', labelcolor='white', framealpha=0.6, fontsize=8)
+    bottom.plot(seconds, features['loudness_db'], color=_COLORS[0], linewidth=1.4)
+    bottom.set(xlabel='Time (s)', xlim=(0, max(spectrogram[2][-1], seconds[-1])))
+    bottom.set_ylabel('Loudness (dB)', color=_COLORS[0])
+    bottom.grid(alpha=0.25)
+    confidence = bottom.twinx()
+    confidence.fill_between(seconds, features['f0_confidence'], color=_COLORS[1], alpha=0.18, linewidth=0)
+    confidence.set_ylim(0, 1.05)
+    confidence.set_ylabel('Confidence', color=_COLORS[1])
+    return png(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import pathlib
 from collections.abc import Sequence
@@ -63,27 +62,25 @@ def export(runs: Sequence[Run], path: pathlib.Path) -> None:
     Raises:
       DDSPError: Another ending.
     """
+    if path.suffix not in ('.csv', '.parquet'):
+        raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
+    import pandas as pd  # comes with MLflow
+
     flat = []
     for run in runs:
         cells = row(run)
         params, metrics = cells.pop('params'), cells.pop('metrics')
         cells |= {f'params.{name}': value for name, value in params.items()}
         flat.append(cells | {f'metrics.{name}': value for name, value in metrics.items()})
-    first = list(row(runs[0])) if runs else []
-    names = dict.fromkeys(name for cells in flat for name in cells if name not in first)
-    columns = [name for name in first if name not in ('params', 'metrics')] + sorted(names)
+    columns = list(dict.fromkeys(name for cells in flat for name in cells))
+    columns.sort(key=lambda name: (name.startswith(('params.', 'metrics.')), name if '.' in name else ''))
+    table = pd.DataFrame(flat, columns=columns)
+    table = table.astype({name: 'Int64' for name in ('end_time', 'silent_since') if name in table})
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.csv':
-        with path.open('w', newline='') as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(flat)
-    elif path.suffix == '.parquet':
-        import pandas as pd  # comes with MLflow
-
-        pd.DataFrame(flat, columns=columns).to_parquet(path, index=False)
+        table.to_csv(path, index=False)
     else:
-        raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
+        table.to_parquet(path, index=False)
 
 
 def end_run(client: MlflowClient, reference: str, force: bool = False) -> str:

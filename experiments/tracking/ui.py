@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import masking
@@ -88,11 +88,8 @@ class UIServer:
         )
         return self
 
-    def wait_until_ready(self, progress: Callable[[float], None] | None = None) -> None:
+    def wait_until_ready(self) -> None:
         """Waits for the server's first answer.
-
-        Args:
-          progress: Called with the seconds waited so far.
 
         Raises:
           TrackingError: It ended or did not answer in time; the message holds its last lines.
@@ -102,13 +99,10 @@ class UIServer:
         answered = False
         while not answered:
             answered = not store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0)
-            waited = time.monotonic() - start
-            if self._process.poll() is not None or waited > _START_SECS:
+            if self._process.poll() is not None or time.monotonic() - start > _START_SECS:
                 raise store.TrackingError(
                     f'the MLflow server on port {self.port} did not start:\n{self._tail()}'
                 )
-            if progress is not None:
-                progress(waited)
             time.sleep(0 if answered else 0.3)
 
     def wait(self) -> int:

@@ -44,7 +44,7 @@ def test_packages_that_do_not_fit_together_are_named(monkeypatch):
     wanted = ['numpy>=2,<3', 'namex', 'rich; extra == "pretty"', 'keras>=3']
     monkeypatch.setattr(importlib.metadata, 'version', version)
     monkeypatch.setattr(importlib.metadata, 'requires', lambda name: wanted if name == 'keras' else [])
-    checks = doctor._packages()
+    checks = list(doctor._packages())
     keras = found('keras', checks)
     assert keras.state == doctor.WARNING
     assert keras.advice.startswith('needs numpy<3,>=2 (1.26.0 is here), namex (nothing is here):')

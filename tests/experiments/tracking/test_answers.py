@@ -210,10 +210,10 @@ def test_a_locked_store_gives_advice(workdir, ddsp, monkeypatch):
 
 
 def test_the_doctor_looks_into_the_database(workdir):
-    assert doctor._tracking()[0].state == doctor.OK
+    assert next(doctor._tracking()).state == doctor.OK
     with sqlite3.connect(workdir / 'mlflow.db') as connection:
         connection.execute('CREATE TABLE _alembic_tmp_latest_metrics (a)')
-    assert 'half-made' in doctor._tracking()[0].found
+    assert 'half-made' in next(doctor._tracking()).found
     (workdir / 'mlflow.db').write_text('this is not a database, but a text that is long enough' * 20)
     (check,) = doctor._tracking()
     assert check.state == doctor.WARNING
