@@ -14,7 +14,6 @@ _ORDER = (  # of the work
     'prepare', 'inspect', 'train', 'presets', 'evaluate', 'sweep', 'runs', 'promote', 'transfer', 'export',
     'ui', 'doctor', 'demo',
 )  # fmt: skip
-_RUNS = ('list', 'export', 'sync', 'end', 'compare')
 # Options of `ddsp runs` that have become commands of it.
 _VERBS = {'--sync': 'sync', '--end': 'end', '--csv': 'export', '--parquet': 'export'}
 _RENAMED = {
@@ -60,12 +59,14 @@ def modern(words: Sequence[str]) -> list[str]:
     if words[:1] == ['compare']:
         _note('ddsp compare', 'ddsp runs compare')
         words = ['runs', *words]
-    if words[:1] == ['runs'] and words[1:2] not in ([word] for word in (*_RUNS, '-h', '--help')):
-        words = ['runs', *_with_verb(words[1:])]
-    at = 1 if words[:1] == ['runs'] else 0
-    if words[at : at + 1] == ['compare']:
+    if words[:1] == ['runs']:
+        verb = words[1] if len(words) > 1 else '--'
+        if verb.startswith('-') and verb not in ('-h', '--help'):
+            words = ['runs', *_with_verb(words[1:])]
+    command = next((word for word in words[:2] if word != 'runs'), '')
+    if command == 'compare':
         words = _with_limit(words)
-    renamed = _RENAMED.get(words[at] if len(words) > at else '', {})
+    renamed = _RENAMED.get(command, {})
     for index, word in enumerate(words):
         name, equals, value = word.partition('=')
         if name in renamed:

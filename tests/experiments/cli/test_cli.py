@@ -140,6 +140,12 @@ def test_misspelt_command_suggests_the_nearest(ddsp):
     assert err == "ddsp: No such command 'prepair'. Did you mean 'prepare'?\nTry 'ddsp --help'.\n"
 
 
+def test_misspelt_verb_suggests_the_nearest(ddsp):
+    status, out, err = ddsp('runs', 'exprot')
+    assert (status, out) == (2, '')
+    assert "No such command 'exprot'. Did you mean 'export'?" in err
+
+
 def test_misspelt_option_suggests_the_nearest(ddsp):
     status, out, err = ddsp('runs', '--limt', '3')
     assert (status, out) == (2, '')
