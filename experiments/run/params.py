@@ -24,7 +24,7 @@ def config_to_params(gin_config: str) -> dict[str, str]:
       {'rate': '0.001', 'Trainer.learning_rate': '0.001'}
     """
     bindings: dict[str, Any] = {}
-    for statement in gin_statements(gin_config):
+    for statement in gin_statements(gin_config, _Name):
         if name := binding_name(statement):
             bindings[name] = statement.value
     short = {name: _without_modules(name) for name in bindings}
@@ -35,9 +35,19 @@ def config_to_params(gin_config: str) -> dict[str, str]:
     }
 
 
-def gin_statements(text: str) -> list[Any]:
+def gin_statements(text: str, reference: type[str] = str) -> list[Any]:
     """The statements of a gin text, with references and macros as text such as `@name()` and `%name`."""
-    return list(config_parser.ConfigParser(text, _Delegate()))
+
+    class Delegate(config_parser.ParserDelegate):
+        """Keeps references as they are written."""
+
+        def configurable_reference(self, name: str, evaluate: bool) -> str:
+            return reference(f'@{name}()' if evaluate else f'@{name}')
+
+        def macro(self, name: str) -> str:
+            return reference(f'%{name}')
+
+    return list(config_parser.ConfigParser(text, Delegate()))
 
 
 def binding_name(statement: Any) -> str:
@@ -52,18 +62,6 @@ class _Name(str):
     """A reference, which is written without quotes."""
 
     __repr__ = str.__str__
-
-
-class _Delegate(config_parser.ParserDelegate):
-    """Keeps references as they are written."""
-
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> _Name:
-        """`@name` or `@name()`."""
-        return _Name(f'@{scoped_configurable_name}{"()" if evaluate else ""}')
-
-    def macro(self, macro_name: str) -> _Name:
-        """`%name`."""
-        return _Name(f'%{macro_name}')
 
 
 def _resolved(value: Any, bindings: dict[str, Any], opened: tuple[str, ...] = ()) -> Any:

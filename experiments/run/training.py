@@ -119,7 +119,7 @@ def train_run(
     if not _is_chief(strategy):  # another of the workers records the run and makes the bundle
         training_folder.check(folder, wanted)
         training = _Training(data, folder, seed, _devices(strategy))
-        training.run([*_progress_watchers(progress), *callbacks], warn)
+        training.run(callbacks, progress, warn)
         metrics = dict(training.last.metrics)
         return RunResult('', folder, folder / mlflow_model.NAME, metrics, training.trainer.step, None)
     from experiments.tracking.tracker import OUTCOMES, MLflowTracker
@@ -136,7 +136,7 @@ def train_run(
             buffer=buffer,
         ) as tracker:  # fmt: skip
             training = _Training(data, folder, seed, devices)
-            training.run([*_progress_watchers(progress), *callbacks], warn, tracker)
+            training.run(callbacks, progress, warn, tracker)
             return training.finish(tracker, evaluate, register_as, progress)
 
 
@@ -198,15 +198,17 @@ class _Training:
     def run(
         self,
         callbacks: Sequence[TrainingCallback],
+        progress: Progress | None,
         warn: Callable[[str], None] | None,
         tracker: MLflowTracker | None = None,
     ) -> None:
         """Trains; a tracker records and listens to held-out examples."""
         from ddsp.training import train_util
         from ddsp.training.data import DatasetProvider
-        from experiments.run.watchers import HeldOutWatcher
+        from experiments.run.watchers import HeldOutWatcher, ProgressWatcher
 
         watchers: list[Any] = [tracker, self.last] if tracker else [self.last]
+        watchers += [ProgressWatcher(progress)] if progress else []
         held_out: list[HeldOutWatcher] = []
         count = min(_HELD_OUT_EXAMPLES, self._data.splits.get('test', 0))
         if tracker and count:
@@ -257,12 +259,6 @@ class _Training:
         tracker.log_model(bundle, step, register_as)
         words = advice.after_training(last.losses.get('losses/total_loss', []), last.held_out)
         return RunResult(tracker.run_id, self._folder, bundle, metrics, step, page, words)
-
-
-def _progress_watchers(progress: Progress | None) -> list[TrainingCallback]:
-    from experiments.run.watchers import ProgressWatcher
-
-    return [ProgressWatcher(progress)] if progress else []
 
 
 def _bindings(

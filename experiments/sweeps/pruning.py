@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ddsp.training.train_util import TrainingCallback
-from experiments.sweeps.spec import SweepSpec
-from experiments.sweeps.study import TrialLost
+from experiments.sweeps.study import TrialLost, TrialQueue
 
 if TYPE_CHECKING:
     import optuna
@@ -19,23 +18,15 @@ class PruningWatcher(TrainingCallback):
     While the study's database is away the training goes on; the reports follow.
 
     Args:
+      queue: The sweep's trials.
       trial: Optuna's trial.
-      spec: The sweep.
       tell: Called with the progress as text.
-      is_away: Whether an error means that the database is away.
     """
 
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        spec: SweepSpec,
-        tell: Callable[[str], None],
-        is_away: Callable[[BaseException], bool],
-    ):
+    def __init__(self, queue: TrialQueue, trial: optuna.Trial, tell: Callable[[str], None]):
+        self._queue = queue
         self._trial = trial
-        self._spec = spec
         self._tell = tell
-        self._is_away = is_away
         self._waiting: list[tuple[int, float]] = []
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -43,11 +34,12 @@ class PruningWatcher(TrainingCallback):
         worker has taken the trial over."""
         import optuna
 
-        value = metrics.get(self._spec.prune_on)
-        self._tell(f'step {step}' + ('' if value is None else f', {self._spec.prune_on} {value:.4g}'))
+        spec = self._queue.spec
+        value = metrics.get(spec.prune_on)
+        self._tell(f'step {step}' + ('' if value is None else f', {spec.prune_on} {value:.4g}'))
         if value is None:
             return
-        self._waiting.append((step, value if self._spec.minimize else -value))
+        self._waiting.append((step, value if spec.minimize else -value))
         try:
             while self._waiting:
                 self._trial.report(self._waiting[0][1], self._waiting[0][0])
@@ -56,7 +48,7 @@ class PruningWatcher(TrainingCallback):
         except optuna.exceptions.UpdateFinishedTrialError as error:
             raise TrialLost from error
         except Exception as error:
-            if not self._is_away(error):
+            if not self._queue.database.notice(error):
                 raise
             return
         if pruned:

@@ -162,7 +162,7 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
             gin_params=spec.gin_params(values), save_dir=folder,
             experiment=place.experiment, run_name=f'{spec.name}-{slot:04d}', num_steps=spec.steps,
             batch_size=spec.batch_size, tags=tags, buffer=True,
-            callbacks=[PruningWatcher(trial, spec, tell, queue.database.notice)],
+            callbacks=[PruningWatcher(queue, trial, tell)],
         )  # fmt: skip
         queue.note(trial, 'run_id', result.run_id)
         if spec.objective not in result.metrics:

@@ -202,9 +202,10 @@ class TrialQueue:
 
         try:
             self.study.optimize(run, n_trials=1, catch=(Exception,))
-        except Exception as error:  # Optuna's own, before or after the objective
-            has_ended = self.database.notice(error) or not self._is_mine(mine)
-            if stop is None and not has_ended:
+        except DatabaseAwayError as error:  # which has been waited for
+            stop = stop or error
+        except Exception as error:  # Optuna's own; a trial that has ended already cannot be ended
+            if stop is None and not self.database.notice(error) and self._is_mine(mine):
                 raise
         if stop is not None:
             raise stop

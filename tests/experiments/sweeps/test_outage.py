@@ -138,7 +138,7 @@ def test_whose_trial_was_taken_over_stops_and_goes_on_with_the_next(spec, storag
             other.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             other.study.enqueue_trial({'x': 0.5}, user_attrs={SLOT: trial.user_attrs[SLOT]})
             other.work(lambda found: other.suggest(found)['x'])
-            watcher = PruningWatcher(trial, spec, lambda text: None, queue.database.notice)
+            watcher = PruningWatcher(queue, trial, lambda text: None)
             if reports:
                 with pytest.raises(TrialLost):
                     watcher.on_summary(1, {'losses/total_loss': 1.0})
@@ -157,7 +157,7 @@ def test_a_training_does_not_wait_and_its_reports_follow(spec, storage, postgres
     queue = TrialQueue(spec, storage, heartbeat_secs=1)
 
     def objective(trial):
-        watcher = PruningWatcher(trial, spec, lambda text: None, queue.database.notice)
+        watcher = PruningWatcher(queue, trial, lambda text: None)
         watcher.on_summary(1, {'losses/total_loss': 3.0})
         postgres.stop()
         try:

@@ -117,7 +117,7 @@ def test_each_pruner_ends_a_hopeless_training_early(pruner, spec, storage):
     def objective(trial):
         opened.suggest(trial)
         hopeless = trial.user_attrs[SLOT] % 2 == 1
-        watcher = PruningWatcher(trial, chosen, lambda text: None, opened.database.notice)
+        watcher = PruningWatcher(opened, trial, lambda text: None)
         try:
             for step in range(1, 28):
                 watcher.on_summary(step, {'losses/total_loss': 1.0 / step + 10.0 * hopeless})

@@ -174,6 +174,7 @@ eval/train.steps = %batch
 """)
     found = load_spec(tmp_path / 'violin.gin')
     assert found == load_spec(tmp_path / 'violin.yaml')
+    assert found.signature() == load_spec(tmp_path / 'violin.yaml').signature()
     values = {'Trainer.learning_rate': 0.01, 'Autoencoder.preprocessor': '@A()'}
     assert found.gin_params(values)[:3] == ['train.batch_size = 8', 'batch = 4', 'eval/train.steps = %batch']
     assert found.gin_params(values)[4] == 'Autoencoder.preprocessor = @A()'
