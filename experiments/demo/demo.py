@@ -1,13 +1,12 @@
-"""`ddsp demo`: recordings -> dataset -> training -> evaluation -> sound, in one command that can be
-interrupted.
+"""`ddsp demo`: recordings -> dataset -> training -> evaluation -> sound, in one command.
 
-Each stage leaves what it made in the demo's folder and does not run again when that is complete:
+It can be interrupted at any stage; the same command goes on. In the demo's folder lie:
 
   corpus/      the synthetic recordings (without --audio)
   datasets/    the dataset directory
   run/         checkpoints and the model bundle
   sound/       WAVs and pictures
-  stages/      which stages are complete, and with what
+  listen.html  the page that plays all of it
   results.json figures of the held-out recordings, seconds and memory of each stage
 """
 
@@ -15,29 +14,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ddsp.io.dataset import open_dataset
+from ddsp.io.dataset import Dataset, open_dataset
 from ddsp.io.files import locked
 from ddsp.io.progress import Progress
 from experiments import crash
-from experiments.demo.resources import ResourceMonitor
+from experiments.demo.resources import measured
 from experiments.files import read_json, settle, write_json
 
 if TYPE_CHECKING:
     from ddsp.inference import Bundle
+    from experiments.run.training import RunResult
 
 Stage = Callable[[str], contextlib.AbstractContextManager[Progress]]
 
 PRESET = 'laptop'
 EXPERIMENT = 'demo'
 DATASET = 'demo'
-_SETTINGS = 'demo.json'
+_SETTINGS, _RESULTS = 'demo.json', 'results.json'
 _LISTEN = 'listen.html'
 # Key of the metrics: what people call it, how it is printed.
 _FIGURES = {
@@ -54,12 +53,12 @@ _FIGURES = {
 
 @dataclasses.dataclass(frozen=True)
 class DemoSettings:
-    """What a demo is made of; a folder keeps to the one that it was begun with.
+    """What a demo is made of; a folder keeps the settings that it was begun with.
 
     Attributes:
       audio: Recordings to learn from (a file or a folder); None synthesises a corpus.
       seconds: Length of the synthetic corpus.
-      seed: Of the corpus, the initial weights and the order of the examples.
+      seed: Random seed of the corpus, the initial weights and the order of the examples.
       steps: Training steps; None for what the preset says.
     """
 
@@ -74,14 +73,14 @@ class DemoResult:
     """What a demo reached.
 
     Attributes:
-      folder: Where everything lies.
+      folder: The demo's folder.
       dataset: The dataset directory.
       bundle: The model bundle.
-      metrics: Of the held-out recordings: name (with unit) to value.
-      sounds: What it is to the WAV.
-      pictures: What it is to the PNG.
-      costs: Stage to its wall seconds, CPU seconds and peak memory in MB, of the last time that it ran.
-      run_id: Of MLflow.
+      metrics: Figures of the held-out recordings, by name.
+      sounds: What each sound is, and its WAV file.
+      pictures: What each picture shows, and its PNG file.
+      costs: Wall seconds, CPU seconds and peak memory in MB of each stage, when it last ran.
+      run_id: Id of the MLflow run.
     """
 
     folder: pathlib.Path
@@ -95,8 +94,11 @@ class DemoResult:
 
     def figures(self) -> list[tuple[str, str]]:
         """What was measured and its value with unit, as people read them."""
-        known = ((name, text, form) for name, (text, form) in _FIGURES.items() if name in self.metrics)
-        return [(text, form.format(self.metrics[name])) for name, text, form in known]
+        return [
+            (text, shown.format(self.metrics[name]))
+            for name, (text, shown) in _FIGURES.items()
+            if name in self.metrics
+        ]
 
     def cost_rows(self) -> list[tuple[str, str, str, str]]:
         """Stage, wall seconds, CPU seconds, peak MB; the last row is the sum (of memory, the most)."""
@@ -111,219 +113,153 @@ class DemoResult:
     def files(self) -> list[tuple[str, str]]:
         """What was made and where it lies."""
         rest = {'dataset': self.dataset, 'model': self.bundle, 'page to listen': self.folder / _LISTEN}
-        return [
-            *self.sounds.items(),
-            *self.pictures.items(),
-            *((name, str(path)) for name, path in rest.items()),
-        ]
+        return [(name, str(path)) for name, path in {**self.sounds, **self.pictures, **rest}.items()]
 
 
-def default_folder(audio: str | None) -> pathlib.Path:
-    """`ddsp-demo`, or `ddsp-demo-NAME` for recordings of the user's."""
-    return pathlib.Path('ddsp-demo' if audio is None else f'ddsp-demo-{pathlib.Path(audio).stem.lower()}')
-
-
-def run_demo(
-    settings: DemoSettings,
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    stage: Stage | None = None,
-) -> DemoResult:
+def run_demo(settings: DemoSettings, folder: pathlib.Path | None, stage: Stage) -> DemoResult:
     """Runs the demo, or goes on with it where it stopped.
 
     Args:
       settings: What to do.
-      folder: Where to put everything; None for `default_folder`.
-      stage: `stage(title)` gives a context manager that yields `progress(done, total, text)`; None shows
-        nothing.
+      folder: Where to put everything; None for `ddsp-demo`, or `ddsp-demo-NAME` for the user's recordings.
+      stage: `stage(title)` returns a context manager that yields `progress(done, total, text)`.
 
     Returns:
-      The result, as also written to `results.json`.
+      The result, which `results.json` holds as well.
 
     Raises:
       DDSPError: Recordings, disk or settings cannot be used; the message says which and what to do.
     """
-    home = pathlib.Path(folder or default_folder(settings.audio))
+    name = f'-{pathlib.Path(settings.audio).stem.lower()}' if settings.audio else ''
+    home = folder or pathlib.Path(f'ddsp-demo{name}')
     busy = f'{home} belongs to a demo that is running. Wait for its end, or give another --save-dir.'
     with locked(home, busy), crash.logged(home):
         settle(home / _SETTINGS, dataclasses.asdict(settings), 'a demo', '--save-dir')
-        return _Demo(home, settings, stage or _silent).run()
-
-
-@contextlib.contextmanager
-def _silent(title: str):
-    yield lambda done, total, text: None
+        return _Demo(home, settings, stage).run()
 
 
 class _Demo:
-    """The stages, in order."""
+    """The stages in order. Corpus, dataset and training find by themselves what is left to do; evaluation and
+    sound are done when `results.json` says so."""
 
     def __init__(self, home: pathlib.Path, settings: DemoSettings, stage: Stage):
         self._home = home
         self._settings = settings
         self._stage = stage
-        self._typical = 0
-        self._costs: dict[str, dict[str, float]] = read_json(home / 'results.json').get('costs', {})
+        self._known = read_json(home / _RESULTS)
 
     def run(self) -> DemoResult:
-        dataset = self._dataset(self._corpus())
-        run_id, bundle = self._train(dataset)
-        metrics = self._evaluate(run_id, bundle, dataset)
-        sounds, pictures = self._sound(run_id, bundle, dataset, metrics)
-        result = DemoResult(self._home, dataset, bundle, metrics, sounds, pictures, self._costs, run_id)
-        write_json(self._home / 'results.json', _plain(result))
+        dataset = self._prepare()
+        found = self._finished(dataset)
+        if found is not None:
+            return found
+        from ddsp import inference
+        from experiments.tracking import store
+
+        run = self._train(dataset)
+        bundle = inference.load_bundle(run.bundle)
+        metrics, typical = self._evaluate(run, bundle, dataset)
+        sounds, pictures = self._sound(bundle, dataset, typical, metrics)
+        client = store.client()
+        for name in ('untrained_spectral_loss', 'share_of_untrained_loss'):
+            client.log_metric(run.run_id, f'eval/{name}', metrics[name])
+        client.log_artifacts(run.run_id, str(self._home / 'sound'), 'sound')
+        client.log_artifact(run.run_id, str(self._home / _LISTEN))
+        result = DemoResult(
+            self._home, dataset.path, run.bundle, metrics, sounds, pictures, self._known['costs'], run.run_id
+        )
+        rows = dataclasses.asdict(result) | {'digest': dataset.digest}
+        write_json(self._home / _RESULTS, json.loads(json.dumps(rows, default=str)))
         return result
 
-    def _stored(
-        self, name: str, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """What `make` returned for these inputs, now or earlier; the files that it names must still exist."""
-        path = self._home / 'stages' / f'{name}.json'
-        known = read_json(path)
-        if known.get('inputs') == inputs and all(
-            pathlib.Path(file).exists() for file in known.get('files', [])
-        ):
-            return known['made']
-        made = make()
-        path.parent.mkdir(exist_ok=True)
-        files = [value for value in _leaves(made) if isinstance(value, str) and os.sep in value]
-        write_json(path, {'inputs': inputs, 'made': made, 'files': files})
-        return made
+    def _finished(self, dataset: Dataset) -> DemoResult | None:
+        """The result of an earlier call, when nothing of it is missing."""
+        known = dict(self._known)
+        if known.pop('digest', '') != dataset.digest:
+            return None
+        paths = {'folder': self._home, 'dataset': dataset.path, 'bundle': pathlib.Path(known['bundle'])}
+        made = [paths['bundle'], self._home / _LISTEN, *known['sounds'].values(), *known['pictures'].values()]
+        return DemoResult(**{**known, **paths}) if all(map(os.path.exists, made)) else None
 
     @contextlib.contextmanager
-    def _measured(self, name: str, title: str):
+    def _measured(self, name: str, title: str) -> Iterator[Progress]:
         """Shows a stage and notes what it cost."""
-        with self._stage(title) as progress, ResourceMonitor() as used:
+        with self._stage(title) as progress, measured() as used:
             yield progress
-        if used.wall_s > 1 or name not in self._costs:  # a stage that found its work done costs nothing
-            self._costs[name] = {
-                'wall_s': round(used.wall_s, 1), 'cpu_s': round(used.cpu_s, 1), 'peak_mb':
-                round(used.peak_mb),
-            }  # fmt: skip
-            write_json(self._home / 'results.json', {'costs': self._costs})
+        costs = self._known.setdefault('costs', {})
+        if used['wall_s'] > 1 or name not in costs:  # a stage that found its work done costs nothing
+            costs[name] = used
+            write_json(self._home / _RESULTS, self._known)
 
-    def _corpus(self) -> str:
-        if self._settings.audio is not None:
-            return self._settings.audio
+    def _prepare(self) -> Dataset:
+        """The dataset of the recordings, which are synthesised when there are none."""
+        from pipelines.prepare import PrepareOptions, prepare_dataset
         from pipelines.synthetic.corpus import synthesize_corpus
 
-        with self._measured('corpus', 'Synthesising recordings') as progress:
-            corpus = synthesize_corpus(
-                self._home / 'corpus',
-                seconds=self._settings.seconds,
-                seed=self._settings.seed,
-                progress=progress,
-            )
-        return str(corpus.audio_dir)
-
-    def _dataset(self, sources: str) -> pathlib.Path:
-        from pipelines.prepare import PrepareOptions, prepare_dataset
-
-        with self._measured('dataset', 'Preparing the dataset') as progress:
-            prepared = prepare_dataset(
-                [sources], str(self._home / 'datasets'), DATASET, options=PrepareOptions(), progress=progress
-            )
-        return pathlib.Path(prepared.path)
-
-    def _train(self, dataset: pathlib.Path) -> tuple[str, pathlib.Path]:
-        def make() -> dict[str, Any]:
-            from experiments.run.training import train_run
-
-            with self._measured('training', 'Training') as progress:
-                run = train_run(
-                    str(dataset), preset=PRESET, save_dir=str(self._home / 'run'), experiment=EXPERIMENT,
-                    run_name=self._home.name, num_steps=self._settings.steps, seed=self._settings.seed,
+        recordings = self._settings.audio
+        if recordings is None:
+            with self._measured('corpus', 'Synthesising recordings') as progress:
+                corpus = synthesize_corpus(
+                    self._home / 'corpus', seconds=self._settings.seconds, seed=self._settings.seed,
                     progress=progress,
                 )  # fmt: skip
-            return {'run_id': run.run_id, 'bundle': str(run.bundle)}
+            recordings = str(corpus.audio_dir)
+        with self._measured('dataset', 'Preparing the dataset') as progress:
+            prepared = prepare_dataset(
+                [recordings], str(self._home / 'datasets'), DATASET, options=PrepareOptions(),
+                progress=progress,
+            )  # fmt: skip
+        return open_dataset(prepared.path)
 
-        made = self._stored('training', {'dataset': open_dataset(dataset).digest}, make)
-        return made['run_id'], pathlib.Path(made['bundle'])
+    def _train(self, dataset: Dataset) -> RunResult:
+        from experiments.run.training import train_run
 
-    def _evaluate(self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path) -> dict[str, float]:
-        """Held-out figures of the trained model, and the spectral loss that its weights had at the start."""
+        with self._measured('training', 'Training') as progress:
+            return train_run(
+                dataset.path, preset=PRESET, save_dir=self._home / 'run', experiment=EXPERIMENT,
+                run_name=self._home.name, num_steps=self._settings.steps, seed=self._settings.seed,
+                progress=progress,
+            )  # fmt: skip
 
-        def make() -> dict[str, Any]:
-            from ddsp import inference
-            from experiments.tracking import store
+    def _evaluate(self, run: RunResult, bundle: Bundle, dataset: Dataset) -> tuple[dict[str, float], int]:
+        """Held-out figures, with the spectral loss before the training, and the number of a typical example.
 
-            with self._measured('evaluation', 'Evaluating') as progress:
-                trained = inference.load_bundle(bundle)
-                totals, rows = self._evaluated(trained, bundle, dataset, progress)
-                fresh = inference.untrained(trained, self._settings.seed)
-                before = inference.evaluate(fresh, dataset, _split(dataset), progress=progress)
-            metrics = {**totals, 'untrained_spectral_loss': before.totals['spectral_loss']}
-            metrics['share_of_untrained_loss'] = metrics['spectral_loss'] / metrics['untrained_spectral_loss']
-            typical = sorted(rows, key=lambda row: row['spectral_loss'])[len(rows) // 2]
-            client = store.client()
-            for name in ('untrained_spectral_loss', 'share_of_untrained_loss'):
-                client.log_metric(run_id, f'eval/{name}', metrics[name])
-            return {'metrics': metrics, 'typical_example': typical['example']}
-
-        made = self._stored('evaluation', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
-        self._typical = made['typical_example']
-        return made['metrics']
-
-    def _evaluated(
-        self, trained: Bundle, bundle: pathlib.Path, dataset: pathlib.Path, progress: Progress
-    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Totals and rows of the trained model: what the training found at its end, where it could."""
+        The training has evaluated the model at its end, unless the dataset has no split for that.
+        """
         from ddsp import inference
         from experiments.run.evaluation import PREFIX
 
-        known = read_json(bundle / 'metadata.json').get('metrics', {})
-        totals = {name.removeprefix(PREFIX): known[name] for name in known if name.startswith(PREFIX)}
-        rows = self._home / 'run' / 'media' / 'examples.json'
-        if totals and rows.exists():
-            return totals, json.loads(rows.read_text())
-        report = inference.evaluate(trained, dataset, _split(dataset), progress=progress)
-        return report.totals, report.rows
+        with self._measured('evaluation', 'Evaluating') as progress:
+            metrics = {
+                name.removeprefix(PREFIX): value
+                for name, value in run.metrics.items()
+                if name.startswith(PREFIX)
+            }
+            if metrics:
+                rows = json.loads((self._home / 'run' / 'media' / 'examples.json').read_text())
+            else:
+                report = inference.evaluate(bundle, dataset, _split(dataset), progress=progress)
+                metrics, rows = dict(report.totals), report.rows
+            fresh = inference.untrained(bundle, self._settings.seed)
+            before = inference.evaluate(fresh, dataset, _split(dataset), progress=progress)
+        metrics['untrained_spectral_loss'] = before.totals['spectral_loss']
+        metrics['share_of_untrained_loss'] = metrics['spectral_loss'] / metrics['untrained_spectral_loss']
+        return metrics, sorted(rows, key=lambda row: row['spectral_loss'])[len(rows) // 2]['example']
 
     def _sound(
-        self, run_id: str, bundle: pathlib.Path, dataset: pathlib.Path, metrics: dict[str, float]
+        self, bundle: Bundle, dataset: Dataset, example: int, metrics: dict[str, float]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """WAVs, pictures and a page: a held-out example, its variations, and another instrument's melody."""
+        from experiments.demo.sounds import make_sounds, write_page
 
-        def make() -> dict[str, Any]:
-            from ddsp import inference
-            from experiments.demo.sounds import make_sounds, write_page
-            from experiments.tracking import store
-
-            with self._measured('sound', 'Making sound') as progress:
-                made = make_sounds(
-                    inference.load_bundle(bundle), dataset, _split(dataset), self._typical,
-                    self._home / 'sound', seed=self._settings.seed, progress=progress,
-                )  # fmt: skip
-                store.client().log_artifacts(run_id, str(self._home / 'sound'), 'sound')
-                page = write_page(self._home, made['sounds'], made['pictures'], metrics)
-                store.client().log_artifact(run_id, str(page))
-            return {**made, 'page': str(page)}
-
-        made = self._stored('sound', {'run_id': run_id, 'bundle': _fingerprint(bundle)}, make)
-        return made['sounds'], made['pictures']
+        with self._measured('sound', 'Making sound') as progress:
+            sounds, pictures = make_sounds(
+                bundle, dataset, _split(dataset), example, self._home / 'sound', self._settings.seed, progress
+            )
+            write_page(self._home, sounds, pictures, metrics)
+        return sounds, pictures
 
 
-def _split(dataset: pathlib.Path) -> str:
-    """The held-out split; the only one where a dataset has no other."""
-    splits = open_dataset(dataset).splits
-    return 'test' if splits.get('test') else next(iter(splits))
-
-
-def _fingerprint(bundle: pathlib.Path) -> str:
-    """Of the weights of a bundle."""
-    return hashlib.sha256((bundle / 'weights.weights.h5').read_bytes()).hexdigest()
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict):
-        for value in tree.values():
-            yield from _leaves(value)
-    else:
-        yield tree
-
-
-def _plain(result: DemoResult) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, pathlib.Path) else value
-        for name, value in dataclasses.asdict(result).items()
-    }
+def _split(dataset: Dataset) -> str:
+    """The held-out split, or the only one that there is."""
+    return 'test' if dataset.splits.get('test') else next(iter(dataset.splits))

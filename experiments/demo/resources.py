@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 from ddsp.errors import require
 
+_INTERVAL_SECS = 0.5
 
-class ResourceMonitor:
-    """Samples the memory of the whole process tree (Beam workers included) in a thread.
 
-    Example:
-      with ResourceMonitor() as used:
-        work()
-      print(used.peak_mb, used.cpu_s, used.wall_s)
+@contextlib.contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Measures a block, Beam's workers included.
+
+    Yields:
+      What holds `wall_s`, `cpu_s` and `peak_mb` when the block has ended.
     """
+    used: dict[str, float] = {}
+    peaks, stop = [0.0], threading.Event()
 
-    def __init__(self, interval_s: float = 0.5):
-        self._psutil = require('psutil', 'to measure memory')
-        self._interval_s = interval_s
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.peak_mb = 0.0
-        self.wall_s = 0.0
-        self.cpu_s = 0.0
-
-    def __enter__(self) -> ResourceMonitor:
-        self._start, self._start_cpu = time.monotonic(), _cpu_seconds()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *unused) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.wall_s = time.monotonic() - self._start
-        self.cpu_s = _cpu_seconds() - self._start_cpu
-
-    def _sample(self) -> None:
+    def sample() -> None:
         while True:
-            self.peak_mb = max(self.peak_mb, self._tree_mb())
-            if self._stop.wait(self._interval_s):
+            peaks.append(max(peaks.pop(), _tree_mb()))
+            if stop.wait(_INTERVAL_SECS):
                 return
 
-    def _tree_mb(self) -> float:
-        """Proportional set size of the tree in MB: pages that processes share are counted once."""
-        root = self._psutil.Process()
-        total = 0
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                memory = process.memory_full_info()
-                total += getattr(memory, 'pss', memory.rss)
-            except self._psutil.Error:  # it ended between the listing and the look
-                continue
-        return total / 2**20
+    thread = threading.Thread(target=sample, daemon=True)
+    start, start_cpu = time.monotonic(), _cpu_seconds()
+    thread.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        thread.join()
+    used['wall_s'] = round(time.monotonic() - start, 1)
+    used['cpu_s'] = round(_cpu_seconds() - start_cpu, 1)
+    used['peak_mb'] = round(peaks[0])
+
+
+def _tree_mb() -> float:
+    """Proportional set size of the process tree in MB: pages that processes share are counted once."""
+    psutil = require('psutil', 'to measure memory')
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it ended between the listing and the look
+            memory = process.memory_full_info()
+            total += getattr(memory, 'pss', memory.rss)
+    return total / 2**20
 
 
 def _cpu_seconds() -> float:
     """User and system seconds of this process and of its finished children."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return sum(os.times()[:4])

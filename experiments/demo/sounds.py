@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,13 @@ import numpy as np
 
 from ddsp.inference import Bundle, dereverberate, transfer
 from ddsp.io.audio import load_audio, write_wav
+from ddsp.io.dataset import Dataset
 from ddsp.io.progress import Progress
 from ddsp.training.data import DatasetProvider
 from experiments.reports import figures, page
 
-_STEPS = 5
+Files = dict[str, str]  # what it is -> the file
+
 # Sections of the page: heading, sounds and pictures.
 _SECTIONS = (
     (
@@ -33,63 +34,66 @@ _SECTIONS = (
 
 def make_sounds(
     bundle: Bundle,
-    dataset: str | os.PathLike[str],
+    dataset: Dataset,
     split: str,
     example: int,
     folder: pathlib.Path,
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, dict[str, str]]:
+    seed: int,
+    progress: Progress,
+) -> tuple[Files, Files]:
     """Makes WAVs and pictures.
 
     Args:
       bundle: The model.
       dataset: Its dataset.
-      split: Held out from the training.
-      example: Number of the example of that split.
+      split: The split that was held out from the training.
+      example: Number of an example of that split.
       folder: Where to write.
-      seed: Of the noise and of the melody.
+      seed: Random seed of the noise and of the melody.
       progress: `progress(done, total, text)`.
 
     Returns:
-      `'sounds'` and `'pictures'`: what it is to the file.
+      Sounds and pictures: what each is to its file.
     """
-    step = _Steps(progress)
-    writer = _Writer(folder, bundle.sample_rate)
+    folder.mkdir(parents=True, exist_ok=True)
+    rate = bundle.sample_rate
+    sounds: Files = {}
+
+    def keep(what: str, name: str, audio: np.ndarray) -> None:
+        sounds[what] = str(folder / f'{name}.wav')
+        write_wav(sounds[what], audio, rate)
+
+    progress(0, 4, 'resynthesis')
     features = _example(dataset, split, example)
     target = features.pop('audio')
-    step('resynthesis')
-    resynthesis = bundle.synthesize(features, seed=seed)
-    writer.wav('held-out recording', 'target', target)
-    writer.wav('resynthesis', 'resynthesis', resynthesis)
-    _draw_resynthesis(bundle, writer, target, features, resynthesis)
-
-    step('an octave lower')
-    lower = {**features, 'f0_hz': features['f0_hz'] / 2}
-    writer.wav('an octave lower', 'octave-lower', bundle.synthesize(lower, seed=seed))
-
-    step('without the room')
+    audio = bundle.synthesize(features, seed=seed)
+    keep('held-out recording', 'target', target)
+    keep('resynthesis', 'resynthesis', audio)
+    pictures = _draw_resynthesis(bundle, folder, target, features, audio)
+    progress(1, 4, 'an octave lower')
+    lower = bundle.synthesize({**features, 'f0_hz': features['f0_hz'] / 2}, seed=seed)
+    keep('an octave lower', 'octave-lower', lower)
+    progress(2, 4, 'without the room')
     if bundle.impulse_response() is not None:
-        writer.wav(
-            'without the room', 'without-room', dereverberate(bundle, target, bundle.sample_rate, seed)
-        )
-
-    step('timbre transfer')
-    _transfer(bundle, writer, seed)
-    step('done')
-    return {'sounds': writer.sounds, 'pictures': writer.pictures}
+        keep('without the room', 'without-room', dereverberate(bundle, target, rate, seed))
+    progress(3, 4, 'timbre transfer')
+    source = folder / 'transfer-input.wav'
+    sounds['melody of another instrument'] = str(source)
+    sung, picture = _transfer(bundle, source, folder, seed)
+    keep('the melody in the voice of the model', 'transfer', sung)
+    progress(4, 4, 'done')
+    return sounds, {**pictures, 'spectrograms of the transfer': picture}
 
 
 def write_page(
-    home: pathlib.Path, sounds: Mapping[str, str], pictures: Mapping[str, str], metrics: Mapping[str, float]
+    home: pathlib.Path, sounds: Files, pictures: Files, metrics: Mapping[str, float]
 ) -> pathlib.Path:
     """Writes `listen.html`: what the demo made, and the held-out examples that the training left.
 
     Args:
       home: Folder of the demo.
-      sounds: As `make_sounds` gives them.
-      pictures: As `make_sounds` gives them.
+      sounds: As `make_sounds` returns them.
+      pictures: As `make_sounds` returns them.
       metrics: Metrics of the held-out examples.
 
     Returns:
@@ -102,59 +106,21 @@ def write_page(
     media = home / 'run' / 'media'
     for target in sorted(media.glob('example_*_target.wav')):
         name = target.name.removesuffix('_target.wav')
-        files = [('Target', target), ('Synthesised', media / f'{name}_synthesized.wav')]
-        examples.append(
-            page.Example(
-                name.replace('_', ' ').capitalize(),
-                [page.Clip.of(label, path) for label, path in files if path.exists()],
-                [path for path in [media / f'{name}_spectrogram.png'] if path.exists()],
-            )
-        )
-    loss = media / 'loss.png'
+        clips = [
+            page.Clip.of('Target', target), page.Clip.of('Synthesised', media / f'{name}_synthesized.wav')
+        ]  # fmt: skip
+        spectrogram = [*media.glob(f'{name}_spectrogram.png')]
+        examples.append(page.Example(name.replace('_', ' ').capitalize(), clips, spectrogram))
+    path = home / 'listen.html'
     text = page.listen_page(
         'What the demo learned', examples, metrics=metrics, facts={'folder': home.name},
-        pictures=[loss] if loss.exists() else [],
+        pictures=[*media.glob('loss.png')],
     )  # fmt: skip
-    path = home / 'listen.html'
     path.write_text(text, encoding='utf-8')
     return path
 
 
-class _Steps:
-    """Counts the progress."""
-
-    def __init__(self, progress: Progress | None):
-        self._progress = progress
-        self._done = 0
-
-    def __call__(self, text: str) -> None:
-        if self._progress:
-            self._progress(min(self._done, _STEPS - 1), _STEPS - 1, text)
-        self._done += 1
-
-
-class _Writer:
-    """Writes files and remembers what they are."""
-
-    def __init__(self, folder: pathlib.Path, sample_rate: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._sample_rate = sample_rate
-        self.sounds: dict[str, str] = {}
-        self.pictures: dict[str, str] = {}
-
-    def wav(self, what: str, name: str, audio: np.ndarray) -> None:
-        path = self.folder / f'{name}.wav'
-        write_wav(path, audio, self._sample_rate)
-        self.sounds[what] = str(path)
-
-    def picture(self, what: str, name: str) -> pathlib.Path:
-        path = self.folder / f'{name}.png'
-        self.pictures[what] = str(path)
-        return path
-
-
-def _example(dataset: str | os.PathLike[str], split: str, number: int) -> dict[str, np.ndarray]:
+def _example(dataset: Dataset, split: str, number: int) -> dict[str, np.ndarray]:
     """One example of a split, each feature [n]."""
     examples: Any = DatasetProvider(dataset, split).get_dataset(shuffle=False)
     record = next(iter(examples.skip(number)))
@@ -162,42 +128,44 @@ def _example(dataset: str | os.PathLike[str], split: str, number: int) -> dict[s
 
 
 def _draw_resynthesis(
-    bundle: Bundle, writer: _Writer, target: np.ndarray, features: dict[str, np.ndarray], audio: np.ndarray
-) -> None:
-    heard = bundle.features(audio, bundle.sample_rate)
-    estimator = bundle.metadata['f0_estimator']
-    wanted, got = _voiced(features, estimator), _voiced(heard, estimator)
-    figures.spectrogram_pair(
-        writer.picture('spectrograms of the resynthesis', 'resynthesis'), target, audio, bundle.sample_rate,
-        f0_hz=wanted['f0_hz'], synthesized_f0_hz=got['f0_hz'], frame_rate=bundle.frame_rate,
-        titles=('Held-out recording', 'Resynthesis'),
+    bundle: Bundle,
+    folder: pathlib.Path,
+    target: np.ndarray,
+    features: dict[str, np.ndarray],
+    audio: np.ndarray,
+) -> Files:
+    rate, frame_rate = bundle.sample_rate, bundle.frame_rate
+    wanted, got = _voiced(bundle, features), _voiced(bundle, bundle.features(audio, rate))
+    spectrograms = figures.spectrogram_pair(
+        folder / 'resynthesis.png', target, audio, rate, f0_hz=wanted['f0_hz'],
+        synthesized_f0_hz=got['f0_hz'], frame_rate=frame_rate, titles=('Held-out recording', 'Resynthesis'),
     )  # fmt: skip
-    figures.feature_curves(
-        writer.picture('its pitch and loudness', 'resynthesis-features'), wanted, got, bundle.frame_rate
-    )
+    curves = figures.feature_curves(folder / 'resynthesis-features.png', wanted, got, frame_rate)
+    return {'spectrograms of the resynthesis': str(spectrograms), 'its pitch and loudness': str(curves)}
 
 
-def _transfer(bundle: Bundle, writer: _Writer, seed: int) -> None:
+def _transfer(
+    bundle: Bundle, source: pathlib.Path, folder: pathlib.Path, seed: int
+) -> tuple[np.ndarray, str]:
+    """A melody, written to `source`, in the voice of the model, and its picture."""
     from pipelines.synthetic.corpus import synthesize_melody
 
-    source = writer.folder / 'transfer-input.wav'
+    rate = bundle.sample_rate
     synthesize_melody(source, seed=seed + 1)
-    writer.sounds['melody of another instrument'] = str(source)
-    melody = load_audio(source, bundle.sample_rate)
-    result = transfer(bundle, melody, bundle.sample_rate, seed=seed)
-    writer.wav('the melody in the voice of the model', 'transfer', result.audio)
-    heard = _voiced(bundle.features(melody, bundle.sample_rate), bundle.metadata['f0_estimator'])
-    figures.spectrogram_pair(
-        writer.picture('spectrograms of the transfer', 'transfer'), melody,
-        result.audio[: len(melody)], bundle.sample_rate, f0_hz=heard['f0_hz'],
-        synthesized_f0_hz=result.f0_hz, frame_rate=bundle.frame_rate,
-        titles=('Melody of another instrument', 'In the voice of the model'),
+    melody = load_audio(source, rate)
+    result = transfer(bundle, melody, rate, seed=seed)
+    picture = figures.spectrogram_pair(
+        folder / 'transfer.png', melody, result.audio[: len(melody)], rate,
+        f0_hz=_voiced(bundle, bundle.features(melody, rate))['f0_hz'], synthesized_f0_hz=result.f0_hz,
+        frame_rate=bundle.frame_rate, titles=('Melody of another instrument', 'In the voice of the model'),
     )  # fmt: skip
+    return result.audio, str(picture)
 
 
-def _voiced(features: dict[str, np.ndarray], estimator: str) -> dict[str, np.ndarray]:
+def _voiced(bundle: Bundle, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """f0 with gaps where there is no pitch, for drawing."""
     from ddsp.f0 import voiced_threshold
 
-    sure = (features['f0_confidence'] >= voiced_threshold(estimator)) & (features['loudness_db'] > -60)
+    threshold = voiced_threshold(bundle.metadata['f0_estimator'])
+    sure = (features['f0_confidence'] >= threshold) & (features['loudness_db'] > -60)
     return {**features, 'f0_hz': np.where(sure, features['f0_hz'], np.nan)}
