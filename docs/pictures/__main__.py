@@ -61,8 +61,8 @@ def _make(only: str | None, demo: pathlib.Path) -> None:
 
 def _demo_pictures(demo: pathlib.Path) -> None:
     """Copies the pictures that the demo drew of its own sound."""
-    for name in ('resynthesis.png', 'transfer.png'):
-        source = demo / 'sound' / name
+    for name, picture in (('resynthesis.png', 'held-out_spectrogram.png'), ('transfer.png', 'transfer.png')):
+        source = demo / 'sound' / picture
         if not source.exists():
             print(f'left out {name}: {source} is not there; run `make demo` first')
             continue

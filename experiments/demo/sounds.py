@@ -14,6 +14,7 @@ from ddsp.io.dataset import Dataset
 from ddsp.io.progress import Progress
 from ddsp.training.data import DatasetProvider
 from experiments.reports import figures, page
+from experiments.run.evaluation import voiced_f0, write_example
 
 Files = dict[str, str]  # what it is -> the file
 
@@ -65,24 +66,28 @@ def make_sounds(
 
     progress(0, 4, 'resynthesis')
     features = _example(dataset, split, example)
-    target = features.pop('audio')
-    audio = bundle.synthesize(features, seed=seed)
-    keep('held-out recording', 'target', target)
-    keep('resynthesis', 'resynthesis', audio)
-    pictures = _draw_resynthesis(bundle, folder, target, features, audio)
+    _, files = write_example(
+        bundle, features, {'example': example}, bundle.metadata['f0_estimator'], folder, 'held-out'
+    )
+    target, resynthesis, spectrograms, curves = map(str, files)
+    sounds |= {'held-out recording': target, 'resynthesis': resynthesis}
     progress(1, 4, 'an octave lower')
     lower = bundle.synthesize({**features, 'f0_hz': features['f0_hz'] / 2}, seed=seed)
     keep('an octave lower', 'octave-lower', lower)
     progress(2, 4, 'without the room')
     if bundle.impulse_response() is not None:
-        keep('without the room', 'without-room', dereverberate(bundle, target, rate, seed))
+        keep('without the room', 'without-room', dereverberate(bundle, features['audio'], rate, seed))
     progress(3, 4, 'timbre transfer')
     source = folder / 'transfer-input.wav'
     sounds['melody of another instrument'] = str(source)
     sung, picture = _transfer(bundle, source, folder, seed)
     keep('the melody in the voice of the model', 'transfer', sung)
     progress(4, 4, 'done')
-    return sounds, {**pictures, 'spectrograms of the transfer': picture}
+    return sounds, {
+        'spectrograms of the resynthesis': spectrograms,
+        'its pitch and loudness': curves,
+        'spectrograms of the transfer': picture,
+    }
 
 
 def write_page(
@@ -127,23 +132,6 @@ def _example(dataset: Dataset, split: str, number: int) -> dict[str, np.ndarray]
     return {key: record[key].numpy() for key in ('audio', 'f0_hz', 'f0_confidence', 'loudness_db')}
 
 
-def _draw_resynthesis(
-    bundle: Bundle,
-    folder: pathlib.Path,
-    target: np.ndarray,
-    features: dict[str, np.ndarray],
-    audio: np.ndarray,
-) -> Files:
-    rate, frame_rate = bundle.sample_rate, bundle.frame_rate
-    wanted, got = _voiced(bundle, features), _voiced(bundle, bundle.features(audio, rate))
-    spectrograms = figures.spectrogram_pair(
-        folder / 'resynthesis.png', target, audio, rate, f0_hz=wanted['f0_hz'],
-        synthesized_f0_hz=got['f0_hz'], frame_rate=frame_rate, titles=('Held-out recording', 'Resynthesis'),
-    )  # fmt: skip
-    curves = figures.feature_curves(folder / 'resynthesis-features.png', wanted, got, frame_rate)
-    return {'spectrograms of the resynthesis': str(spectrograms), 'its pitch and loudness': str(curves)}
-
-
 def _transfer(
     bundle: Bundle, source: pathlib.Path, folder: pathlib.Path, seed: int
 ) -> tuple[np.ndarray, str]:
@@ -154,18 +142,10 @@ def _transfer(
     synthesize_melody(source, seed=seed + 1)
     melody = load_audio(source, rate)
     result = transfer(bundle, melody, rate, seed=seed)
+    f0 = voiced_f0(bundle.features(melody, rate), bundle.metadata['f0_estimator'])
     picture = figures.spectrogram_pair(
         folder / 'transfer.png', melody, result.audio[: len(melody)], rate,
-        f0_hz=_voiced(bundle, bundle.features(melody, rate))['f0_hz'], synthesized_f0_hz=result.f0_hz,
-        frame_rate=bundle.frame_rate, titles=('Melody of another instrument', 'In the voice of the model'),
+        f0_hz=f0, synthesized_f0_hz=result.f0_hz, frame_rate=bundle.frame_rate,
+        titles=('Melody of another instrument', 'In the voice of the model'),
     )  # fmt: skip
     return result.audio, str(picture)
-
-
-def _voiced(bundle: Bundle, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """f0 with gaps where there is no pitch, for drawing."""
-    from ddsp.f0 import voiced_threshold
-
-    threshold = voiced_threshold(bundle.metadata['f0_estimator'])
-    sure = (features['f0_confidence'] >= threshold) & (features['loudness_db'] > -60)
-    return {**features, 'f0_hz': np.where(sure, features['f0_hz'], np.nan)}

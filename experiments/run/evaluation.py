@@ -103,7 +103,7 @@ def _listen(
     rows = result.rows
     chosen = {int(row) for row in np.linspace(0, len(rows) - 1, min(_LISTENED, len(rows)))}
     made = [
-        _write_example(bundle, example, rows[index], result.estimator, folder, index)
+        write_example(bundle, example, rows[index], result.estimator, folder, f'example_{index:03d}')
         for index, example in enumerate(_examples(data, split, max(chosen) + 1))
         if index in chosen
     ]
@@ -119,19 +119,31 @@ def _examples(data: Dataset, split: str, count: int) -> Iterator[dict[str, np.nd
         yield {name: value.numpy()[0] for name, value in batch.items()}
 
 
-def _write_example(
+def write_example(
     bundle: Bundle,
     example: Mapping[str, np.ndarray],
     row: Mapping[str, Any],
     estimator: str,
     folder: pathlib.Path,
-    index: int,
+    name: str,
 ) -> tuple[page.Example, list[pathlib.Path]]:
-    """Writes WAV pair, spectrogram pair and curves of one example."""
+    """Writes target, resynthesis, spectrogram pair and curves of one example.
+
+    Args:
+      bundle: The model.
+      example: Features of the example, each [n].
+      row: Metrics of the example.
+      estimator: Pitch estimator for the resynthesis.
+      folder: Where to write.
+      name: How the names of the files begin.
+
+    Returns:
+      Section of a page, and the files.
+    """
     from ddsp.inference import compute_features
     from ddsp.io.audio import write_wav
 
-    name, rate, frame_rate = f'example_{index:03d}', bundle.sample_rate, bundle.frame_rate
+    rate, frame_rate = bundle.sample_rate, bundle.frame_rate
     target, synthesized = example['audio'], bundle.synthesize(example)
     features = compute_features(
         synthesized, rate, frame_rate, centered=bundle.metadata['centered'],
@@ -140,7 +152,7 @@ def _write_example(
     sounds = [folder / f'{name}_target.wav', folder / f'{name}_synthesized.wav']
     write_wav(sounds[0], target, rate)
     write_wav(sounds[1], synthesized, rate)
-    f0, synthesized_f0 = _voiced(example, bundle.metadata['f0_estimator']), _voiced(features, estimator)
+    f0, synthesized_f0 = voiced_f0(example, bundle.metadata['f0_estimator']), voiced_f0(features, estimator)
     spectrogram = figures.spectrogram_pair(
         folder / f'{name}_spectrogram.png', target, synthesized, rate,
         f0_hz=f0, synthesized_f0_hz=synthesized_f0, frame_rate=frame_rate,
@@ -157,7 +169,7 @@ def _write_example(
     return made, [*sounds, spectrogram, curves]
 
 
-def _voiced(features: Mapping[str, np.ndarray], estimator: str) -> np.ndarray:
+def voiced_f0(features: Mapping[str, np.ndarray], estimator: str) -> np.ndarray:
     """f0 [n_frames] in Hz, 0 where the estimator is not sure of a pitch."""
     from ddsp.f0 import voiced_threshold
 
