@@ -81,8 +81,8 @@ def normalize_harmonics(
 def accumulate_phase(frequency: Tensor, sample_rate: float, initial_phase: Tensor | None = None) -> Tensor:
     """Phase of oscillators, `2 pi (f[0] + ... + f[n]) / sample_rate` modulo a turn.
 
-    In float64 where the backend has it: in float32 the sum drifts by whole turns within a minute. The kernel
-    is exact everywhere.
+    The sum is in float64: in float32 it drifts by whole turns within minutes. JAX has no float64 by default;
+    there the kernel is exact.
 
     Args:
       frequency: [batch, n_samples, ...], Hz.

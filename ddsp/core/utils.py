@@ -12,8 +12,7 @@ from keras import ops
 
 from ddsp.errors import ConfigError
 
-# A tensor of the current Keras backend, which no type checker knows, or what converts to one. Docstrings have
-# the shape.
+# A tensor of the current Keras backend (no type checker knows it), or what converts to one.
 Tensor: TypeAlias = Any
 Number: TypeAlias = int | float | np.ndarray | Tensor  # what element-wise functions take
 

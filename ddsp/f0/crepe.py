@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ddsp.analysis.sequences import likeliest_path
 from ddsp.f0.crepe_bins import CENTS, N_BINS
 from ddsp.f0.crepe_engine import FRAME, CrepeEngine
 from ddsp.f0.crepe_weights import SIZES, WeightsError, load_weights
 from ddsp.f0.framing import window_audio
-from ddsp.f0.viterbi import likeliest_path
 
 _REACH = 12  # bins between two frames that the path may nearly take
 _CHUNK = 1024  # frames cut at once

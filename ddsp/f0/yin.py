@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
+from ddsp.analysis.sequences import likeliest_path
 from ddsp.f0.framing import SAMPLE_RATE, VOICED, fill_unvoiced, frame_centres
-from ddsp.f0.viterbi import likeliest_path
 
 F0_MIN, F0_MAX = 30.0, 2100.0
 _WINDOW = 512  # samples compared, 32 ms

@@ -11,11 +11,11 @@ import numpy as np
 from keras import ops
 
 from ddsp import core
+from ddsp.analysis.sequences import likeliest_path
 from ddsp.core import Tensor
 from ddsp.core.utils import constant
 from ddsp.errors import ConfigError
 from ddsp.f0.crepe_bins import CENTS, N_BINS
-from ddsp.f0.viterbi import likeliest_path
 from ddsp.spectral_ops.frames import frame, pad, to_mono
 
 CREPE_SAMPLE_RATE = 16000  # Hz: the rate that CREPE was trained at

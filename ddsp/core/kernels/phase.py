@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -125,7 +126,9 @@ def starting_at(initial_phase: Tensor | None, phase: Phase) -> Phase:
 
 
 def accumulate(frequency: Tensor, sample_rate: float, initial_phase: Tensor | None = None) -> Tensor:
-    """Phase of each sample, radians; see `ddsp.core.oscillators.accumulate_phase`."""
+    """Phase of each sample, radians, for JAX; see `ddsp.core.oscillators.accumulate_phase`."""
+    if keras.backend.backend() != 'jax':
+        return NotImplemented  # a sum in float64 is as exact, and takes a third of the CPU time
     phase = Phase.per_sample(tf_float32(frequency), float(sample_rate)).cumsum()
     return starting_at(initial_phase, phase).radians()
 

@@ -103,6 +103,8 @@ def test_every_kernel_is_compared():
     [(address, i) for address, cases in CASES.items() for i in range(len(cases))],
 )
 def test_values_and_gradients_are_those_of_the_definition(value_and_gradients, address, case):
+    if address.endswith('phase:accumulate') and keras.backend.backend() != 'jax':
+        pytest.skip('the kernel is for JAX')
     run, *arrays = CASES[address][case]
     fast = kernels.fast_version(address)
 
@@ -123,16 +125,16 @@ def test_values_and_gradients_are_those_of_the_definition(value_and_gradients, a
 
 
 def test_the_switch_turns_kernels_off(monkeypatch):
-    address, calls = 'ddsp.core.kernels.phase:accumulate', []
+    address, calls = 'ddsp.core.kernels.frames:interpolate', []
     monkeypatch.setitem(kernels.PAIRS, address, kernels.PAIRS[address])
 
     @kernels.kernel(address)
-    def definition(frequency, sample_rate):
+    def definition(x, n_timesteps, method, add_endpoint):
         calls.append(1)
         return 'definition'
 
-    frequency = ops.convert_to_tensor(fundamental.astype(np.float32))
-    assert tuple(definition(frequency, SAMPLE_RATE).shape) == (2, 12, 1)
+    arguments = (ops.ones([2, 12, 1]), 24, 'linear', True)
+    assert tuple(definition(*arguments).shape) == (2, 24, 1)
     with kernels.switched(False):
-        assert definition(frequency, SAMPLE_RATE) == 'definition'
+        assert definition(*arguments) == 'definition'
     assert calls == [1]

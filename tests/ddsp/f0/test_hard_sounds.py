@@ -7,10 +7,10 @@ import pytest
 import scipy.signal
 
 from benchmarks.f0_material import spoken_again
+from ddsp.analysis.sequences import likeliest_path
 from ddsp.errors import DDSPError
 from ddsp.f0 import estimate_f0, get_estimator, voiced_threshold
 from ddsp.f0.crepe import N_BINS, activations_to_f0
-from ddsp.f0.viterbi import likeliest_path
 from ddsp.io.audio import load_audio
 
 RATE = 16000
