@@ -138,7 +138,8 @@ class UIServer:
 def _app_options() -> list[str]:
     """The application that opens in model-training mode, where the installation has announced it."""
     announced = importlib.metadata.entry_points(group='mlflow.app', name=APP)
-    return ['--app-name', APP] if announced else []
+    here = f'{__name__}:{create_app.__name__}'  # an older installation may announce another place
+    return ['--app-name', APP] if {entry.value for entry in announced} == {here} else []
 
 
 def _artifact_options(uri: str) -> list[str]:
