@@ -1,6 +1,9 @@
 """Apache Beam pipelines: raw audio in, a published dataset out.
 
-`pipelines.prepare.prepare_dataset` is the whole of preparation; docs/datasets.md explains it.
+`pipelines.prepare.prepare_dataset` is the whole of preparation; docs/datasets.md explains it. A recording
+goes through sources (found, probed, given to a split), analysis (features, examples, quality), beam (shards)
+and publish (accepted or rejected). Each wing imports only those before it: synthetic, sources, analysis,
+beam, publish, inspect; `options` and `records` stand below all of them, `result` and `prepare` above.
 """
 
 from __future__ import annotations

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -16,46 +14,31 @@ from ddsp.errors import ConfigError
 from ddsp.io.dataset import SPLIT
 from ddsp.io.decoding import check_channel
 
-# Called with (seconds of audio done, in all, text).
 CHUNK_GRID_SECS = 2.0
 _MEMORY_PER_WORKER = 1.2e9
 _LEVELS_DB = {'peak': (-60.0, 0.0), 'loudness': (-70.0, 10.0)}  # that recordings may be brought to
 
+_COUNT, _SHARE = (1, math.inf), (0, 1)
+
 
 def _option(
-    default: Any,
-    help: str,
-    within: tuple[float, float] | None = None,
-    allowed: str = '',
-    choices: Sequence[str] = (),
+    default: Any, help: str, within: tuple[float, float] | None = None, unit: str = '', choices: Any = ()
 ) -> Any:
-    """A field with what the command line and the checks need to know: `dataclasses.fields` shows it.
-
-    Args:
-      default: Its value unless it is given.
-      help: What it is, with its unit.
-      within: Lowest and highest value.
-      allowed: The same in words.
-      choices: All values, where they are few.
-    """
-    known = {'help': help, 'within': within, 'allowed': allowed, 'choices': tuple(choices)}
+    """A field with what the command line and the checks need; `within` is the lowest and highest value."""
+    known = {'help': help, 'within': within, 'unit': unit, 'choices': choices}
     return dataclasses.field(default=default, metadata=known)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
-    """How recordings become a dataset. Every field says in its metadata what it is (`help`)."""
+    """How recordings become a dataset. The metadata of each field say what it is (`help`)."""
 
-    sample_rate: int = _option(
-        16000, 'Sample rate of the audio, in Hz, and so of the models.', (8000, 96000), '8000 to 96000 Hz'
-    )
+    sample_rate: int = _option(16000, 'Sample rate of the audio and the models, in Hz.', (8000, 96000), 'Hz')
     frame_rate: int = _option(
         250, 'Rate of f0 and loudness, in frames per second.', (32, 1000),
-        '32 to 1000 frames per second (windows of loudness are 32 ms, without gaps)',
+        'frames per second (windows of loudness are 32 ms, without gaps)',
     )  # fmt: skip
-    example_secs: float = _option(
-        4.0, 'Length of an example, in seconds.', (1e-9, 600), 'above 0, up to 600 s'
-    )
+    example_secs: float = _option(4.0, 'Length of an example, in seconds.', (0.001, 600), 's')
     hop_secs: float = _option(1.0, 'Seconds from the start of an example to that of the next.')
     f0: str = _option('auto', "Pitch estimator; 'auto' takes the best one that is present.")
     viterbi: bool = _option(True, 'Join f0 frames by a likely path.')
@@ -64,18 +47,11 @@ class PrepareOptions:
         metadata={'help': 'Share of the recordings that each split gets.'},
     )
     chunk_secs: float = _option(20.0, 'Length of the pieces that are analysed at once, in seconds.')
-    num_shards: int | None = _option(
-        None, 'Files of each split; about a minute of audio in each by default.', (1, math.inf),
-        '1 or more, or None for about a minute of audio in each',
-    )  # fmt: skip
-    workers: int | None = _option(
-        None, 'Processes; as many as cores and memory allow, and as the work is worth, by default.',
-        (1, math.inf), '1 or more, or None for as many as cores and memory allow',
-    )  # fmt: skip
+    num_shards: int | None = _option(None, 'Files of each split; None: a minute of audio in each.', _COUNT)
+    workers: int | None = _option(None, 'Processes; None: what cores and memory allow.', _COUNT)
     max_rejected: float = _option(
-        1.0, 'Share of the inputs that may be unusable; above it nothing is published.', (0, 1),
-        'a share, 0 to 1',
-    )  # fmt: skip
+        1.0, 'Share of the inputs that may be unusable; above it nothing is published.', _SHARE, '(a share)'
+    )
     centered: bool = _option(False, 'One frame more, at the end of the example (--center of ddsp 3.7.0).')
     alignment: str = _option(
         'center', 'What frame i describes: the sound around time i / rate, or from there on (ddsp 3.7.0).',
@@ -85,11 +61,10 @@ class PrepareOptions:
     channel: int | str = _option('mix', "'mix', or the number of the channel from 0.")
     keep_features: bool = _option(False, 'Recordings with their own f0 and loudness (NSynth) keep them.')
     min_loudness_db: float | None = _option(
-        None, 'Leave out examples that stay below this loudness, in dB (silence: -60).', (-80, 20),
-        '-80 to 20 dB, or None',
-    )  # fmt: skip
+        None, 'Leave out examples that stay below this loudness, in dB (silence: -60).', (-80, 20), 'dB'
+    )
     min_voiced: float = _option(
-        0.0, 'Leave out examples with a smaller share of pitched frames.', (0, 1), 'a share, 0 to 1'
+        0.0, 'Leave out examples with a smaller share of pitched frames.', _SHARE, '(a share)'
     )
     normalize: str = _option(
         '', "Bring every recording to a level: 'peak:-1' (-60 to 0 dB) or 'loudness:-20' (-70 to 10 dB)."
@@ -98,17 +73,20 @@ class PrepareOptions:
     audio_16k: bool = _option(False, 'Hold audio_16k at 16 kHz too, which ddsp 3.7.0 asks for.')
     f0_rate: int | None = _option(
         None, 'Frames per second of the estimator, then interpolated: 100 is 2.5 times cheaper than 250.',
-        (1, 1000), '1 to 1000 frames per second, or None',
+        (1, 1000), 'frames per second',
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, known = getattr(self, field.name), field.metadata
-            if known.get('choices'):
-                _check(value in known['choices'], field.name, value, ' or '.join(map(repr, known['choices'])))
-            if known.get('within') and value is not None:
-                low, high = known['within']
-                _check(low <= value <= high, field.name, value, known['allowed'])
+            value, choices = getattr(self, field.name), field.metadata.get('choices')
+            low, high = field.metadata.get('within') or (-math.inf, math.inf)
+            if choices:
+                _check(value in choices, field.name, value, ' or '.join(map(repr, choices)))
+            elif low > -math.inf and value is not None:
+                span = (
+                    f'{low:g} to {high:g} {field.metadata["unit"]}' if high < math.inf else f'{low:g} or more'
+                )
+                _check(low <= value <= high, field.name, value, span)
         _check(
             0 < self.hop_secs <= self.example_secs, 'hop_secs', self.hop_secs, 'above 0, up to example_secs'
         )
@@ -178,31 +156,14 @@ class PrepareOptions:
 
     def record(self) -> dict[str, Any]:
         """The options that change the result, for fingerprints and pipeline.json."""
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name not in ('workers', 'max_rejected')
-        }
-
-    def to_json(self) -> str:
-        """All options; `from_json` reads them in a worker."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> PrepareOptions:
-        """Reads what `to_json` gave."""
-        return cls(**json.loads(text))
+        content = dataclasses.asdict(self)
+        del content['workers'], content['max_rejected']
+        return content
 
     def count_workers(self, work_seconds: float, pieces: int) -> int:
-        """How many processes to use.
+        """Number of processes for work of `work_seconds` of CPU time in a number of independent pieces.
 
-        Args:
-          work_seconds: CPU seconds that the work will take, about.
-          pieces: Into how many independent pieces it falls.
-
-        Returns:
-          `workers` where it is set; otherwise what cores and memory allow, and one where starting more (4 s
-          each) would take longer than they save.
+        `workers` decides; otherwise cores and memory. Where starting more (4 s each) saves nothing it is one.
         """
         if self.workers is not None:
             return min(self.workers, max(1, pieces))

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import re
 import shutil
 import time
@@ -32,8 +31,7 @@ from pipelines.publish.outcomes import judge
 from pipelines.publish.publishing import publish
 from pipelines.result import PrepareResult, count_inputs, describe
 from pipelines.sources.finding import PathLike, find_sources
-from pipelines.sources.inputs import Inputs, fetch
-from pipelines.sources.probing import probe_sources
+from pipelines.sources.probing import Inputs, fetch, probe_sources
 from pipelines.sources.splits import split_sources
 from pipelines.sources.stages import Accepted, Found, Outcome, Probed, Rejected, unusable
 
@@ -58,7 +56,7 @@ def prepare_dataset(
     Args:
       sources: Files, folders and patterns, here or on gs://.
       root: Folder of all datasets, here or on gs://.
-      name: Of the dataset: letters, digits and underscores.
+      name: Name of the dataset: letters, digits and underscores.
       version: Such as `'1.0.0'`; None for the newest one where nothing has changed, otherwise the next.
       options: How; defaults are those of `PrepareOptions`.
       progress: Called from time to time with (seconds of audio done, in all, text).
@@ -67,7 +65,7 @@ def prepare_dataset(
       What was done.
 
     Raises:
-      ConfigError: A name or an option cannot be.
+      ConfigError: A name or an option is not allowed.
       DDSPError: There is no usable input, too many inputs are unusable, or the output cannot be written.
     """
     started = time.monotonic()
@@ -107,13 +105,7 @@ def prepare_dataset(
 
 
 class _Job:
-    """The making of the shards of one preparation.
-
-    Attributes:
-      staging: Where they are made.
-      made: What was made, as attributes of `PrepareResult`; empty before `run`.
-      metrics: What the workers counted.
-    """
+    """The making of the shards of one preparation in `staging`; `made` has attributes of `PrepareResult`."""
 
     def __init__(
         self,
@@ -149,9 +141,7 @@ class _Job:
 
     def _make(self, plans: list[ShardPlan]) -> list[Shard]:
         missing = [plan for plan in plans if self._find(plan) is None]
-        needed, free = self._bytes_needed(missing), shutil.disk_usage(self.staging).free
-        if needed > free:
-            raise _no_space(self.staging, missing, needed, free)
+        self._check_space(missing)
         for piece in (piece for plan in missing for piece in plan.pieces):
             fetch(piece.path, piece.file)  # an earlier preparation removed the copy
         seconds = sum(plan.seconds for plan in missing)
@@ -163,7 +153,9 @@ class _Job:
         try:
             self.metrics.update(run_shards(missing, self.staging, workers, self._progress))
         except DDSPError as error:
-            raise self._explain(error, missing) from error
+            if 'No space left' in str(error):
+                self._check_space([plan for plan in missing if self._find(plan) is None], full=True)
+            raise
         shards = [shard for plan in plans if (shard := self._find(plan)) is not None]
         if len(shards) < len(plans):
             lost = len(plans) - len(shards)
@@ -180,16 +172,21 @@ class _Job:
             return None
         return Shard(plan, content, f'{version}/{content["name"]}')
 
-    def _bytes_needed(self, plans: list[ShardPlan]) -> int:
-        examples = sum(piece.seconds // self._options.hop_secs + 1 for plan in plans for piece in plan.pieces)
-        return int(examples * self._options.example_bytes)
-
-    def _explain(self, error: DDSPError, missing: list[ShardPlan]) -> DDSPError:
-        if 'No space left' not in str(error):
-            return error
-        left = [plan for plan in missing if finished_shard(self.staging, plan) is None]
-        free = shutil.disk_usage(self.staging).free
-        return _no_space(self.staging, left, self._bytes_needed(left), free)
+    def _check_space(self, plans: list[ShardPlan], full: bool = False) -> None:
+        """Raises where the disk is full, or too small for what the headers promise."""
+        lengths = [piece.seconds for plan in plans for piece in plan.pieces]
+        examples = sum(seconds // self._options.hop_secs + 1 for seconds in lengths)
+        needed, free = int(examples * self._options.example_bytes), shutil.disk_usage(self.staging).free
+        if needed <= free and not full:
+            return
+        unknown = lengths.count(0.0)
+        hint = f' (the length of {unknown} of {len(lengths)} recordings is not known)' if unknown else ''
+        about = 'about' if needed > free else 'more than'
+        raise DDSPError(
+            f'the disk of {self._home.work} is full: {about} {max(needed, free) / 1e6:.0f} MB are needed'
+            f'{hint} and {free / 1e6:.0f} MB are free. Make room and run the same command again: '
+            'it goes on where it stopped.'
+        )
 
 
 def _own_splits(rows: list[Found | Rejected], options: PrepareOptions) -> PrepareOptions:
@@ -240,16 +237,11 @@ def _check_usable(rows: Sequence[Probed | Outcome], options: PrepareOptions) -> 
 
 def _fingerprint(rows: Iterable[Probed | Rejected], options: PrepareOptions, estimator: F0Estimator) -> str:
     """A hash of everything that decides the content of the dataset."""
-    sources = []
-    for row in rows:
-        rejected, probed = (row, row.probed) if isinstance(row, Rejected) else (None, row)
-        ending = [rejected.outcome, rejected.reason] if rejected else ['', '']
-        sources.append([row.path, probed.sha256 if probed else '', *ending])
     recipe = {
         'version': FEATURES_VERSION,
         'options': options.record(),
         'estimator': [estimator.name, getattr(estimator, 'weights_sha256', '')],
-        'sources': sources,
+        'sources': [[row.path, row.sha256, row.outcome, row.reason] for row in rows],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
@@ -276,7 +268,7 @@ def _choose_version(
             )
         return version, there
     if home.occupied(version):
-        raise DDSPError(f'{target} exists and is no published dataset. Remove it or name another version.')
+        raise DDSPError(f'{target} exists and is not a published dataset. Remove it or name another version.')
     return version, None
 
 
@@ -302,15 +294,3 @@ def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[st
                 raise DatasetError(f'{dataset.file(SHARDS)} is damaged: the row of {row["name"]!r}.')
             found[row['fingerprint']] = (version, row)
     return found
-
-
-def _no_space(folder: pathlib.Path, plans: list[ShardPlan], needed: int, free: int) -> DDSPError:
-    lengths = [piece.seconds for plan in plans for piece in plan.pieces]
-    unknown = lengths.count(0.0)
-    hint = f' (the length of {unknown} of {len(lengths)} recordings is not known)' if unknown else ''
-    about = 'about' if needed > free else 'more than'  # it is full, whatever the headers made of it
-    return DDSPError(
-        f'the disk of {folder.parent} is full: {about} {max(needed, free) / 1e6:.0f} MB are needed{hint} and '
-        f'{free / 1e6:.0f} MB are free. Make room and run the same command again: '
-        'it goes on where it stopped.'
-    )

@@ -9,6 +9,7 @@ silent, unpitched and unreadable inputs are left out and named, and the f0 estim
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -22,10 +23,14 @@ from ddsp.io.dataset import open_dataset
 from ddsp.io.files import locked, replacing
 from pipelines.options import PrepareOptions
 from pipelines.prepare import prepare_dataset
-from pipelines.records import RecordWriter, read_examples
+from pipelines.publish.home import link
 from pipelines.result import PrepareResult
 
 _WORKERS = re.compile(r'--direct_num_workers=(\d+)')
+_FLAGS = {
+    'sample_rate': int, 'frame_rate': int, 'example_secs': float, 'hop_secs': float, 'f0': str,
+    'chunk_secs': float, 'num_shards': int,
+}  # fmt: skip
 
 
 def prepare_tfrecord(
@@ -45,27 +50,21 @@ def prepare_tfrecord(
 ) -> PrepareResult:
     """Prepares bare TFRecord files.
 
+    Args not named here are those of `PrepareOptions`.
+
     Args:
       input_audio_paths: Files, folders or patterns.
       output_tfrecord_path: Beginning of the names of the files, such as `'data/train.tfrecord'`; with an
         evaluation split `-train` and `-eval` are added to it.
-      num_shards: Files of each split; None: about a minute of audio in each.
-      sample_rate: Of `audio`, Hz.
-      frame_rate: Of f0 and loudness, frames per second.
-      example_secs: Length of an example, s.
-      hop_secs: Between the starts of two examples, s.
       eval_split_fraction: Share of the recordings that go to the evaluation split; 0: no such split.
-      chunk_secs: Length of the pieces that are analysed at once, s; a multiple of 2.
       center: One frame more in each example, and frames that are centred on their time.
-      viterbi: Whether f0 is joined by a likely path.
-      f0: The estimator, such as `'crepe-full'`, which upstream uses; `'auto'` is the best one here.
-      pipeline_options: Of Beam; `--direct_num_workers=N` is understood.
+      pipeline_options: Beam options; `--direct_num_workers=N` is understood.
 
     Returns:
       What was done; its `path` is no longer there.
 
     Raises:
-      ConfigError: An option cannot be.
+      ConfigError: An option has a value that is not allowed.
       DDSPError: No input can be used, or the output cannot be written.
     """
     if not 0 <= eval_split_fraction < 1:
@@ -75,7 +74,7 @@ def prepare_tfrecord(
         sample_rate=sample_rate, frame_rate=frame_rate, example_secs=example_secs, hop_secs=hop_secs,
         viterbi=viterbi, splits={name: share for name, share in splits.items() if share},
         chunk_secs=chunk_secs, num_shards=num_shards, workers=_workers(pipeline_options), centered=center,
-        alignment='center' if center else 'start', f0=f0,
+        alignment='center' if center else 'start', f0=f0, audio_16k=True,
     )  # fmt: skip
     target = pathlib.Path(output_tfrecord_path).expanduser()
     if not target.name:
@@ -93,7 +92,8 @@ def prepare_tfrecord(
             files = dataset.files(split)
             for i, file in enumerate(files):
                 written.add(f'{stem}-{i:05d}-of-{len(files):05d}')
-                _copy(file, target.with_name(f'{stem}-{i:05d}-of-{len(files):05d}'))
+                with replacing(target.with_name(f'{stem}-{i:05d}-of-{len(files):05d}')) as part:
+                    link(pathlib.Path(file), part)
         _remove_earlier(target, written)
         shutil.rmtree(working)
     return result
@@ -122,39 +122,26 @@ def _workers(pipeline_options: Sequence[str]) -> int | None:
     return workers
 
 
-def _copy(source: str, target: pathlib.Path) -> None:
-    """A file of records with `audio_16k` in each, as upstream's provider wants it."""
-    with replacing(target) as part:
-        writer = RecordWriter(part)
-        for example in read_examples(source):
-            writer.write({'audio_16k': example['audio'], **example})
-        writer.close()
-
-
 def console_entry_point(argv: Sequence[str] | None = None) -> int:
     """The command `ddsp_prepare_tfrecord`; returns the exit status."""
     parser = FlagParser(prog='ddsp_prepare_tfrecord', description=__doc__.splitlines()[0])
     parser.add_argument('--input_audio_filepatterns', action='append', required=True, help='comma separated')
     parser.add_argument('--output_tfrecord_path', required=True, help='beginning of the names of the files')
-    parser.add_argument('--num_shards', type=int, help='files of each split')
-    parser.add_argument('--sample_rate', type=int, default=16000, help='Hz')
-    parser.add_argument('--frame_rate', type=int, default=250, help='frames per second')
-    parser.add_argument('--example_secs', type=float, default=4.0, help='length of an example')
-    parser.add_argument('--hop_secs', '--sliding_window_hop_secs', type=float, default=1.0, help='distance')
-    parser.add_argument('--eval_split_fraction', type=float, default=0.0, help='share of recordings')
-    parser.add_argument('--chunk_secs', type=float, default=20.0, help='analysed at once')
+    for field in dataclasses.fields(PrepareOptions):
+        if kind := _FLAGS.get(field.name):
+            names = [f'--{field.name}', *(['--sliding_window_hop_secs'] if field.name == 'hop_secs' else [])]
+            parser.add_argument(*names, type=kind, default=field.default, help=field.metadata['help'])
+    parser.add_argument('--eval_split_fraction', type=float, default=0.0, help='share of the recordings')
     parser.switch('center', 'centred frames, one more in each example')
     parser.switch('viterbi', 'join f0 by a likely path')
     parser.set_defaults(viterbi=True)
-    parser.add_argument('--f0', default='auto', help='estimator; upstream has crepe-full alone')
-    parser.add_argument('--pipeline_options', default='--runner=DirectRunner', help='of Beam')
+    parser.add_argument('--pipeline_options', default='--runner=DirectRunner', help='Beam options')
     flags = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    patterns = [p for given in flags['input_audio_filepatterns'] for p in given.split(',') if p]
+    same = {name: flags[name] for name in (*_FLAGS, 'eval_split_fraction', 'center', 'viterbi')}
+    options = flags['pipeline_options'].split(',')
     try:
-        result = prepare_tfrecord(
-            [p for given in flags['input_audio_filepatterns'] for p in given.split(',') if p],
-            pipeline_options=flags['pipeline_options'].split(','),
-            **{name: flags[name] for name in _SAME},
-        )
+        result = prepare_tfrecord(patterns, flags['output_tfrecord_path'], pipeline_options=options, **same)
     except DDSPError as error:
         print(f'Error: {error}', file=sys.stderr)
         return 1
@@ -162,11 +149,6 @@ def console_entry_point(argv: Sequence[str] | None = None) -> int:
         print(f'{label}: {value}')
     return 0
 
-
-_SAME = (
-    'output_tfrecord_path', 'num_shards', 'sample_rate', 'frame_rate', 'example_secs', 'hop_secs',
-    'eval_split_fraction', 'chunk_secs', 'center', 'viterbi', 'f0',
-)  # fmt: skip
 
 if __name__ == '__main__':
     sys.exit(console_entry_point())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 import google_crc32c
@@ -22,19 +22,11 @@ _CRC = struct.Struct('<I')
 
 
 def encode_example(features: Mapping[str, np.ndarray]) -> bytes:
-    """Serialises float features as a tf.train.Example; the same features give the same bytes.
-
-    Args:
-      features: Names to values [n], any real type.
-
-    Returns:
-      The serialised message, with the features in the order of their names.
-    """
+    """Serialises float features [n] as a tf.train.Example; the same features give the same bytes."""
     entries = []
     for name in sorted(features):
-        packed = np.ascontiguousarray(features[name], '<f4').tobytes()
-        float_list = _field(1, packed)  # FloatList.value, packed
-        feature = _field(2, float_list)  # Feature.float_list
+        values = _field(1, np.ascontiguousarray(features[name], '<f4').tobytes())  # FloatList.value, packed
+        feature = _field(2, values)  # Feature.float_list
         entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))  # Features.feature: a map
     return _field(1, b''.join(entries))  # Example.features
 
@@ -46,30 +38,16 @@ def decode_example(message: bytes) -> dict[str, np.ndarray]:
 
 
 def read_features(message: bytes) -> dict[str, np.ndarray | list[bytes]]:
-    """All features of a serialised tf.train.Example: float32 or int64 arrays [n], or lists of bytes.
-
-    Raises:
-      DatasetError: It is not such a message.
-    """
-    try:
-        return _parse_features(message)
-    except (IndexError, KeyError, ValueError, TypeError, OverflowError):
-        raise DatasetError('a record is not a tf.train.Example that can be read.') from None
-
-
-def _parse_features(message: bytes) -> dict[str, np.ndarray | list[bytes]]:
+    """All features of a serialised tf.train.Example: float32 or int64 arrays [n], or lists of bytes."""
     features: dict[str, np.ndarray | list[bytes]] = {}
-    for _, body in _fields(message):
-        for _, entry in _fields(body):
-            parts = dict(_fields(entry))
+    try:
+        for parts in (dict(_fields(entry)) for _, body in _fields(message) for _, entry in _fields(body)):
             for kind, values in _fields(parts.get(2, b'')):
                 chunks = [chunk for _, chunk in _fields(values)]
-                if kind == 1:
-                    features[parts[1].decode()] = chunks
-                elif kind == 2:
-                    features[parts[1].decode()] = np.frombuffer(b''.join(chunks), '<f4')
-                elif kind == 3:
-                    features[parts[1].decode()] = _varints(b''.join(chunks))
+                if kind in _KINDS:
+                    features[parts[1].decode()] = _KINDS[kind](chunks)
+    except (IndexError, KeyError, ValueError, TypeError, OverflowError):
+        raise DatasetError('a record is not a tf.train.Example that can be read.') from None
     return features
 
 
@@ -86,6 +64,14 @@ def _varints(packed: bytes) -> np.ndarray:
     return values.view(np.int64)
 
 
+# Feature.bytes_list, float_list and int64_list.
+_KINDS: dict[int, Callable[[list[bytes]], np.ndarray | list[bytes]]] = {
+    1: lambda chunks: chunks,
+    2: lambda chunks: np.frombuffer(b''.join(chunks), '<f4'),
+    3: lambda chunks: _varints(b''.join(chunks)),
+}
+
+
 class RecordWriter:
     """Writes a TFRecord file and keeps what a manifest needs to know of it.
 
@@ -93,7 +79,7 @@ class RecordWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = open(path, 'w+b')  # noqa: SIM115 (closed by `close`)
+        self._file = open(path, 'w+b')  # noqa: SIM115 (closed by `close`, or with the object)
         self.examples = 0
 
     def write(self, features: Mapping[str, np.ndarray]) -> None:
@@ -125,27 +111,38 @@ class RecordWriter:
         self._file.close()
         return size, digest.hexdigest()
 
-    def abandon(self) -> None:
-        """Closes the file without care for what is in it."""
-        self._file.close()
-
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """The messages of a TFRecord file.
-
-    Raises:
-      DatasetError: The file is damaged; names the file and the record.
-    """
+    """The messages of a TFRecord file; raises DatasetError that names the damaged record."""
     with open(path, 'rb') as file:
         yield from _messages(file, path)
 
 
+def read_record(path: str | os.PathLike[str], offset: int) -> bytes:
+    """The message of the record that begins at `offset`; raises as `read_records`."""
+    with open(path, 'rb') as file:
+        file.seek(offset)
+        return next(_messages(file, path))
+
+
+def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Where the records of a TFRecord file begin, in bytes; raises as `read_records`."""
+    try:
+        with open(path, 'rb') as file:
+            size, at = os.fstat(file.fileno()).st_size, 0
+            while at < size:
+                length = _read_length(file, f'{path} is damaged at byte {at}: a length cannot be read.')
+                yield at
+                at += 16 + length
+                file.seek(min(at, size))
+    except OSError as error:
+        raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
+
+
 def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
     number, size = 0, os.fstat(file.fileno()).st_size
-    while head := file.read(12):
-        if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
-            raise DatasetError(f'{path} is damaged at record {number}: its length cannot be read.')
-        (length,) = _LENGTH.unpack(head[:8])
+    while file.tell() < size:
+        length = _read_length(file, f'{path} is damaged at record {number}: its length cannot be read.')
         message, crc = file.read(min(length, size)), file.read(4)
         if len(message) < length or _masked_crc(message) != crc:
             raise DatasetError(f'{path} is damaged in record {number}: the checksum differs.')
@@ -153,35 +150,11 @@ def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
         number += 1
 
 
-def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:
-    """Where the records of a TFRecord file begin, in bytes.
-
-    Raises:
-      DatasetError: The file is missing or damaged.
-    """
-    try:
-        with open(path, 'rb') as file:
-            size, at = os.fstat(file.fileno()).st_size, 0
-            while at < size:
-                head = file.read(12)
-                if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
-                    raise DatasetError(f'{path} is damaged at byte {at}: a length cannot be read.')
-                yield at
-                at += 16 + _LENGTH.unpack(head[:8])[0]
-                file.seek(min(at, size))
-    except OSError as error:
-        raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
-
-
-def read_record(path: str | os.PathLike[str], offset: int) -> bytes:
-    """The message of the record that begins at `offset`.
-
-    Raises:
-      DatasetError: The file is damaged there.
-    """
-    with open(path, 'rb') as file:
-        file.seek(offset)
-        return next(_messages(file, path))
+def _read_length(file: BinaryIO, damaged: str) -> int:
+    head = file.read(12)
+    if len(head) < 12 or _masked_crc(head[:8]) != head[8:]:
+        raise DatasetError(damaged)
+    return int(_LENGTH.unpack(head[:8])[0])
 
 
 def read_examples(path: str | os.PathLike[str]) -> Iterator[dict[str, np.ndarray]]:

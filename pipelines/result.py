@@ -25,11 +25,9 @@ class PrepareResult:
 
     Attributes:
       path: The version directory; a `gs://` address where it is in a bucket.
-      examples: Number of examples of each split.
-      audio_seconds: Length of the recordings of each split.
+      examples, audio_seconds: Number of examples and length of the recordings of each split.
       accepted: Number of recordings that are used.
-      rejected: Rejected inputs by reason.
-      reasons: For each reason the message about one such input.
+      rejected, reasons: For each reason the number of rejected inputs, and the message about one of them.
       skipped: Number of files that were passed over (hidden, not audio by their name).
       duplicates: Number of recordings that were there twice.
       dropped: Examples that the options left out, by reason.
@@ -41,8 +39,7 @@ class PrepareResult:
       metrics: metrics.json's content: `files/OUTCOME`, `rejected/REASON`, `made/...` (what this call made:
         shards, recordings, examples, bytes, seconds of audio, seconds of all workers together) and
         `cpu_seconds/STAGE`.
-      shards_made: Shards that this call made.
-      audio_made: Seconds of audio in them.
+      shards_made, audio_made: Shards that this call made, and seconds of audio in them.
       wall_seconds: Time that the call took.
       costs: CPU seconds of each stage, for all shards.
     """
@@ -75,44 +72,32 @@ class PrepareResult:
             stats = self.statistics[split]
             if stats['pitch_midi']:
                 low, high = (stats['pitch_midi']['quantiles'][i] for i in (1, 99))
-                rows.append(
-                    (
-                        f'{split} pitch',
-                        f'MIDI {low:.1f} to {high:.1f}, {100 * stats["voiced_share"]:.0f} % voiced',
-                    )
-                )
+                voiced = f'{100 * stats["voiced_share"]:.0f} % voiced'
+                rows.append((f'{split} pitch', f'MIDI {low:.1f} to {high:.1f}, {voiced}'))
             if stats['loudness_db']:
                 low, high = (stats['loudness_db']['quantiles'][i] for i in (1, 99))
                 rows.append((f'{split} loudness', f'{low:.1f} to {high:.1f} dB'))
-        rows += [('splits', self.splits_note)] if self.splits_note else []
+        rows.append(('splits', self.splits_note))
         rows.append(('recordings', f'{self.accepted} used, {sum(self.rejected.values())} rejected'))
-        rows += [
-            ('rejected', f'{count} {reason}: {self.reasons[reason]}')
-            for reason, count in sorted(self.rejected.items(), key=lambda item: (-item[1], item[0]))
-        ]
-        rows += [
-            ('left out', f'{count} examples: {reason}') for reason, count in sorted(self.dropped.items())
-        ]
-        rows += [('passed over', f'{self.skipped} other files')] if self.skipped else []
-        rows += [('duplicates', str(self.duplicates))] if self.duplicates else []
+        for reason, count in sorted(self.rejected.items(), key=lambda item: (-item[1], item[0])):
+            rows.append(('rejected', f'{count} {reason}: {self.reasons[reason]}'))
+        for reason, count in sorted(self.dropped.items()):
+            rows.append(('left out', f'{count} examples: {reason}'))
+        rows.append(('passed over', f'{self.skipped} other files' if self.skipped else ''))
+        rows.append(('duplicates', str(self.duplicates or '')))
         if self.warnings:
             path, note = self.warnings[0]
-            rows.append(
-                ('warnings', f'{len(self.warnings)}, such as {shown(os.path.basename(path))}: {note}')
-            )
+            example = f'{shown(os.path.basename(path))}: {note}'
+            rows.append(('warnings', f'{len(self.warnings)}, such as {example}'))
         rows.append(('f0 estimator', self.estimator))
-        rows.append(
-            (
-                'shards',
-                f'{self.shards_made} made ({self.audio_made:.0f} s of audio), {self.shards_reused} reused',
-            )
-        )
+        made = f'{self.shards_made} made ({self.audio_made:.0f} s of audio)'
+        rows.append(('shards', f'{made}, {self.shards_reused} reused'))
         cpu = sum(self.costs.values())
         if cpu and self.shards_made:
             stages = ', '.join(f'{stage} {seconds:.1f}' for stage, seconds in self.costs.items())
             rows.append(('CPU seconds', f'{cpu:.1f} ({stages})'))
         rows.append(('time', f'{self.wall_seconds:.1f} s'))
-        return rows
+        return [row for row in rows if row[1]]
 
 
 def count_inputs(outcomes: Iterable[Outcome]) -> dict[str, float]:

@@ -6,7 +6,6 @@ two seconds of context on either side a frame is what one long analysis would gi
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 
@@ -22,27 +21,9 @@ RATE = 16000  # of the audio that is analysed
 CONTEXT_SECS = CHUNK_GRID_SECS
 
 
-@dataclasses.dataclass
-class Features:
-    """Frames of a recording with the audio that they describe.
-
-    Attributes:
-      audio: Samples of the frames [n_frames * hop] at the rate of the dataset.
-      audio_16k: The same at 16 kHz.
-      f0_hz: Pitch [n_frames], Hz.
-      f0_confidence: [n_frames], 0 to 1.
-      loudness_db: [n_frames], dB.
-      power_db: [n_frames], dB.
-      n_samples: Samples of `audio` that come from the recording; the rest of the last frame is zeros.
-    """
-
-    audio: np.ndarray
-    audio_16k: np.ndarray
-    f0_hz: np.ndarray
-    f0_confidence: np.ndarray
-    loudness_db: np.ndarray
-    n_samples: int
-    power_db: np.ndarray
+# Features of a part of a recording by name: `audio` at the rate of the dataset and `audio_16k`, both without
+# gaps; frame by frame `f0_hz`, `f0_confidence`, `loudness_db` and `power_db` [n_frames].
+Features = dict[str, np.ndarray]
 
 
 class _Queue:
@@ -113,27 +94,20 @@ class Analyser:
         frames = slice(before * options.frame_rate, before * options.frame_rate + n_frames)
         f0_hz, confidence = self._f0(segment)
         loudness, power = self._levels(segment)
-        if self._same_rate:
-            audio, n_samples = own, len(own)
-        else:
-            audio = self._queue.peek(int(before + piece) * options.sample_rate)[
-                before * options.sample_rate :
-            ]
-            n_samples = len(audio)
-        features = Features(
-            _fit(audio, n_frames * options.sample_rate // options.frame_rate),
-            _fit(own, -(-n_frames * RATE // options.frame_rate)),
-            f0_hz[frames], confidence[frames], loudness[frames], n_samples, power[frames],
-        )  # fmt: skip
-        self._advance(piece)
-        return features
-
-    def _advance(self, piece: int) -> None:
-        keep = int(min(CONTEXT_SECS, self._before + piece))
-        done = self._before + piece - keep
-        self._queue_16k.drop(done * RATE)
-        self._queue.drop(done * self._options.sample_rate)
+        audio = own
+        if not self._same_rate:
+            rate = options.sample_rate
+            audio = self._queue.peek(int(before + piece) * rate)[before * rate :]
+        keep = int(min(CONTEXT_SECS, before + piece))
+        self._queue_16k.drop((before + piece - keep) * RATE)
+        self._queue.drop((before + piece - keep) * options.sample_rate)
         self._before = keep
+        return {
+            'audio': _fit(audio, n_frames * options.sample_rate // options.frame_rate),
+            'audio_16k': _fit(own, -(-n_frames * RATE // options.frame_rate)),
+            'f0_hz': f0_hz[frames], 'f0_confidence': confidence[frames],
+            'loudness_db': loudness[frames], 'power_db': power[frames],
+        }  # fmt: skip
 
     def _f0(self, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         started, options = time.thread_time(), self._options
@@ -160,61 +134,40 @@ class Analyser:
         return loudness, power
 
 
-def cut_examples(pieces: Iterable[Features], options: PrepareOptions) -> Iterator[dict[str, np.ndarray]]:
-    """Cuts examples from the features of one recording.
+def cut_examples(pieces: Iterable[Features], options: PrepareOptions) -> Iterator[Features]:
+    """Cuts examples from the features of one recording, in order; the last one is padded.
 
-    The last example is padded: silence, the last pitch, confidence 0 and loudness at the floor.
-
-    Args:
-      pieces: The features in order.
-      options: Length, distance and rates of the examples.
-
-    Yields:
-      The features of an example by name.
+    They hold `power_db` in any case: statistics need it.
     """
     length, hop, extra = options.example_frames, options.hop_frames, int(options.centered)
-    waiting: dict[str, np.ndarray] = {}
+    lengths = options.feature_lengths
+    lengths['power_db'] = lengths['loudness_db']
+    waiting: Features = {}
     covered = 0  # frames of `waiting` that an example held already
     for piece in pieces:
-        fresh = _by_name(piece, options)
-        waiting = {name: np.concatenate((waiting[name], fresh[name])) for name in fresh} if waiting else fresh
+        waiting = {n: np.concatenate((waiting[n], piece[n])) if waiting else piece[n] for n in lengths}
         while len(waiting['f0_hz']) >= length + extra:
-            yield _first_window(waiting, options)
+            yield _first_window(waiting, lengths)
             waiting = {name: values[_samples(name, hop, options) :] for name, values in waiting.items()}
             covered = length - hop
     if options.pad_tail and waiting and len(waiting['f0_hz']) > covered + extra:
-        yield _first_window(waiting, options)
+        yield _first_window(waiting, lengths)
 
 
-def _by_name(piece: Features, options: PrepareOptions) -> dict[str, np.ndarray]:
-    features = {
-        'audio': piece.audio,
-        'f0_hz': piece.f0_hz,
-        'f0_confidence': piece.f0_confidence,
-        'loudness_db': piece.loudness_db,
-        'power_db': piece.power_db,
-    }
-    if 'audio_16k' in options.feature_lengths:
-        features['audio_16k'] = piece.audio_16k
-    return features
-
-
-def _first_window(waiting: dict[str, np.ndarray], options: PrepareOptions) -> dict[str, np.ndarray]:
+def _first_window(waiting: Features, lengths: dict[str, int]) -> Features:
     """The example at the beginning of what waits, padded where that ends."""
     example = {}
-    lengths = options.feature_lengths
-    lengths['power_db'] = lengths['loudness_db']  # statistics need it in any case
     for name, length in lengths.items():
         values = waiting[name][:length]
         if len(values) < length:
-            values = np.concatenate(
-                (values, np.full(length - len(values), _padding(name, values), np.float32))
-            )
+            padding = np.full(length - len(values), _padding(name, values), np.float32)
+            values = np.concatenate((values, padding))
         example[name] = values
     return example
 
 
 def _padding(name: str, values: np.ndarray) -> float:
+    """Silence, the last pitch, confidence 0, loudness at the floor."""
     if name in ('loudness_db', 'power_db'):
         return PADDED_LOUDNESS_DB
     if name == 'f0_confidence':

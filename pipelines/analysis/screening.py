@@ -6,9 +6,10 @@ import numpy as np
 import scipy.fft
 
 from ddsp.f0 import F0Estimator, voiced_threshold
+from pipelines.analysis import quality
 
 RATE = 16000
-_STEP_SECS = 0.1  # one frame in so many is looked at
+_STEP_SECS = 0.1  # from one frame that is looked at to the next
 _LEAST_FRAMES = 10
 # Several notes: a spectral peak well between the harmonics, hardly weaker than the strongest.
 _WINDOW = 2048
@@ -20,7 +21,6 @@ _POLYPHONIC_SHARE = 0.75  # reverberation and vibrato reach 0.67, double stops 0
 # Notes beyond the range: the signal repeats, though the estimator found nothing.
 _LONG_WINDOW, _LONGEST_LAG = 4096, 800  # samples; down to 20 Hz
 _REPEATS, _DIPS = 0.9, 0.5  # correlation of a repetition, and what it must fall to before
-_UNPITCHED_SHARE = 0.02
 _HIGH_HZ, _HIGH_SHARE = 2200.0, 0.95  # nearly all power above this: what was found is a fraction of the pitch
 _AUDIBLE_RMS = 1e-3
 
@@ -48,7 +48,7 @@ class Screening:
             self._polyphonic += int((_has_note_between(spectra, f0_hz[pitched]) & (high == 0)).sum())
             self._looked_at += len(high)
             self._repetitions += [float(hz) for hz in high if hz]
-        if len(frames) and np.mean(confidence >= self._voiced_from) < _UNPITCHED_SHARE:
+        if len(frames) and np.mean(confidence >= self._voiced_from) < quality.UNPITCHED_SHARE:
             windows = self._cut(audio_16k, frames, _LONG_WINDOW)
             windows = windows[np.square(windows).mean(axis=1) > _AUDIBLE_RMS**2]
             self._looked_at += len(windows)

@@ -14,7 +14,6 @@ from ddsp.io.audio import StreamResampler
 from pipelines.analysis.statistics import Statistics
 from pipelines.options import PrepareOptions
 
-SILENT, UNPITCHED = 'silent', 'unpitched'
 _RATE, _FRAME_RATE = 16000, 50
 _AUDIBLE_DB = -60.0  # frames below say nothing about the loudness of a recording
 _MAX_GAIN_DB = 60.0
@@ -64,21 +63,15 @@ class Selection:
     def _why_not(self, example: dict[str, np.ndarray], own: int) -> str:
         least, voiced = self._options.min_loudness_db, example['f0_confidence'][:own] >= self._voiced_from
         if least is not None and example['loudness_db'][:own].max(initial=-np.inf) < least:
-            return SILENT
-        return UNPITCHED if voiced.sum() < self._options.min_voiced * own else ''
+            return 'silent'
+        return 'unpitched' if voiced.sum() < self._options.min_voiced * own else ''
 
 
 def level_gain_db(blocks: Iterable[np.ndarray], sample_rate: int, quantity: str, target_db: float) -> float:
-    """The gain that brings a recording to a level.
+    """The gain in dB that brings a recording, mono blocks [n], to a level.
 
-    Args:
-      blocks: The recording, mono [n].
-      sample_rate: In Hz.
-      quantity: `'peak'`, in dB of full scale, or `'loudness'`: mean A-weighted power of audible frames.
-      target_db: The level wanted.
-
-    Returns:
-      dB; 0 for silence.
+    Its `'peak'` is brought to `target_db` of full scale, or its `'loudness'`: the mean A-weighted power of
+    audible frames. Silence gets a gain of 0 dB.
     """
     peak, power, count = 0.0, 0.0, 0
     resample = StreamResampler(sample_rate, _RATE)

@@ -14,16 +14,16 @@ import numpy as np
 
 from ddsp.io.json_types import COUNT, NUMBER
 
-_LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # dB
+_LOUDNESS_BINS = (-120.0, 60.0, 0.25)  # lowest, highest, width in dB
 _PITCH_BINS = (0.0, 140.0, 0.125)  # MIDI
+_COUNTS = ('examples', 'audio_seconds', 'frames', 'voiced_frames')
+_OF_ALL = ('loudness_db', 'pitch_midi')
+_MORE = ('power_db', 'note_loudness_db', 'note_pitch_midi', 'note_power_db')
 # What `Statistics.to_json` gives.
 _DISTRIBUTION = {'moments': [NUMBER], 'range': ([NUMBER], None), 'histogram': [[COUNT]]}
 STATISTICS_SHAPE = {
-    'counts': [NUMBER], 'note_frames': COUNT, 'loudness_db': _DISTRIBUTION, 'pitch_midi': _DISTRIBUTION,
-    'power_db': _DISTRIBUTION, 'note_loudness_db': _DISTRIBUTION, 'note_pitch_midi': _DISTRIBUTION,
-    'note_power_db': _DISTRIBUTION,
+    'counts': [NUMBER], 'note_frames': COUNT, **dict.fromkeys((*_OF_ALL, *_MORE), _DISTRIBUTION),
 }  # fmt: skip
-_MORE = ('power_db', 'note_loudness_db', 'note_pitch_midi', 'note_power_db')
 
 
 class Distribution:
@@ -90,14 +90,13 @@ class Distribution:
         moments = [self.count, self.mean, self.m2]
         return {'moments': moments, 'range': [self.min, self.max] if self.count else None, 'histogram': pairs}
 
-    def load_json(self, content: dict[str, Any]) -> Distribution:
+    def load_json(self, content: dict[str, Any]) -> None:
         """Fills itself from what `to_json` gave."""
         self.count, self.mean, self.m2 = content['moments']
         if content['range']:
             self.min, self.max = content['range']
         for i, count in content['histogram']:
             self.histogram[i] = count
-        return self
 
 
 @dataclasses.dataclass
@@ -107,29 +106,32 @@ class Statistics:
     Attributes:
       examples: Number of examples.
       audio_seconds: Length of the recordings; what overlapping examples share counts once.
-      frames: Number of frames.
-      voiced_frames: Number of those that are voiced.
-      loudness_db: Of all frames.
-      pitch_midi: Of the voiced frames.
-      power_db: Of all frames.
+      frames, voiced_frames: Number of frames, and of those that are voiced.
       note_frames: Number of frames that belong to notes (`ddsp.analysis.notes.detect_notes`).
-      note_loudness_db: Of the frames of notes.
-      note_pitch_midi: Of the frames of notes.
-      note_power_db: Of the frames of notes.
+      loudness_db, power_db: Level of all frames.
+      pitch_midi: Pitch of the voiced frames.
+      note_loudness_db, note_pitch_midi, note_power_db: The same for the frames of notes.
     """
 
     examples: int = 0
     audio_seconds: float = 0.0
     frames: int = 0
     voiced_frames: int = 0
+    note_frames: int = 0
     loudness_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
     pitch_midi: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_PITCH_BINS))
-
     power_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
-    note_frames: int = 0
     note_loudness_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
     note_pitch_midi: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_PITCH_BINS))
     note_power_db: Distribution = dataclasses.field(default_factory=lambda: Distribution(*_LOUDNESS_BINS))
+
+    def add_frames(self, f0_hz: np.ndarray, voiced: np.ndarray, loudness: np.ndarray) -> None:
+        """Takes in frames [n] that were not counted before."""
+        voiced = voiced & (f0_hz > 0)
+        self.frames += len(f0_hz)
+        self.voiced_frames += int(voiced.sum())
+        self.loudness_db.add(loudness)
+        self.pitch_midi.add(_midi(f0_hz[voiced]))
 
     def add_notes(self, on: np.ndarray, f0_hz: np.ndarray, loudness: np.ndarray, power: np.ndarray) -> None:
         """Takes in power, and which frames belong to notes, for frames [n] that were not counted before."""
@@ -138,26 +140,13 @@ class Statistics:
         self.note_frames += int(on.sum())
         self.note_loudness_db.add(loudness[on])
         self.note_power_db.add(power[on])
-        self.note_pitch_midi.add(69 + 12 * np.log2(f0_hz[on].astype(np.float64) / 440))
-
-    def add_frames(self, f0_hz: np.ndarray, voiced: np.ndarray, loudness: np.ndarray) -> None:
-        """Takes in frames [n] that were not counted before."""
-        voiced = voiced & (f0_hz > 0)
-        self.frames += len(f0_hz)
-        self.voiced_frames += int(voiced.sum())
-        self.loudness_db.add(loudness)
-        self.pitch_midi.add(69 + 12 * np.log2(f0_hz[voiced].astype(np.float64) / 440))
+        self.note_pitch_midi.add(_midi(f0_hz[on]))
 
     def merge(self, other: Statistics) -> None:
         """Takes in the statistics of another part."""
-        self.examples += other.examples
-        self.audio_seconds += other.audio_seconds
-        self.frames += other.frames
-        self.voiced_frames += other.voiced_frames
-        self.loudness_db.merge(other.loudness_db)
-        self.pitch_midi.merge(other.pitch_midi)
-        self.note_frames += other.note_frames
-        for name in _MORE:
+        for name in (*_COUNTS, 'note_frames'):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in (*_OF_ALL, *_MORE):
             getattr(self, name).merge(getattr(other, name))
 
     @property
@@ -171,9 +160,7 @@ class Statistics:
             'examples': self.examples,
             'audio_seconds': round(self.audio_seconds, 3),
             'voiced_share': round(self.voiced_share, 6),
-            'loudness_db': self.loudness_db.summary(),
-            'pitch_midi': self.pitch_midi.summary(),
-            'power_db': self.power_db.summary(),
+            **{name: getattr(self, name).summary() for name in (*_OF_ALL, 'power_db')},
             'notes': {
                 'share': round(self.note_frames / self.frames, 6) if self.frames else 0.0,
                 'loudness_db': self.note_loudness_db.summary(),
@@ -185,9 +172,8 @@ class Statistics:
     def to_json(self) -> dict[str, Any]:
         """For a shard's file; `from_json` reads it."""
         return {
-            'counts': [self.examples, self.audio_seconds, self.frames, self.voiced_frames],
-            'loudness_db': self.loudness_db.to_json(),
-            'pitch_midi': self.pitch_midi.to_json(),
+            'counts': [getattr(self, name) for name in _COUNTS],
+            **{name: getattr(self, name).to_json() for name in _OF_ALL},
             'note_frames': self.note_frames,
             **{name: getattr(self, name).to_json() for name in _MORE},
         }
@@ -195,10 +181,12 @@ class Statistics:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Statistics:
         """Reads what `to_json` gave."""
-        new = cls(*content['counts'])
-        new.loudness_db.load_json(content['loudness_db'])
-        new.pitch_midi.load_json(content['pitch_midi'])
-        new.note_frames = content['note_frames']
-        for name in _MORE:
+        counts = dict(zip(_COUNTS, content['counts'], strict=True))
+        new = cls(**counts, note_frames=content['note_frames'])
+        for name in (*_OF_ALL, *_MORE):
             getattr(new, name).load_json(content[name])
         return new
+
+
+def _midi(f0_hz: np.ndarray) -> np.ndarray:
+    return 69 + 12 * np.log2(f0_hz.astype(np.float64) / 440)

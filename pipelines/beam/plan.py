@@ -6,7 +6,10 @@ recordings are added or removed, all other shards should stay as they are, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import TypeVar
 
 from ddsp.f0 import F0Estimator
 from pipelines.beam.shards import ShardPlan
@@ -16,40 +19,35 @@ from pipelines.sources.splits import Piece
 SECONDS_PER_SHARD = 60.0  # of audio, about
 MAX_SHARDS = 1000  # of a split; longer shards beyond
 
+T = TypeVar('T', Piece, ShardPlan)
+_sha256 = attrgetter('sha256')
+
 
 def plan_shards(pieces: list[Piece], options: PrepareOptions, estimator: F0Estimator) -> list[ShardPlan]:
-    """Spreads pieces over shards.
-
-    Args:
-      pieces: What goes into the dataset.
-      options: The options; `num_shards` sets the number for each split.
-      estimator: The f0 estimator.
-
-    Returns:
-      The plans of all splits; every split has one at least.
-    """
+    """Spreads pieces over shards; every split has one at least."""
     plans = []
     weights = getattr(estimator, 'weights_sha256', '')
     for split in options.splits:
-        mine = sorted((piece for piece in pieces if piece.split == split), key=lambda piece: piece.sha256)
-        groups = _equal(mine, options.num_shards) if options.num_shards else _stable(mine)
+        mine = sorted((piece for piece in pieces if piece.split == split), key=_sha256)
+        groups = spread(mine, options.num_shards, _sha256) if options.num_shards else _stable(mine)
         for i, group in enumerate(groups):
-            content = tuple(group)
-            plans.append(
-                ShardPlan(split, i, len(groups), content, estimator.name, weights, options.to_json())
-            )
+            content = tuple(sorted(group, key=_sha256))
+            plans.append(ShardPlan(split, i, len(groups), content, estimator.name, weights, options))
     return plans
 
 
-def _equal(pieces: list[Piece], count: int) -> list[list[Piece]]:
-    """A given number of groups of about equal length: the longest piece first, into the shortest group."""
-    groups: list[list[Piece]] = [[] for _ in range(count)]
-    fill = [0.0] * count
-    for piece in sorted(pieces, key=lambda piece: (-piece.seconds, piece.sha256)):
-        lightest = fill.index(min(fill))
-        groups[lightest].append(piece)
-        fill[lightest] += piece.seconds
-    return [sorted(group, key=lambda piece: piece.sha256) for group in groups]
+def spread(items: Iterable[T], count: int, name: Callable[[T], str]) -> list[list[T]]:
+    """Groups of about as many seconds each: longest first, each to the group that has least so far.
+
+    Within 4/3 of the best (Graham 1969). The order of the items does not matter: `name` decides among equals.
+    """
+    groups: list[list[T]] = [[] for _ in range(count)]
+    loads = [(0.0, i) for i in range(count)]
+    for item in sorted(items, key=lambda item: (-item.seconds, name(item))):
+        load, i = heapq.heappop(loads)
+        groups[i].append(item)
+        heapq.heappush(loads, (load + item.seconds, i))
+    return groups
 
 
 def _stable(pieces: list[Piece]) -> list[list[Piece]]:

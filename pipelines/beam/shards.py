@@ -15,7 +15,7 @@ import os
 import pathlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddsp.errors import DDSPError
@@ -26,14 +26,16 @@ from ddsp.io.json_types import COUNT, NUMBER, TEXT, fault
 from ddsp.version import __version__
 from pipelines.analysis.recording import Recording
 from pipelines.analysis.statistics import STATISTICS_SHAPE, Statistics
-from pipelines.beam.counters import count_failure, count_shard
 from pipelines.beam.sdk import beam
 from pipelines.options import PrepareOptions
 from pipelines.records import RecordWriter
 from pipelines.sources.splits import Piece
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records
+AT_SUFFIX = '.at'  # file of a worker, by its process id: the recording that it works on
 CANCEL_FILE = 'cancel'  # in the folder of the shards: the workers stop when it appears
+NAMESPACE, FAILURES = 'ddsp.prepare', 'failures'
+_MS = '_ms'  # Beam counts whole numbers: times are counted in milliseconds and given in seconds
 # What is kept of a shard: beside it, and in shards.jsonl of a published version.
 _CONTENT = {
     'fingerprint': TEXT, 'split': TEXT, 'examples': COUNT, 'bytes': COUNT, 'sha256': TEXT,
@@ -52,16 +54,9 @@ class Cancelled(DDSPError):
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """What goes into one shard.
+    """What goes into shard `index` (from 0) of the `count` shards of a split: pieces in order, and how.
 
-    Attributes:
-      split: Its split.
-      index: Its number, from 0.
-      count: Number of shards of the split.
-      pieces: What it holds, in order.
-      estimator: Name of the f0 estimator.
-      estimator_sha256: Of its weights; `''` where it has none.
-      options: The options as JSON.
+    `estimator_sha256` is that of the weights of the f0 estimator; `''` where it has none.
     """
 
     split: str
@@ -70,12 +65,11 @@ class ShardPlan:
     pieces: tuple[Piece, ...]
     estimator: str
     estimator_sha256: str
-    options: str
+    options: PrepareOptions
 
-    @property
-    def stem(self) -> str:
-        """Its name without that of the dataset."""
-        return f'{self.split}.tfrecord-{self.index:05d}-of-{self.count:05d}'
+    def file_name(self, dataset: str) -> str:
+        """Its name in a published dataset."""
+        return f'{dataset}-{self.split}.tfrecord-{self.index:05d}-of-{self.count:05d}'
 
     @property
     def seconds(self) -> float:
@@ -85,7 +79,7 @@ class ShardPlan:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides its bytes: not of names, nor of the other shards."""
-        options = PrepareOptions.from_json(self.options).record()
+        options = self.options.record()
         for name in ('f0', 'splits', 'num_shards'):  # what they mean for this shard is in the rest
             del options[name]
         recipe = {
@@ -102,35 +96,17 @@ class ShardPlan:
         """Its name while it is not published."""
         return f'{self.split}-{self.fingerprint[:32]}'
 
-    def to_json(self) -> str:
-        """As an element of the pipeline: a short string, with names that are not UTF-8 escaped."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> ShardPlan:
-        """Reads what `to_json` gave."""
-        content = json.loads(text)
-        content['pieces'] = tuple(Piece(**piece) for piece in content['pieces'])
-        return cls(**content)
-
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished shard.
+    """A finished shard with what its .json says.
 
-    Attributes:
-      plan: What it holds.
-      content: What its .json says.
-      origin: `VERSION/NAME` where it is one of a published version; `''`: it is in the staging folder.
+    `origin` is `VERSION/NAME` where it is one of a published version; `''`: it is in the staging folder.
     """
 
     plan: ShardPlan
     content: dict[str, Any]
     origin: str = ''
-
-    def name(self, dataset: str) -> str:
-        """Its file name in a dataset of that name."""
-        return f'{dataset}-{self.plan.stem}'
 
     def rows(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """Each piece with what became of it."""
@@ -149,21 +125,19 @@ def finished_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any] | No
 
 
 class MakeShard(beam.DoFn):
-    """Makes the shards whose plans it is given, unless they are there.
+    """Makes the shards whose plans it is given, in a folder that all workers see, unless they are there.
 
     What goes wrong is counted as a failure, which the driver raises; the other shards are left then.
-
-    Args:
-      folder: Where to write; all workers see it.
     """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, element: str) -> Iterator[str]:
-        """Takes a `ShardPlan` as JSON and yields the key of the shard."""
-        plan, folder = ShardPlan.from_json(element), pathlib.Path(self._folder)
-        started = time.monotonic()
+    def process(self, plan: ShardPlan) -> Iterator[str]:
+        """Yields the key of the shard."""
+        folder, started = pathlib.Path(self._folder), time.monotonic()
+        if (folder / CANCEL_FILE).exists():
+            return
         try:
             if finished_shard(folder, plan) is None:
                 count_shard(make_shard(folder, plan), time.monotonic() - started)
@@ -176,19 +150,25 @@ class MakeShard(beam.DoFn):
                 (folder / CANCEL_FILE).touch()
 
 
+def left_by_the_dead(folder: pathlib.Path) -> list[str]:
+    """The recordings on which workers that have died were working."""
+    left = []
+    for file in folder.glob(f'*{AT_SUFFIX}'):
+        try:
+            os.kill(int(file.stem), 0)  # only asks
+        except OSError:
+            left.append(os.fsdecode(file.read_bytes()))
+    return left
+
+
 def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
     """Writes a shard and its .json.
-
-    Args:
-      folder: Where to write.
-      plan: What it holds.
 
     Returns:
       What the .json holds: size, hash, examples, statistics, one row for each piece, costs in CPU seconds.
 
     Raises:
-      DDSPError: The shard cannot be written (no space, no permission).
-      Cancelled: The preparation was interrupted.
+      DDSPError: The shard cannot be written (no space, no permission), or was `Cancelled`.
     """
     target = folder / plan.key
     # With the process in its name: a worker whose driver was killed may still be at the same shard.
@@ -199,7 +179,6 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
             content = _fill(writer, folder, plan)
             size, digest = writer.close()
         except BaseException:
-            writer.abandon()
             temporary.unlink(missing_ok=True)
             raise
         content |= {'bytes': size, 'sha256': digest}
@@ -211,13 +190,13 @@ def make_shard(folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
 
 
 def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[str, Any]:
-    options = PrepareOptions.from_json(plan.options)
     total, rows = Statistics(), []
     costs: Counter[str] = Counter()
     estimator = get_estimator(plan.estimator)
     for piece in plan.pieces:
+        (folder / f'{os.getpid()}{AT_SUFFIX}').write_bytes(os.fsencode(piece.path))
         mark = writer.mark()
-        recording = Recording(piece, estimator, options)
+        recording = Recording(piece, estimator, plan.options)
         try:
             for example in recording.examples():
                 if (folder / CANCEL_FILE).exists():
@@ -237,3 +216,43 @@ def _fill(writer: RecordWriter, folder: pathlib.Path, plan: ShardPlan) -> dict[s
         'fingerprint': plan.fingerprint, 'split': plan.split, 'examples': writer.examples,
         'statistics': total.to_json(), 'rows': rows, 'costs': costs,
     }  # fmt: skip
+
+
+def count_shard(content: Mapping[str, Any], wall_seconds: float) -> None:
+    """Counts a shard that was made, from what `make_shard` gave; called in a worker, within a DoFn."""
+    rows = content['rows']
+    counts: dict[str, float] = {
+        'made/shards': 1, 'made/recordings': len(rows), 'made/examples': content['examples'],
+        'made/bytes': content['bytes'], 'made/audio_ms': 1000 * sum(row['seconds'] for row in rows),
+        'made/wall_ms': 1000 * wall_seconds,
+    }  # fmt: skip
+    counts |= Counter(f'rejected/{row["reason"]}' for row in rows if 'reason' in row)
+    counts |= {f'cpu_ms/{stage}': 1000 * seconds for stage, seconds in content['costs'].items()}
+    for name, value in counts.items():
+        beam.metrics.Metrics.counter(NAMESPACE, name).inc(round(value))
+
+
+def count_failure(message: str) -> None:
+    """Tells the driver what stopped a worker; called in a worker, within a DoFn."""
+    beam.metrics.Metrics.string_set(NAMESPACE, FAILURES).add(message)
+
+
+def read_failures(result: Any) -> list[str]:
+    """What stopped workers of a pipeline that has ended."""
+    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(FAILURES))['string_sets']
+    return sorted(message for row in found for message in row.committed)
+
+
+def read_metrics(result: Any) -> dict[str, float]:
+    """What was counted in a pipeline that has ended.
+
+    Returns:
+      `made/shards`, `made/recordings`, `made/examples`, `made/bytes`, `rejected/REASON`, and in seconds
+      `made/audio_seconds`, `made/wall_seconds` and `cpu_seconds/STAGE` (sums over all workers).
+    """
+    counters = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))['counters']
+    found = {counter.key.metric.name: counter.committed or 0 for counter in counters}
+    return {
+        name.replace(_MS, '_seconds'): value / 1000 if _MS in name else value
+        for name, value in sorted(found.items())
+    }

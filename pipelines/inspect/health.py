@@ -10,36 +10,39 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pipelines.analysis import quality
 from pipelines.inspect.inspection import ExampleFigures, Inspection
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 
-_SILENT_DB = -70.0
-_QUIET_DB = -40.0
-_FEW_SECONDS = 120.0
-_FEW_VOICED = 0.2
-_FEW_TEST_SECONDS = 4.0
-_MANY_REJECTED = 0.2
-_DOMINANT = 0.5
-_NARROW_SEMITONES = 5.0
-_UNHEARD_SHARE = 0.1
-_CLIPPED_SHARE = 1e-4
-_PADDED_SHARE = 0.4
-_LOW_CONFIDENCE = 0.7  # with yin 1 of 12 clips of one instrument is below it, 6 of 12 of three at once
-_JUMPS_PER_SEC = 2.0
-_EDGE_SHARE = 0.05
-_SUSPICIOUS_EXAMPLES = 0.1
+_SHARES = 'Prepare with a larger share, such as --splits train=0.8,test=0.2, or with more recordings.'
+# Code of each finding: its level and what to do.
+_FINDINGS = {
+    'empty': (ERROR, _SHARES),
+    'not_finite': (ERROR, 'Prepare the dataset again; `ddsp prepare` refuses such recordings.'),
+    'silent': (ERROR, 'Check the recordings and the channel (--channel).'),
+    'short': (WARNING, 'Ten minutes of one instrument are good; with less a model learns them by heart.'),
+    'quiet': (WARNING, 'Raise their level (--normalize loudness:-20); a model hardly hears them.'),
+    'unpitched': (WARNING, 'The models are for pitched sounds: leave out speech, noise and long silence.'),
+    'no_test': (WARNING, _SHARES),
+    'tiny_test': (WARNING, _SHARES),
+    'rejected': (WARNING, 'rejected.jsonl says why; --max-rejected 0.05 stops a preparation at 5 %.'),
+    'dominant': (WARNING, 'A model will sound like this recording; use a part of it, or more of the others.'),
+    'clipped': (WARNING, 'Distortion is learned too: record at a lower level.'),
+    'padded': (WARNING, 'Use a smaller --example-secs: the recordings are shorter than the examples.'),
+    'unclear': (WARNING, 'Models play one voice: look with `ddsp inspect` for chords, noise and echoes.'),
+    'jumps': (WARNING, 'The estimator takes octaves for each other: try another (--f0).'),
+    'range': (WARNING, 'The notes may lie beyond it: try another (--f0).'),
+    'narrow': (NOTE, 'A model does not know other notes; add recordings over the whole range.'),
+    'unheard': (NOTE, 'Its figures measure extrapolation, too.'),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """Something about a dataset that a user should know.
 
-    Attributes:
-      level: 'error': training cannot work; 'warning': it will be poor; 'note': good to know.
-      code: One word for a machine.
-      message: What was found.
-      advice: What to do.
+    The level 'error' says that training cannot work, 'warning' that it will be poor; `code` is for machines.
     """
 
     level: str
@@ -52,210 +55,147 @@ class Finding:
 
 
 def check(inspection: Inspection) -> list[Finding]:
-    """What is wrong with a dataset.
-
-    Args:
-      inspection: What `pipelines.inspect.inspection.inspect_dataset` found.
-
-    Returns:
-      The findings, errors first; none when all is well.
-    """
-    found = [finding for rule in _RULES for finding in rule(inspection)]
+    """What is wrong with a dataset, errors first; nothing when all is well."""
+    found = []
+    for code, message in (finding for rule in _RULES for finding in rule(inspection)):
+        level, advice = _FINDINGS[code]
+        found.append(Finding(level, code, message, advice))
     return sorted(found, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.level))
 
 
 def suspicions(example: ExampleFigures) -> list[tuple[float, str]]:
-    """What is odd about an example.
-
-    Args:
-      example: Its figures.
-
-    Returns:
-      Pairs of weight (1 is worth a look) and words, the gravest first.
-    """
-    silent = example.loudness_db < _SILENT_DB
-    found = [
-        (10.0 * (not example.finite), 'not finite'),
-        (4.0 * silent, f'silent: {example.loudness_db:.0f} dB at most'),
-        (
-            min(3.0, example.clipped_share / _CLIPPED_SHARE / 10) * (example.clipped_share > _CLIPPED_SHARE),
-            f'clipped: {100 * example.clipped_share:.2g} % of the samples at full scale',
-        ),
-        (
-            2.5 * (1 - example.confidence / _LOW_CONFIDENCE) + 0.5
-            if example.confidence < _LOW_CONFIDENCE and not silent
-            else 0.0,
-            f'no clear pitch: confidence {example.confidence:.2f}',
-        ),
-        (
-            min(3.0, example.jumps_per_sec / _JUMPS_PER_SEC) * (example.jumps_per_sec > _JUMPS_PER_SEC),
-            f'f0 jumps {example.jumps_per_sec:.1f} times a second',
-        ),
-        (
-            (1 + example.edge_share) * (example.edge_share > _EDGE_SHARE),
-            f'f0 at the limit of the estimator in {100 * example.edge_share:.0f} % of the voiced frames',
-        ),
-        (
-            example.padded_share * (example.padded_share > 0.5),
-            f'{100 * example.padded_share:.0f} % padding',
-        ),
-    ]
-    return sorted(((weight, words) for weight, words in found if weight > 0), reverse=True)
+    """What is odd about an example: pairs of weight (1 is worth a look) and words, the gravest first."""
+    found = []
+    silent = example.loudness_db < quality.SILENT_DB
+    unclear = example.confidence / quality.LOW_CONFIDENCE
+    clipped = example.clipped_share / quality.CLIPPED_SHARE
+    jumps = example.jumps_per_sec / quality.JUMPS_PER_SEC
+    if not example.finite:
+        found.append((10.0, 'not finite'))
+    if silent:
+        found.append((4.0, f'silent: {example.loudness_db:.0f} dB at most'))
+    elif unclear < 1:
+        found.append((3.0 - 2.5 * unclear, f'no clear pitch: confidence {example.confidence:.2f}'))
+    if clipped > 1:
+        words = f'clipped: {100 * example.clipped_share:.2g} % of the samples at full scale'
+        found.append((min(3.0, clipped / 10), words))
+    if jumps > 1:
+        found.append((min(3.0, jumps), f'f0 jumps {example.jumps_per_sec:.1f} times a second'))
+    if example.edge_share > quality.EDGE_SHARE:
+        words = f'f0 at the limit of the estimator in {100 * example.edge_share:.0f} % of the voiced frames'
+        found.append((1 + example.edge_share, words))
+    if example.padded_share > 0.5:
+        found.append((example.padded_share, f'{100 * example.padded_share:.0f} % padding'))
+    return sorted(found, reverse=True)
 
 
-def _content(inspection: Inspection) -> Iterator[Finding]:
+Found = Iterator[tuple[str, str]]
+
+
+def _content(inspection: Inspection) -> Found:
     """Nothing to learn from, or too little."""
-    split = inspection.train_split
-    figures = inspection.splits.get(split)
-    if figures is None or not figures['examples']:
-        yield Finding(
-            ERROR, 'empty', f'the split {split} holds no example',
-            'Prepare the recordings again with a larger share of it, such as --splits train=0.8,test=0.2.',
-        )  # fmt: skip
+    split, sample = inspection.train_split, inspection.sampled(inspection.train_split)
+    figures = _figures(inspection)
+    if not figures.get('examples'):
+        yield 'empty', f'the split {split} holds no example'
         return
-    if figures['audio_seconds'] < _FEW_SECONDS:
-        yield Finding(
-            WARNING, 'short', f'the split {split} holds {figures["audio_seconds"]:.0f} s of audio',
-            'Ten minutes of one instrument are good; with less a model soon knows the recordings by heart.',
-        )  # fmt: skip
-    broken = sum(not example.finite for example in inspection.sampled(split))
+    if figures['audio_seconds'] < quality.FEW_SECS:
+        yield 'short', f'the split {split} holds {figures["audio_seconds"]:.0f} s of audio'
+    broken = sum(not example.finite for example in sample)
     if broken:
-        yield Finding(
-            ERROR, 'not_finite',
-            f'{broken} of {len(inspection.sampled(split))} examples hold nan or infinity',
-            'Prepare the dataset again; `ddsp prepare` refuses such recordings.',
-        )  # fmt: skip
+        yield 'not_finite', f'{broken} of {len(sample)} examples hold nan or infinity'
 
 
-def _level(inspection: Inspection) -> Iterator[Finding]:
+def _level(inspection: Inspection) -> Found:
     """Silent or quiet recordings."""
     loudness = _figures(inspection).get('loudness_db') or {}
     if not loudness:
         return
     loudest = loudness['quantiles'][99] if loudness.get('quantiles') else loudness['max']
-    if loudness['max'] < _SILENT_DB:
-        yield Finding(
-            ERROR, 'silent', f'the loudest frame has {loudness["max"]:.0f} dB: the recordings are silent',
-            'Check the recordings and the channel (--channel).',
-        )  # fmt: skip
-    elif loudest < _QUIET_DB:
-        yield Finding(
-            WARNING, 'quiet', f'99 % of the frames are below {loudest:.0f} dB: the recordings are very quiet',
-            'Raise their level before you prepare them; a model hardly hears them.',
-        )  # fmt: skip
+    if loudness['max'] < quality.SILENT_DB:
+        yield 'silent', f'the loudest frame has {loudness["max"]:.0f} dB: the recordings are silent'
+    elif loudest < quality.QUIET_DB:
+        yield 'quiet', f'99 % of the frames are below {loudest:.0f} dB: the recordings are very quiet'
 
 
-def _pitch(inspection: Inspection) -> Iterator[Finding]:
+def _pitch(inspection: Inspection) -> Found:
     """Too little pitch, too narrow a range, or a test split that plays other notes."""
     figures = _figures(inspection)
     voiced = figures.get('voiced_share', 1.0)
-    if voiced < _FEW_VOICED:
-        yield Finding(
-            WARNING, 'unpitched', f'only {100 * voiced:.0f} % of the frames have a pitch',
-            'The models are for pitched sounds: drop speech, noise and percussion, or cut out long silence.',
-        )  # fmt: skip
+    if voiced < quality.FEW_VOICED_SHARE:
+        yield 'unpitched', f'only {100 * voiced:.0f} % of the frames have a pitch'
     quantiles = (figures.get('pitch_midi') or {}).get('quantiles')
     if not quantiles:
         return
     low, high = quantiles[1], quantiles[99]
-    if high - low < _NARROW_SEMITONES:
-        yield Finding(
-            NOTE, 'narrow', f'98 % of the pitches lie within {high - low:.1f} semitones (MIDI {low:.0f} to '
-            f'{high:.0f})', 'A model does not know other notes; add recordings over the whole range.',
-        )  # fmt: skip
+    span = f'(MIDI {low:.0f} to {high:.0f})'
+    if high - low < quality.NARROW_SEMITONES:
+        yield 'narrow', f'98 % of the pitches lie within {high - low:.1f} semitones {span}'
     for split, other in inspection.splits.items():
         theirs = (other.get('pitch_midi') or {}).get('quantiles')
         if split == inspection.train_split or not theirs:
             continue
         outside = sum(not low - 1 <= pitch <= high + 1 for pitch in theirs) / len(theirs)
-        if outside > _UNHEARD_SHARE:
-            yield Finding(
-                NOTE, 'unheard', f'{100 * outside:.0f} % of the pitches of the split {split} are not in the '
-                f'training data (MIDI {low:.0f} to {high:.0f})', 'Its figures measure extrapolation, too.',
-            )  # fmt: skip
+        if outside > quality.UNHEARD_SHARE:
+            share = f'{100 * outside:.0f} % of the pitches of the split {split}'
+            yield 'unheard', f'{share} are not in the training data {span}'
 
 
-def _test(inspection: Inspection) -> Iterator[Finding]:
+def _test(inspection: Inspection) -> Found:
     """No data to measure a model with."""
     if not inspection.version:  # bare records have no splits
         return
-    advice = 'Prepare with a larger share, such as --splits train=0.8,test=0.2, or with more recordings.'
     test = inspection.splits.get('test')
     if test is None or not test['examples']:
-        yield Finding(WARNING, 'no_test', 'there is no split test: nothing says how good a model is', advice)
-    elif test['audio_seconds'] < _FEW_TEST_SECONDS:
-        yield Finding(
-            WARNING, 'tiny_test',
-            f'the split test holds {test["audio_seconds"]:.1f} s: its figures say little', advice,
-        )  # fmt: skip
+        yield 'no_test', 'there is no split test: nothing says how good a model is'
+    elif test['audio_seconds'] < quality.FEW_TEST_SECS:
+        yield 'tiny_test', f'the split test holds {test["audio_seconds"]:.1f} s: its figures say little'
 
 
-def _recordings(inspection: Inspection) -> Iterator[Finding]:
+def _recordings(inspection: Inspection) -> Found:
     """Many unusable inputs, or one that outweighs all others."""
     rejected = len(inspection.rejected)
     used = [row for row in inspection.sources if row['outcome'] == 'accepted']
-    if rejected and rejected > _MANY_REJECTED * (rejected + len(used)):
+    if rejected and rejected > quality.MANY_REJECTED_SHARE * (rejected + len(used)):
         reasons = Counter(row['reason'] for row in inspection.rejected).most_common(3)
         shown = ', '.join(f'{count} {reason}' for reason, count in reasons)
-        yield Finding(
-            WARNING, 'rejected', f'{rejected} of {rejected + len(used)} inputs could not be used ({shown})',
-            'rejected.jsonl says why for each; --max-rejected 0.05 stops a preparation at 5 %.',
-        )  # fmt: skip
+        yield 'rejected', f'{rejected} of {rejected + len(used)} inputs could not be used ({shown})'
     seconds = {row['path']: row['duration_s'] or 0.0 for row in used}
     total = sum(seconds.values())
     longest = max(seconds, key=lambda path: seconds[path], default='')
-    if len(seconds) > 2 and total and seconds[longest] > _DOMINANT * total:
-        yield Finding(
-            WARNING, 'dominant', f'{longest} is {100 * seconds[longest] / total:.0f} % of the audio',
-            'A model will sound like this recording; use a part of it, or more of the others.',
-        )  # fmt: skip
+    if len(seconds) > 2 and total and seconds[longest] > quality.DOMINANT_SHARE * total:
+        yield 'dominant', f'{longest} is {100 * seconds[longest] / total:.0f} % of the audio'
 
 
-def _sound(inspection: Inspection) -> Iterator[Finding]:
+def _sound(inspection: Inspection) -> Found:
     """What shows in examples: clipping, padding, unclear pitch."""
     sample = inspection.sampled(inspection.train_split)
-    clipped = [row for row in inspection.sources if any('clip' in note for note in row['warnings'])]
-    share = _share(sample, lambda example: example.clipped_share > _CLIPPED_SHARE)
-    if clipped or share > _SUSPICIOUS_EXAMPLES:
-        what = f'{len(clipped)} recordings are' if clipped else f'{100 * share:.0f} % of the examples are'
-        yield Finding(
-            WARNING, 'clipped', f'{what} clipped', 'Distortion is learned too: record at a lower level.'
-        )
+
+    def share(odd: Callable[[ExampleFigures], bool]) -> float:
+        return sum(map(odd, sample)) / max(1, len(sample))
+
+    recordings = sum(any('clip' in note for note in row['warnings']) for row in inspection.sources)
+    clipped = share(lambda example: example.clipped_share > quality.CLIPPED_SHARE)
+    if recordings or clipped > quality.SUSPICIOUS_SHARE:
+        what = f'{recordings} recordings' if recordings else f'{100 * clipped:.0f} % of the examples'
+        yield 'clipped', f'{what} are clipped'
     padded = sum(example.padded_share for example in sample) / max(1, len(sample))
-    if padded > _PADDED_SHARE:
-        yield Finding(
-            WARNING, 'padded', f'{100 * padded:.0f} % of the training data is padding',
-            'Prepare with a smaller --example-secs: the recordings are shorter than the examples.',
-        )  # fmt: skip
-    unclear = _share(sample, lambda example: example.confidence < _LOW_CONFIDENCE)
-    if unclear > 2 * _SUSPICIOUS_EXAMPLES:
-        yield Finding(
-            WARNING, 'unclear', f'{100 * unclear:.0f} % of the examples have no clear pitch where they sound',
-            'Several notes at once, noise or much reverberation: models play one voice. Listen to them with '
-            '`ddsp inspect`.',
-        )  # fmt: skip
-    jumping = _share(sample, lambda example: example.jumps_per_sec > _JUMPS_PER_SEC)
-    if jumping > _SUSPICIOUS_EXAMPLES:
-        yield Finding(
-            WARNING, 'jumps', f'f0 jumps by more than a fifth in {100 * jumping:.0f} % of the examples',
-            'The estimator takes octaves for each other: try another (--f0).',
-        )  # fmt: skip
-    edges = _share(sample, lambda example: example.edge_share > _EDGE_SHARE)
-    if edges > _SUSPICIOUS_EXAMPLES / 2:
-        yield Finding(
-            WARNING, 'range', f'f0 lies at the limit of what the estimator {inspection.estimator} knows in '
-            f'{100 * edges:.0f} % of the examples', 'The notes may lie beyond it: try another (--f0).',
-        )  # fmt: skip
+    if padded > quality.PADDED_SHARE:
+        yield 'padded', f'{100 * padded:.0f} % of the training data is padding'
+    unclear = share(lambda example: example.confidence < quality.LOW_CONFIDENCE)
+    if unclear > 2 * quality.SUSPICIOUS_SHARE:
+        yield 'unclear', f'{100 * unclear:.0f} % of the examples have no clear pitch where they sound'
+    jumping = share(lambda example: example.jumps_per_sec > quality.JUMPS_PER_SEC)
+    if jumping > quality.SUSPICIOUS_SHARE:
+        yield 'jumps', f'f0 jumps by more than a fifth in {100 * jumping:.0f} % of the examples'
+    edges = share(lambda example: example.edge_share > quality.EDGE_SHARE)
+    if edges > quality.SUSPICIOUS_SHARE / 2:
+        known = f'the limit of what the estimator {inspection.estimator} knows'
+        yield 'range', f'f0 lies at {known} in {100 * edges:.0f} % of the examples'
 
 
-_RULES: tuple[Callable[[Inspection], Iterator[Finding]], ...] = (
-    _content, _level, _pitch, _test, _recordings, _sound,
-)  # fmt: skip
+_RULES: tuple[Callable[[Inspection], Found], ...] = (_content, _level, _pitch, _test, _recordings, _sound)
 
 
 def _figures(inspection: Inspection) -> dict[str, Any]:
     return inspection.splits.get(inspection.train_split, {})
-
-
-def _share(sample: list[ExampleFigures], odd: Callable[[ExampleFigures], bool]) -> float:
-    return sum(odd(example) for example in sample) / max(1, len(sample))

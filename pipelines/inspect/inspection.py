@@ -19,14 +19,12 @@ import numpy as np
 from ddsp.f0 import f0_range, voiced_threshold
 from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
 from ddsp.io.json_types import COUNT, NUMBER, TEXT
+from pipelines.analysis import quality
 from pipelines.analysis.statistics import Statistics
 from pipelines.records import decode_example, read_examples, read_record, record_offsets
 
-_CLIPPED = 0.99  # of full scale
-_SOUNDING_DB = 40.0  # below the loudest frame: what is quieter is no note
+_SOUNDING_DB = 40.0  # below the loudest frame: what is quieter is not a note
 _FLOOR_DB = -60.0
-_JUMP = 7.0  # semitones between neighbouring frames; singers and strings do not do that
-_EDGE = 0.5  # semitones from the limit of an estimator
 _RATE_16K = 16000
 _FRAMEWISE = ('f0_hz', 'f0_confidence', 'loudness_db')
 # Rows of sources.jsonl and rejected.jsonl.
@@ -44,9 +42,7 @@ class ExampleFigures:
     """Figures of one example.
 
     Attributes:
-      split: Its split.
-      file: Path of its file.
-      index: Its number in the file, from 0.
+      split, file, index: Where it is; its number in the file is from 0.
       source: The recording that it was cut from; '' where the dataset does not say.
       peak: Highest absolute sample.
       clipped_share: Share of the samples at full scale.
@@ -81,18 +77,13 @@ class Inspection:
     """What was found out about a dataset.
 
     Attributes:
-      path: Where it is.
-      name: Its name.
-      version: Its version; '' for bare TFRecord files.
-      digest: Of its manifest; '' for bare TFRecord files.
-      sample_rate: Of the audio, Hz.
-      frame_rate: Of f0 and loudness, frames per second.
-      example_secs: Length of an example, s.
+      path, name, version: Where it is and what it is called; no version for bare TFRecord files.
+      digest: SHA-256 of its manifest; '' for bare TFRecord files.
+      sample_rate, frame_rate, example_secs: In Hz, frames per second and seconds.
       estimator: The f0 estimator; '' where it is not known.
       splits: For each split `examples, audio_seconds, voiced_share, loudness_db, pitch_midi` as in
         statistics.json.
-      sources: Rows of sources.jsonl.
-      rejected: Rows of rejected.jsonl.
+      sources, rejected: Rows of sources.jsonl and rejected.jsonl.
       examples: Figures of the examples that were read.
       frames: What the frames of these say, by split.
     """
@@ -129,12 +120,7 @@ class Inspection:
 
 @dataclasses.dataclass
 class FrameCounts:
-    """Histograms of the frames that were read, without padding.
-
-    Attributes:
-      statistics: Of loudness and pitch.
-      confidence: Frames by confidence, 50 bins from 0 to 1.
-    """
+    """Histograms of the frames that were read, without padding; confidence in 50 bins from 0 to 1."""
 
     statistics: Statistics = dataclasses.field(default_factory=Statistics)
     confidence: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(50, np.int64))
@@ -146,10 +132,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     Args:
       path: As in `ddsp.io.dataset.open_dataset`, an open dataset, or bare TFRecord files with upstream's
         features: a folder or a pattern such as `'records/train.tfrecord*'`.
-      examples: How many examples of each split are read, spread evenly over it.
-
-    Returns:
-      What is in it.
+      examples: Number of examples of each split to read, spread evenly over it.
 
     Raises:
       DatasetError: There is no dataset, or its files cannot be read.
@@ -158,11 +141,12 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
         return _inspect_bare(os.fspath(path), bare, examples)
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
     sources = read_sources(dataset)
-    counts = {split: _counted_files(dataset, split) for split in dataset.splits}
+    rows = {split: content['files'] for split, content in dataset.manifest['splits'].items()}
     estimator = str(dataset.manifest.get('f0_estimator', ''))
-    reader = _Reader(dataset.frame_rate, estimator, _Origins(sources))
-    for split, files in counts.items():
-        reader.read(split, files, examples)
+    reader = _Reader(dataset.frame_rate, estimator, sources)
+    for split in dataset.splits:
+        counts = [row['examples'] for row in rows[split]]
+        reader.read(split, list(zip(dataset.files(split), counts, strict=True)), examples)
     return Inspection(
         path=dataset.address, name=dataset.name, version=dataset.version, digest=dataset.digest,
         sample_rate=dataset.sample_rate, frame_rate=dataset.frame_rate, example_secs=dataset.example_secs,
@@ -173,11 +157,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
 
 
 def read_sources(dataset: Dataset) -> list[dict[str, Any]]:
-    """The rows of sources.jsonl.
-
-    Raises:
-      DatasetError: The file is missing or damaged.
-    """
+    """The rows of sources.jsonl; raises DatasetError where they are damaged."""
     return dataset.rows('sources.jsonl', _SOURCE)
 
 
@@ -189,8 +169,13 @@ def load_example(example: ExampleFigures) -> dict[str, np.ndarray]:
 class _Reader:
     """Reads examples and collects their figures."""
 
-    def __init__(self, frame_rate: int, estimator: str, origins: _Origins) -> None:
-        self._frame_rate, self._origins = frame_rate, origins
+    def __init__(self, frame_rate: int, estimator: str, sources: Sequence[dict[str, Any]] = ()) -> None:
+        self._frame_rate = frame_rate
+        self._parts: dict[str, list[tuple[range, str]]] = {}  # of each file: examples, their recording
+        for row in sources:
+            for part in row['records']:
+                examples = range(part['first'], part['first'] + part['examples'])
+                self._parts.setdefault(part['file'], []).append((examples, row['path']))
         self._range, self._voiced_from = f0_range(estimator), voiced_threshold(estimator)
         self.rows: list[ExampleFigures] = []
         self.frames: dict[str, FrameCounts] = {}
@@ -219,19 +204,18 @@ class _Reader:
         features = {name: np.nan_to_num(values) for name, values in features.items()}
         padded = _padded_frames(features)
         kept = slice(0, len(features['f0_hz']) - padded)
-        f0_hz, confidence, loudness = (
-            features[name][kept] for name in ('f0_hz', 'f0_confidence', 'loudness_db')
-        )
+        f0_hz, confidence, loudness = (features[name][kept] for name in _FRAMEWISE)
         voiced = (confidence >= self._voiced_from) & (f0_hz > 0)
         midi = 69 + 12 * np.log2(np.maximum(f0_hz, 1e-3) / 440)
-        jumps = np.abs(np.diff(midi)) > _JUMP
+        jumps = np.abs(np.diff(midi)) > quality.JUMP_SEMITONES
         jumps &= voiced[1:] & voiced[:-1]
         loudest = float(loudness.max()) if len(loudness) else PADDED_LOUDNESS_DB
         sounding = loudness > max(loudest - _SOUNDING_DB, _FLOOR_DB)
-        audio = np.abs(features['audio'])
+        audio, parts = np.abs(features['audio']), self._parts.get(os.path.basename(file), ())
+        source = next((path for part, path in parts if index in part), '')
         return ExampleFigures(
-            split=split, file=file, index=index, source=self._origins.of(file, index),
-            peak=float(audio.max(initial=0.0)), clipped_share=float((audio >= _CLIPPED).mean()),
+            split=split, file=file, index=index, source=source,
+            peak=float(audio.max(initial=0.0)), clipped_share=float((audio >= quality.CLIPPED).mean()),
             loudness_db=loudest, padded_share=padded / max(1, len(features['f0_hz'])),
             voiced_share=float(voiced.mean()) if len(voiced) else 0.0,
             confidence=float(np.median(confidence[sounding])) if sounding.any() else 0.0,
@@ -243,28 +227,8 @@ class _Reader:
     def _edge_share(self, f0_hz: np.ndarray) -> float:
         if self._range is None or not len(f0_hz):
             return 0.0
-        low, high = self._range
-        margin = 2 ** (_EDGE / 12)
+        (low, high), margin = self._range, 2 ** (quality.EDGE_SEMITONES / 12)
         return float(((f0_hz < low * margin) | (f0_hz > high / margin)).mean())
-
-
-class _Origins:
-    """Which recording an example was cut from, as far as sources.jsonl says."""
-
-    def __init__(self, sources: Sequence[dict[str, Any]]) -> None:
-        self._parts: dict[str, list[tuple[int, int, str]]] = {}
-        for row in sources:
-            for part in row.get('records', ()):
-                self._parts.setdefault(part['file'], []).append(
-                    (part['first'], part['examples'], row['path'])
-                )
-
-    def of(self, file: str, index: int) -> str:
-        """Path of the recording; '' where it is not known."""
-        for first, count, path in self._parts.get(file.rsplit('/', 1)[-1], ()):
-            if first <= index < first + count:
-                return path
-        return ''
 
 
 def _padded_frames(features: dict[str, np.ndarray]) -> int:
@@ -290,15 +254,7 @@ def _check_features(features: dict[str, np.ndarray], place: str) -> None:
         raise DatasetError(f'{place} has no feature {", ".join(sorted(missing))}.')
     lengths = {name: len(features[name]) for name in _FRAMEWISE}
     if len(set(lengths.values())) > 1 or not all(map(len, features.values())):
-        raise DatasetError(f'{place} has features of lengths that cannot be: {lengths}.')
-
-
-def _counted_files(dataset: Dataset, split: str) -> list[tuple[str, int]]:
-    rows = dataset.manifest['splits'][split]['files']
-    return [(path, row['examples']) for path, row in zip(dataset.files(split), rows, strict=True)]
-
-
-# Bare TFRecord files
+        raise DatasetError(f'{place} has features whose lengths do not agree: {lengths}.')
 
 
 def _bare_files(path: str) -> list[str]:
@@ -318,7 +274,7 @@ def _inspect_bare(path: str, files: list[str], examples: int) -> Inspection:
     _check_features(first, f'{files[0]}: example 0')
     seconds = len(first.get('audio_16k', first['audio'])) / _RATE_16K
     frame_rate = int(len(first['f0_hz']) / seconds)  # a centred example has one frame more
-    reader = _Reader(frame_rate, '', _Origins([]))
+    reader = _Reader(frame_rate, '')
     counted = [(file, sum(1 for _ in record_offsets(file))) for file in files]
     reader.read('all', counted, examples)
     total = sum(count for _, count in counted)

@@ -24,7 +24,6 @@ SHARDS = 'shards.jsonl'  # in a published version: what another version can reus
 CLAIM = 'pipeline.json'  # with a hash of all other files
 METRICS = 'metrics.json'  # in a published version; not in its manifest, for times differ
 _UPLOADS = 8  # at once
-_BUSY = 'another preparation is running in {}. Wait for it, or name another dataset.'
 
 
 class VersionTaken(DDSPError):
@@ -45,99 +44,78 @@ def open_home(root: str | os.PathLike[str], name: str) -> LocalHome | CloudHome:
     return LocalHome(pathlib.Path(root) / name)
 
 
-class LocalHome:
-    """`<root>/<name>` as a folder.
+class _Home:
+    """What both kinds have in common; staging folders lie in `work`."""
 
-    Attributes:
-      name: Of the dataset.
-      work: Where staging folders lie.
-    """
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self.name = path.name
-        self.work = path
+    def __init__(self, address: str, work: pathlib.Path) -> None:
+        self._address, self.work = address, work
+        self.name = os.path.basename(address)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the folder and keeps other preparations out of it."""
-        return locked(self._path, _BUSY.format(self._path))
+        """Makes the folder for the work and keeps other preparations on this machine out of it."""
+        busy = f'another preparation is running in {self._address}. Wait for it, or name another dataset.'
+        return locked(self.work, busy)
 
-    def versions(self) -> list[str]:
-        """Published versions, oldest first."""
-        return [path.name for path in published_versions(self._path)]
-
-    def address(self, version: str) -> pathlib.Path:
+    def address(self, version: str) -> str:
         """Where a version is or will be."""
-        return self._path / version
-
-    def occupied(self, version: str) -> bool:
-        """Whether something is there already."""
-        return self.address(version).exists()
+        return f'{self._address}/{version}'
 
     def open(self, version: str) -> Dataset:
         """A published version."""
         return open_dataset(self.address(version))
 
+
+class LocalHome(_Home):
+    """`<root>/<name>` as a folder."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(str(path), path)
+
+    def versions(self) -> list[str]:
+        """Published versions, oldest first."""
+        return [path.name for path in published_versions(self.work)]
+
+    def occupied(self, version: str) -> bool:
+        """Whether something is there already."""
+        return (self.work / version).exists()
+
     def has_shard(self, version: str, row: dict[str, Any]) -> bool:
         """Whether a shard of a published version is whole, so that it can be used again."""
-        path = self.address(version) / row['name']
+        path = self.work / version / row['name']
         try:
             return path.stat().st_size == row['bytes'] and file_sha256(path) == row['sha256']
         except OSError:
             return False
 
     def publish(self, folder: pathlib.Path, version: str, reused: dict[str, str]) -> None:
-        """Makes a folder the published version.
-
-        Args:
-          folder: With all files but the reused ones, on the same file system.
-          version: The version.
-          reused: Shards of earlier versions: name to `VERSION/NAME`.
-        """
+        """Makes a folder the published version; `reused` are shards of others: name to `VERSION/NAME`."""
         for name, origin in reused.items():
-            link(self._path / origin, folder / name)
-        os.rename(folder, self.address(version))
+            link(self.work / origin, folder / name)
+        os.rename(folder, self.work / version)
 
 
-class CloudHome:
-    """`<root>/<name>` in a bucket.
+class CloudHome(_Home):
+    """`<root>/<name>` in a bucket; staging folders lie in the cache folder of this machine.
 
     Preparations on other machines cannot be seen, so none can harm another, alive or dead: objects are
     written only where there are none, and nothing is removed. The first object of a version is pipeline.json,
     with a hash of all the others: who has the same content goes on with what is there, everybody else is
     refused. MANIFEST.json comes last.
-
-    Attributes:
-      name: Of the dataset.
-      work: Where staging folders lie: in the cache folder of this machine.
     """
 
     def __init__(self, address: str) -> None:
-        self._address = address
         gcs.split(address)
         digest = hashlib.sha256(address.encode()).hexdigest()
-        self.name = address.rsplit('/', 1)[-1]
-        self.work = gcs.cache_folder() / 'staging' / f'{self.name}-{digest[:16]}'
-
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other preparations on this machine out."""
-        return locked(self.work, _BUSY.format(self._address))
+        name = os.path.basename(address)
+        super().__init__(address, gcs.cache_folder() / 'staging' / f'{name}-{digest[:16]}')
 
     def versions(self) -> list[str]:
         """Published versions, oldest first."""
         return remote_versions(self._address)
 
-    def address(self, version: str) -> str:
-        """Where a version is or will be."""
-        return f'{self._address}/{version}'
-
     def occupied(self, version: str) -> bool:
         """Not known before `publish`: what is there may be the beginning of the same upload."""
         return False
-
-    def open(self, version: str) -> Dataset:
-        """A published version."""
-        return open_dataset(self.address(version))
 
     def has_shard(self, version: str, row: dict[str, Any]) -> bool:
         """Whether a shard of a published version is whole, so that it can be used again."""
@@ -147,10 +125,7 @@ class CloudHome:
     def publish(self, folder: pathlib.Path, version: str, reused: dict[str, str]) -> None:
         """Uploads what is not there yet: first pipeline.json, at last MANIFEST.json.
 
-        Args:
-          folder: With all files but the reused ones.
-          version: The version.
-          reused: Shards of earlier versions, which are copied within the cloud: name to `VERSION/NAME`.
+        Shards of earlier versions (`reused`: name to `VERSION/NAME`) are copied within the cloud.
 
         Raises:
           VersionTaken: Other content is there, of an upload that goes on or was given up.
@@ -160,19 +135,16 @@ class CloudHome:
         there = {found.address: found.crc32c for found in gcs.list_objects(target)}
 
         def put(name: str) -> None:
-            source = folder / name
-            if name in reused:
-                found = gcs.stat(f'{self._address}/{reused[name]}')
-                checksum = found.crc32c if found else ''
-            else:
-                checksum = gcs.crc32c(source)
+            copied = f'{self._address}/{reused[name]}' if name in reused else ''
+            found = gcs.stat(copied) if copied else None
+            checksum = found.crc32c if found else '' if copied else gcs.crc32c(folder / name)
             if there.get(f'{target}/{name}') == checksum:
                 return
             try:
-                if name in reused:
-                    gcs.copy(f'{self._address}/{reused[name]}', f'{target}/{name}', generation=0)
+                if copied:
+                    gcs.copy(copied, f'{target}/{name}', generation=0)
                 else:
-                    gcs.upload(source, f'{target}/{name}', generation=0)
+                    gcs.upload(folder / name, f'{target}/{name}', generation=0)
             except gcs.Conflict:
                 # Also what a repeated request meets when the answer to the first one was lost.
                 found = gcs.stat(f'{target}/{name}')

@@ -13,14 +13,9 @@ from pipelines.sources.stages import Accepted, Outcome, Probed, Rejected
 
 
 def judge(rows: Iterable[Probed | Rejected], shards: Iterable[Shard]) -> list[Outcome]:
-    """Takes each input to its last stage.
+    """Takes each input to its last stage, as the finished shards have it.
 
-    Args:
-      rows: The inputs.
-      shards: The finished shards, which say what is wrong with the recordings in them.
-
-    Returns:
-      The inputs in the same order; a recording with no usable piece is rejected.
+    A recording is rejected when none of its pieces can be used.
     """
     said = defaultdict(list)
     for shard in shards:
@@ -39,18 +34,12 @@ def _judge(row: Probed, parts: list[dict[str, Any]]) -> Outcome:
 
 
 def source_rows(outcomes: Iterable[Outcome], shards: Sequence[Shard], name: str) -> list[dict[str, Any]]:
-    """The rows of sources.jsonl.
-
-    Args:
-      outcomes: The inputs.
-      shards: All shards of the dataset.
-      name: Name of the dataset.
-    """
+    """The rows of sources.jsonl in a dataset called `name`."""
     parts = defaultdict(list)
     for shard in shards:
         first = 0
         for piece, row in shard.rows():
-            where = {'file': shard.name(name), 'first': first, 'examples': row['examples']}
+            where = {'file': shard.plan.file_name(name), 'first': first, 'examples': row['examples']}
             parts[piece.path].append(row | {'split': piece.split, 'records': where})
             first += row['examples']
     return [_source_row(outcome, parts[outcome.path]) for outcome in outcomes]

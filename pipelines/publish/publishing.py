@@ -25,6 +25,7 @@ from pipelines.publish.outcomes import source_rows
 from pipelines.sources.stages import Outcome, unusable
 
 _OWN = ('costs', 'name')  # of a shard's content: what its row in shards.jsonl does not take over
+_DESCRIBED = ('sample_rate', 'frame_rate', 'example_secs', 'hop_secs', 'centered', 'alignment')
 _PACKAGES = ('numpy', 'scipy', 'soundfile', 'soxr', 'apache-beam', 'swift-f0', 'onnxruntime')
 
 
@@ -40,16 +41,8 @@ def publish(
 ) -> None:
     """Writes everything beside the shards and makes the dataset visible at once.
 
-    Args:
-      home: Where the dataset is published.
-      version: The version, which does not exist yet.
-      staging: Where the shards are that no earlier version holds.
-      shards: The shards.
-      outcomes: All inputs.
-      options: The options.
-      fingerprint: Hash of the whole preparation.
-      metrics: What the preparation cost. It goes into metrics.json, which the manifest does not list: the
-        same dataset made again takes other times.
+    The metrics go into metrics.json, which the manifest does not list: the same dataset made again takes
+    other times.
 
     Raises:
       VersionTaken: Somebody else writes this version in a bucket, or gave it up.
@@ -61,7 +54,7 @@ def publish(
     statistics = {split: Statistics() for split in options.splits}
     shard_rows, reused = [], {}
     for shard in shards:
-        row = {'name': shard.name(home.name)}
+        row = {'name': shard.plan.file_name(home.name)}
         shard_rows.append(row | {key: value for key, value in shard.content.items() if key not in _OWN})
         if shard.origin:
             reused[row['name']] = shard.origin
@@ -105,20 +98,11 @@ def _manifest(
 ) -> dict[str, Any]:
     """MANIFEST.json without its lists of files."""
     return {
-        'schema_version': SCHEMA_VERSION,
-        'name': name,
-        'version': version,
-        'created': _now(),
+        'schema_version': SCHEMA_VERSION, 'name': name, 'version': version, 'created': _now(),
         'fingerprint': fingerprint,
-        'sample_rate': options.sample_rate,
-        'frame_rate': options.frame_rate,
-        'example_secs': options.example_secs,
-        'hop_secs': options.hop_secs,
-        'centered': options.centered,
-        'alignment': options.alignment,
-        'f0_estimator': estimator,
-        'features': options.feature_lengths,
-    }
+        **{option: getattr(options, option) for option in _DESCRIBED},
+        'f0_estimator': estimator, 'features': options.feature_lengths,
+    }  # fmt: skip
 
 
 def _pipeline(options: PrepareOptions, plan: ShardPlan, fingerprint: str, content: str) -> dict[str, Any]:
@@ -134,28 +118,24 @@ def _pipeline(options: PrepareOptions, plan: ShardPlan, fingerprint: str, conten
 
 def _tfds_features(options: PrepareOptions) -> dict[str, Any]:
     """features.json, as TFDS writes it for flat float features."""
-    features = {
-        name: {
-            'pythonClassName': 'tensorflow_datasets.core.features.tensor_feature.Tensor',
-            'tensor': {'dtype': 'float32', 'encoding': 'none', 'shape': {'dimensions': [str(length)]}},
-        }
-        for name, length in sorted(options.feature_lengths.items())
-    }
-    kind = 'tensorflow_datasets.core.features.features_dict.FeaturesDict'
+    core = 'tensorflow_datasets.core.features'
+    features = {}
+    for name, length in sorted(options.feature_lengths.items()):
+        tensor = {'dtype': 'float32', 'encoding': 'none', 'shape': {'dimensions': [str(length)]}}
+        features[name] = {'pythonClassName': f'{core}.tensor_feature.Tensor', 'tensor': tensor}
+    kind = f'{core}.features_dict.FeaturesDict'
     return {'featuresDict': {'features': features}, 'pythonClassName': kind}
 
 
 def _tfds_info(name: str, version: str, splits: dict[str, Any]) -> dict[str, Any]:
     """dataset_info.json, as TFDS writes it."""
-    rows = [
-        {
-            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-            'name': split,
+    rows = []
+    for split, content in splits.items():
+        rows.append({
+            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}', 'name': split,
             'numBytes': str(sum(entry['bytes'] for entry in content['files'])),
             'shardLengths': [str(entry['examples']) for entry in content['files']],
-        }
-        for split, content in splits.items()
-    ]
+        })  # fmt: skip
     description = 'Audio with f0 and loudness for differentiable signal processing; see pipeline.json.'
     return {
         'description': description, 'fileFormat': 'tfrecord', 'name': name, 'splits': rows,

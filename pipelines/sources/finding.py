@@ -31,12 +31,8 @@ def find_sources(sources: PathLike | Iterable[PathLike]) -> list[Found | Rejecte
 
     Any of them may be on gs://; `tfds:...` and `synthetic:...` are datasets (see docs/datasets.md).
 
-    Args:
-      sources: One of these or several.
-
-    Returns:
-      One row for each file, in the order of their paths; hidden files and those that are not audio by their
-      names are rejected as skipped.
+    Gives one row for each file, in the order of their paths; hidden files and those that are not audio by
+    their names are rejected as skipped.
 
     Raises:
       DDSPError: A path or a pattern matches nothing, or a folder holds no audio file.

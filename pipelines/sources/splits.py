@@ -14,21 +14,14 @@ from pipelines.sources.stages import Probed
 _FEW = 4  # fewer recordings than this are split by time where they are long enough
 _MANY = 1000  # hashes alone share out so many recordings evenly
 _FEW_TO_SWAP = 50
+_GRID_SECS = 0.004  # recordings are cut at multiples of this
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A part of a recording that goes into one split.
+    """A part of a recording that goes into one split, from `start_s` to `end_s` (None: the end), in seconds.
 
-    Attributes:
-      path: The recording.
-      sha256: SHA-256 of its bytes.
-      split: Where it goes.
-      start_s: Where it begins, in seconds.
-      end_s: Where it ends; None for the end of the recording.
-      seconds: Its length as the header has it; 0 where that does not say.
-      local: As in `Found`.
-      record: As in `Found`.
+    `seconds` is its length as the header has it, or 0; `file` is what to read; `record` as in `Found`.
     """
 
     path: str
@@ -37,40 +30,24 @@ class Piece:
     start_s: float = 0.0
     end_s: float | None = None
     seconds: float = 0.0
-    local: str = ''
+    file: str = ''
     record: dict[str, Any] | None = None
 
-    @property
-    def file(self) -> str:
-        """The file to read."""
-        return self.local or self.path
 
-
-def split_sources(
-    sources: list[Probed], splits: dict[str, float], example_secs: float = 4.0, grid_s: float = 0.004
-) -> list[Piece]:
+def split_sources(sources: list[Probed], splits: dict[str, float], example_secs: float = 4.0) -> list[Piece]:
     """Decides which recording goes into which split, by a hash of its content.
 
     The hash keeps the decision when recordings are added, moved or renamed. Where that misses the shares by
     much, which happens with few recordings, as few of them as possible change places. No split stays empty
     where there are as many recordings as splits. A single recording, or up to three long ones, are split by
-    time: each split gets its own part of each of them, without overlap.
-
-    Args:
-      sources: The usable recordings.
-      splits: Share of each split.
-      example_secs: Length of an example: a part by time is no shorter.
-      grid_s: Where recordings are cut: at multiples of this, in seconds.
-
-    Returns:
-      One piece for each recording, or one for each recording and split.
+    time: each split gets its own part of each of them, without overlap and no shorter than an example.
     """
     if sources and all(source.found.split for source in sources):
         return [_whole(source, source.found.split) for source in sources]
     least = min(splits.values())
     long = all(source.seconds * least >= example_secs for source in sources)
     if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
-        return [piece for source in sources for piece in _split_by_time(source, splits, grid_s)]
+        return [piece for source in sources for piece in _split_by_time(source, splits)]
     chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
     lengths = [source.seconds for source in sources if source.seconds]
     unknown = sum(lengths) / len(lengths) if lengths else 1.0
@@ -152,23 +129,19 @@ def _tolerance(splits: dict[str, float]) -> float:
 
 def _whole(source: Probed, split: str) -> Piece:
     found = source.found
-    return Piece(
-        found.path, source.sha256, split, seconds=source.seconds, local=found.local, record=found.record
-    )
+    return Piece(found.path, source.sha256, split, 0.0, None, source.seconds, found.file, found.record)
 
 
-def _split_by_time(source: Probed, splits: dict[str, float], grid_s: float) -> list[Piece]:
+def _split_by_time(source: Probed, splits: dict[str, float]) -> list[Piece]:
     seconds = source.seconds
     pieces, start, share = [], 0.0, 0.0
-    for i, (name, part) in enumerate(splits.items()):
+    for name, part in splits.items():
         share += part
-        last = i == len(splits) - 1
-        end = seconds if last else round(share * seconds / grid_s) * grid_s
+        end = round(share * seconds / _GRID_SECS) * _GRID_SECS
         piece = _whole(source, name)
-        pieces.append(
-            dataclasses.replace(piece, start_s=start, end_s=None if last else end, seconds=end - start)
-        )
+        pieces.append(dataclasses.replace(piece, start_s=start, end_s=end, seconds=end - start))
         start = end
+    pieces[-1] = dataclasses.replace(pieces[-1], end_s=None, seconds=seconds - pieces[-1].start_s)
     return pieces
 
 

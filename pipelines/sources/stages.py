@@ -41,17 +41,15 @@ class Found:
 class Probed:
     """A recording whose header makes sense.
 
-    Attributes:
-      found: Where it is.
-      sha256: SHA-256 of its bytes.
-      info: What the header says.
-      head: A hash of its first samples, where that was needed to look for duplicates.
+    `sha256` is that of its bytes; `head` that of its first samples, where duplicates were looked for.
     """
 
     found: Found
     sha256: str
     info: AudioInfo
     head: str = ''
+    outcome: ClassVar[str] = ''
+    reason: ClassVar[str] = ''
 
     @property
     def path(self) -> str:
@@ -66,12 +64,7 @@ class Probed:
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A recording that is in the dataset.
-
-    Attributes:
-      probed: The recording.
-      warnings: What is odd about it.
-    """
+    """A recording that is in the dataset, with what is odd about it."""
 
     probed: Probed
     warnings: tuple[str, ...] = ()
@@ -103,6 +96,11 @@ class Rejected:
     outcome: str = 'rejected'
     probed: Probed | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes, where they could be read."""
+        return self.probed.sha256 if self.probed else ''
 
 
 Outcome = Accepted | Rejected

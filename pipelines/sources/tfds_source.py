@@ -7,7 +7,6 @@ records are and what is in them; they are read without TensorFlow, which would c
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -50,28 +49,13 @@ _KEPT = {
 _SCALES = {'int64': 2.0**15, 'int32': 2.0**31, 'int16': 2.0**15}  # TFDS keeps 16 bit sound as int64
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """A record that was read.
-
-    Attributes:
-      audio: Mono samples [n], full scale is 1.
-      sample_rate: Hz.
-      kept: `f0_hz, f0_confidence, loudness_db` where the record has them.
-    """
-
-    audio: np.ndarray
-    sample_rate: int
-    kept: dict[str, np.ndarray]
-
-
 def find_records(address: str) -> Iterator[Found]:
     """The records that an address means.
 
     Their split is `''` where only one split is meant, for then its recordings are to be shared out.
 
     Raises:
-      DDSPError: There is no such dataset or split, or it holds no sound.
+      DDSPError: There is no such dataset or split, or it has no feature with sound.
     """
     name, _, wanted = address.removeprefix(SCHEME).partition('#')
     folder = _find_folder(name)
@@ -91,19 +75,18 @@ def find_records(address: str) -> Iterator[Found]:
 
 
 def look_into(path: str, where: dict[str, Any]) -> tuple[str, AudioInfo]:
-    """The sha256 and the header of a record.
-
-    Raises:
-      AudioError: It cannot be used.
-    """
+    """The SHA-256 and the header of a record; raises AudioError where it cannot be used."""
     digest = hashlib.sha256(read_record(where['file'], where['offset'])).hexdigest()
-    record = read(path, where)
+    audio, _ = read(path, where)
     codec = f'TFDS {where["dtype"]}'
-    return digest, AudioInfo(path, record.sample_rate, where['channels'], len(record.audio), codec, 'tfds')
+    return digest, AudioInfo(path, where['sample_rate'], where['channels'], len(audio), codec, 'tfds')
 
 
-def read(path: str, where: dict[str, Any]) -> Record:
+def read(path: str, where: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Reads one record.
+
+    Returns:
+      Mono samples [n], full scale is 1, and `f0_hz, f0_confidence, loudness_db` where the record has them.
 
     Raises:
       AudioError: Its sound is missing or not finite.
@@ -124,7 +107,7 @@ def read(path: str, where: dict[str, Any]) -> Record:
         raise AudioError('out_of_range', f'{path} has samples of {peak:.3g} where full scale is 1.')
     found = {name: features.get(feature) for name, feature in where['kept'].items()}
     kept = {name: values for name, values in found.items() if isinstance(values, np.ndarray)}
-    return Record(audio, where['sample_rate'], kept if len(kept) == len(_KEPT) else {})
+    return audio, kept if len(kept) == len(_KEPT) else {}
 
 
 def _samples(values: Any, where: dict[str, Any]) -> np.ndarray:
@@ -181,10 +164,8 @@ def _files(folder: pathlib.Path, name: str, split: dict[str, Any]) -> list[pathl
 def _layout(folder: pathlib.Path) -> dict[str, Any]:
     """What is in the records of a dataset.
 
-    Returns:
-      `audio`: name of the feature with the sound; `sample_rate` in Hz; `dtype` of the samples; `encoding`:
-      how they are packed ('none', 'bytes' or 'zlib'); `channels`; `kept`: names of the features of f0, its
-      confidence and loudness, empty where one is missing.
+    `audio` is the feature with the sound, `encoding` how its samples are packed ('none', 'bytes' or 'zlib');
+    `kept` names the features of f0, its confidence and loudness, and is empty where one is missing.
     """
     features = dict(_flatten(_read(folder, 'features.json', _FEATURE), folder))
     sounds = {name: row['audio'] for name, row in features.items() if 'audio' in row}

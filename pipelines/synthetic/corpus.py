@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -27,21 +26,15 @@ class CorpusInfo:
     """Where a synthetic corpus lies.
 
     Attributes:
-      path: Its folder.
       audio_dir: The folder of the recordings (WAV, PCM 16 bit, mono).
       files: The recordings.
       truths: One .npz for each recording; `load_truth` reads it.
-      seconds: Length of all recordings together.
-      sample_rate: In Hz.
       made: How many files this call made; the others were there.
     """
 
-    path: pathlib.Path
     audio_dir: pathlib.Path
     files: tuple[pathlib.Path, ...]
     truths: tuple[pathlib.Path, ...]
-    seconds: float
-    sample_rate: int
     made: int
 
 
@@ -55,19 +48,12 @@ def synthesize_corpus(
 ) -> CorpusInfo:
     """Makes the corpus of the bowed instrument; what is complete already is left as it is.
 
-    Args:
-      out_dir: Folder to make: `audio/take_NN.wav` and `truth/take_NN.npz`.
-      seconds: Length of all files together.
-      sample_rate: In Hz.
-      seed: The same seed gives the same bytes.
-      progress: Called with (seconds done, seconds in all, text).
-
-    Returns:
-      Where everything lies.
+    The folder gets `audio/take_NN.wav` and `truth/take_NN.npz`, `seconds` long together; the same seed gives
+    the same bytes.
 
     Raises:
       AudioError: `out_dir` cannot be written.
-      ConfigError: The length or the rate cannot be.
+      ConfigError: The length or the rate is not allowed.
     """
     low, high = _SECONDS
     if not low <= seconds <= high:
@@ -86,7 +72,7 @@ def synthesize_corpus(
         made += _make_file(wav, truth, BOWED, each, sample_rate, (seed, i))
         if progress:
             progress(each * (i + 1), seconds, f'playing {wav.name}')
-    return CorpusInfo(folder, folder / 'audio', tuple(files), tuple(truths), seconds, sample_rate, made)
+    return CorpusInfo(folder / 'audio', tuple(files), tuple(truths), made)
 
 
 def synthesize_melody(
@@ -94,14 +80,7 @@ def synthesize_melody(
 ) -> pathlib.Path:
     """Makes a melody on another, breathy instrument: an input for timbre transfer.
 
-    Args:
-      path: The WAV file; what is known about it goes beside it as .npz.
-      seed: The same seed gives the same bytes.
-      seconds: Length.
-      sample_rate: In Hz.
-
-    Returns:
-      `path`.
+    Returns the path of the WAV file; what is known about it goes beside it as .npz.
     """
     wav = pathlib.Path(path)
     _make_file(wav, wav.with_suffix('.npz'), BREATHY, seconds, sample_rate, (seed, 1000))
@@ -121,28 +100,22 @@ def _make_file(
     seconds: float,
     rate: int,
     seed: tuple[int, int],
-) -> bool:
+) -> bool:  # fmt: skip
     """Plays one file; returns False where it was complete already."""
     recipe = json.dumps([_VERSION, dataclasses.asdict(instrument), seconds, rate, seed])
     if _is_complete(wav, truth, recipe):
         return False
     audio, known = play(instrument, round(seconds * rate), rate, np.random.default_rng(seed))
-    with contextlib.suppress(OSError):  # what cannot be removed cannot be written either: that is said below
-        truth.unlink()  # it vouches for the WAV: it goes first and comes last
     write_wav(wav, audio, rate)
-    digest = file_sha256(wav)
     truth.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(truth) as part, part.open('wb') as file:
-        np.savez(file, recipe=recipe, sha256=digest, **dataclasses.asdict(known))
+    with replacing(truth) as part, part.open('wb') as file:  # it vouches for the WAV: it comes last
+        np.savez(file, recipe=recipe, sha256=file_sha256(wav), **dataclasses.asdict(known))
     return True
 
 
 def _is_complete(wav: pathlib.Path, truth: pathlib.Path, recipe: str) -> bool:
-    if not (wav.is_file() and truth.is_file()):
-        return False
     try:
         with np.load(truth) as file:
-            same = str(file['recipe']) == recipe
-            return same and str(file['sha256']) == file_sha256(wav)
+            return [str(file['recipe']), str(file['sha256'])] == [recipe, file_sha256(wav)]
     except (OSError, ValueError, KeyError):
         return False

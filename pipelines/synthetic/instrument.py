@@ -24,16 +24,12 @@ class Instrument:
     """What distinguishes one instrument from another.
 
     Attributes:
-      lowest: Lowest note, MIDI.
-      highest: Highest note, MIDI.
+      lowest, highest: Its range, MIDI.
       formants: Resonances of the body: (frequency in Hz, gain in dB, bandwidth in Hz).
       body_roughness_db: Standard deviation of the fine structure between the resonances.
-      slope_soft: Exponent of the harmonics' decay `k ** -slope` at the lowest level.
-      slope_loud: The same at the highest level.
-      noise_soft_db: Level of the noise under that of the tone, at the lowest level.
-      noise_loud_db: The same at the highest level.
-      vibrato_cents: Largest deviation.
-      vibrato_hz: Its rate.
+      slope_soft, slope_loud: Exponent of the harmonics' decay `k ** -slope` at the lowest and highest level.
+      noise_soft_db, noise_loud_db: Level of the noise under that of the tone, likewise.
+      vibrato_cents, vibrato_hz: Largest deviation of the vibrato, and its rate.
       attack_s: Time to full level of a detached note.
       legato: Share of the changes of note that are glides.
       body_seed: Makes the fine structure; belongs to the instrument, not to the corpus.
@@ -88,13 +84,7 @@ class Truth:
 def play(
     instrument: Instrument, n_samples: int, rate: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Truth]:
-    """Plays phrases on an instrument in a room.
-
-    Args:
-      instrument: The instrument.
-      n_samples: Length.
-      rate: Sample rate in Hz.
-      rng: Decides what is played.
+    """Plays phrases, which `rng` decides, on an instrument in a room.
 
     Returns:
       Audio [n_samples], float64, and what is known about it.
@@ -105,23 +95,16 @@ def play(
     effort = np.clip((level_db + 40) / 32, 0, 1)  # 0 at -40 dB, 1 at -8 dB
     amplitude = 10 ** (level_db / 20) * articulation
     tone = _tone(instrument, f0_hz, effort, rate) * amplitude
-    noise = _noise(instrument, effort, rate, rng) * amplitude
-    dry = tone + noise
+    dry = tone + _noise(instrument, effort, rate, rng) * amplitude
     room = _room(rate)
-    wet = _convolve(dry, room)
-    audio = wet + 10 ** (_ROOM_NOISE_DB / 20) * rng.standard_normal(n_samples)
+    audio = _convolve(dry, room) + 10 ** (_ROOM_NOISE_DB / 20) * rng.standard_normal(n_samples)
     hop = rate // FRAME_RATE
     noise_db = instrument.noise_soft_db + effort * (instrument.noise_loud_db - instrument.noise_soft_db)
     power = amplitude**2 * (1 + 10 ** (noise_db / 10))
     voiced = articulation > _ARTICULATION_VOICED
     loudness = 10 * np.log10(np.maximum(power, 1e-9))
-    known = Truth(
-        f0_hz[::hop].astype(np.float32),
-        loudness[::hop].astype(np.float32),
-        voiced[::hop],
-        room.astype(np.float32),
-    )
-    return audio, known
+    f0_hz, loudness = f0_hz[::hop].astype(np.float32), loudness[::hop].astype(np.float32)
+    return audio, Truth(f0_hz, loudness, voiced[::hop], room.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

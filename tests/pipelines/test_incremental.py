@@ -15,8 +15,7 @@ from pipelines import PrepareOptions, prepare_dataset
 from pipelines.analysis import recording
 from pipelines.beam import plan
 from pipelines.beam.plan import plan_shards
-from pipelines.sources import duplicates, probing
-from pipelines.sources.inputs import Inputs
+from pipelines.sources import probing
 from pipelines.sources.splits import Piece
 from pipelines.sources.stages import Found
 
@@ -159,10 +158,8 @@ def test_probing_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
     for file in inputs.iterdir():
         os.utime(file, (1e9, 1e9))
     paths, heads = sorted(str(path) for path in inputs.iterdir()), []
-    decode = duplicates.decode
-    monkeypatch.setattr(
-        duplicates, 'decode', lambda info, *rest: heads.append(info.path) or decode(info, *rest)
-    )
+    decode = probing.decode
+    monkeypatch.setattr(probing, 'decode', lambda info, *rest: heads.append(info.path) or decode(info, *rest))
 
     read, probe = [], probing.probe
     monkeypatch.setattr(probing, 'probe', lambda path: read.append(path) or probe(path))
@@ -170,7 +167,7 @@ def test_probing_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
     def look():
         heads.clear()
         read.clear()
-        probed = probing.probe_sources([Found(path) for path in paths], Inputs(tmp_path))
+        probed = probing.probe_sources([Found(path) for path in paths], probing.Inputs(tmp_path))
         return probed, sorted(read)
 
     first, fresh = look()

@@ -144,7 +144,7 @@ def example(**changes):
         ({'train': {'audio_seconds': 12.0}}, WARNING, 'short', 'holds 12 s of audio'),
         (example(finite=False), ERROR, 'not_finite', '10 of 10 examples hold nan or infinity'),
         ({'train': {'loudness_db': {'max': -75.0}}}, ERROR, 'silent', 'the loudest frame has -75 dB'),
-        ({'train': {'loudness_db': {'max': -45.0}}}, WARNING, 'quiet', '99 % of the frames are below -45 dB'),
+        ({'train': {'loudness_db': {'max': -46.0}}}, WARNING, 'quiet', '99 % of the frames are below -46 dB'),
         ({'train': {'voiced_share': 0.05}}, WARNING, 'unpitched', 'only 5 % of the frames have a pitch'),
         ({'no_test': True}, WARNING, 'no_test', 'there is no split test'),
         ({'test': {'examples': 0}}, WARNING, 'no_test', 'there is no split test'),
@@ -241,6 +241,6 @@ def test_features_whose_lengths_do_not_fit_are_a_sentence(tmp_path, changes, fir
         writer.write({name: np.ones(length) for name, length in each.items()})
     writer.close()
     with pytest.raises(
-        DatasetError, match=rf'example {int(not first)} has features of lengths that cannot be'
+        DatasetError, match=rf'example {int(not first)} has features whose lengths do not agree'
     ):
         inspect_dataset(tmp_path)

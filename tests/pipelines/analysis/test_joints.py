@@ -33,7 +33,7 @@ def sound():
 def analyse(sound, estimator, **options):
     pieces = list(Analyser(PrepareOptions(**options), estimator, RATE).run([sound]))
     return len(pieces), {
-        name: np.concatenate([getattr(piece, name) for piece in pieces])
+        name: np.concatenate([piece[name] for piece in pieces])
         for name in ('audio', 'f0_hz', 'f0_confidence', 'loudness_db')
     }
 

@@ -136,7 +136,7 @@ def test_interpolation_is_straight_in_pitch_and_keeps_out_of_notes():
         ({'normalize': 'loudness:11'}, "'loudness:DB' from -70 to 10"),
         ({'normalize': 'rms:-3'}, "normalize is 'rms:-3'"),
         ({'normalize': 'peak:-1', 'keep_features': True}, 'keep_features'),
-        ({'min_voiced': 1.5}, 'min_voiced is 1.5; it must be a share, 0 to 1'),
+        ({'min_voiced': 1.5}, 'min_voiced is 1.5; it must be 0 to 1'),
         ({'min_loudness_db': 40.0}, 'min_loudness_db is 40.0; it must be -80 to 20 dB'),
         ({'f0_rate': 0}, 'f0_rate is 0; it must be 1 to 1000'),
     ],

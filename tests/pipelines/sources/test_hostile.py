@@ -18,8 +18,7 @@ from pipelines import PrepareOptions, prepare_dataset
 from pipelines.inspect.inspection import inspect_dataset
 from pipelines.records import RecordWriter, encode_example, read_features, read_record, read_records
 from pipelines.sources.finding import find_sources
-from pipelines.sources.inputs import Inputs
-from pipelines.sources.probing import probe_sources
+from pipelines.sources.probing import Inputs, probe_sources
 
 QUICK = PrepareOptions(f0='yin', workers=1, num_shards=1)
 NAMES = [
@@ -268,7 +267,7 @@ def test_a_damaged_memory_of_inputs_is_forgotten(tmp_path, folder, text):
 def test_a_damaged_row_of_a_staged_shard_is_made_again(folder, tmp_path):
     from pipelines.beam.shards import ShardPlan, finished_shard
 
-    plan = ShardPlan('train', 0, 1, (), 'yin', '', QUICK.to_json())
+    plan = ShardPlan('train', 0, 1, (), 'yin', '', QUICK)
     (tmp_path / plan.key).write_bytes(b'x')
     good = {'fingerprint': plan.fingerprint, 'split': 'train', 'bytes': 1}
     for text in ('[]', '3', '{}', json.dumps(good), json.dumps(good | {'rows': 3})):

@@ -143,18 +143,22 @@ def test_a_disk_that_is_too_small_is_said_before(tmp_path, folder, monkeypatch):
 
 def test_a_full_disk_is_said_where_lengths_are_not_known(tmp_path, folder, monkeypatch):
     """Nothing can be said before; then a shard cannot be written, and 0 MB were said to be needed."""
-    plans = [ShardPlan('train', 0, 1, (Piece('a', 'x', 'train'),), 'yin', '', QUICK.to_json())]
+    plans = [ShardPlan('train', 0, 1, (Piece('a', 'x', 'train'),), 'yin', '', QUICK)]
     job = prepare_module._Job(LocalHome(tmp_path), '1.0.0', QUICK, get_estimator('yin'), None)
     job.staging.mkdir()
     usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
     monkeypatch.setattr(prepare_module.shutil, 'disk_usage', lambda path: usage)
-    told = str(job._explain(DDSPError('x cannot be written: No space left on device.'), plans))
+    with pytest.raises(DDSPError) as caught:
+        job._check_space(plans, full=True)
+    told = str(caught.value)
     assert (
         'is full: more than 3 MB are needed (the length of 1 of 1 recordings is not known) and 3 MB are'
         in told
     )
     plans[0] = dataclasses.replace(plans[0], pieces=(Piece('a', 'x', 'train', seconds=3600.0),))
-    told = str(job._explain(DDSPError('x cannot be written: No space left on device.'), plans))
+    with pytest.raises(DDSPError) as caught:
+        job._check_space(plans, full=True)
+    told = str(caught.value)
     assert 'about 966 MB are needed and 3 MB are free. Make room' in told
 
 
@@ -210,7 +214,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, folder, work
         ({'chunk_secs': 3.0}, 'a multiple of 2 s'),
         ({'splits': {'train': 0.8}}, 'shares above 0 that add up to 1'),
         ({'splits': {'Train': 1.0}}, 'in small letters'),
-        ({'max_rejected': 5}, 'a share, 0 to 1'),
+        ({'max_rejected': 5}, r'0 to 1 \(a share\)'),
         ({'num_shards': 0}, 'num_shards is 0; it must be 1 or more'),
         ({'alignment': 'left'}, "'center' or 'start'"),
     ],

@@ -8,8 +8,7 @@ import pytest
 from ddsp.errors import DDSPError
 from ddsp.io.audio import AudioInfo, write_wav
 from pipelines.sources.finding import find_sources
-from pipelines.sources.inputs import Inputs
-from pipelines.sources.probing import probe_sources
+from pipelines.sources.probing import Inputs, probe_sources
 from pipelines.sources.splits import describe_shares, split_sources
 from pipelines.sources.stages import Found, Probed
 

@@ -1,0 +1,57 @@
+"""What goes wrong in a worker is told by the driver, with the recording."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ddsp.errors import DDSPError
+from ddsp.io.audio import write_wav
+from ddsp.io.dataset import open_dataset
+from pipelines import PrepareOptions, prepare_dataset
+from pipelines.beam.shards import left_by_the_dead
+
+
+def test_a_worker_that_dies_is_told_with_its_recording(tmp_path):
+    """Beam's own runner would wait for it forever."""
+    t = np.arange(16000 * 60) / 16000
+    for i in range(4):
+        write_wav(tmp_path / 'in' / f'note_{i}.wav', 0.3 * np.sin(2 * np.pi * (150 + 11 * i) * t), 16000)
+    staging = tmp_path / 'notes' / '.1.0.0.staging'
+
+    def kill():
+        while not list(staging.glob('*.at')):
+            time.sleep(0.01)
+        os.kill(int(next(staging.glob('*.at')).stem), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    options = PrepareOptions(f0='yin', workers=2, num_shards=2)
+    with pytest.raises(DDSPError, match=r'a worker died while it analysed .*note_\d.wav: it was killed'):
+        prepare_dataset(tmp_path / 'in', tmp_path, 'notes', options=options)
+    result = prepare_dataset(tmp_path / 'in', tmp_path, 'notes', options=options)
+    assert result.accepted == 4
+    open_dataset(result.path).verify()
+
+
+def test_a_living_worker_is_not_told(tmp_path):
+    (tmp_path / f'{os.getpid()}.at').write_text('a.wav')
+    assert left_by_the_dead(tmp_path) == []
+
+
+def test_the_driver_raises_what_a_worker_reported_and_the_others_stop(tmp_path, folder, monkeypatch):
+    from pipelines.beam import shards
+
+    made = []
+
+    def make(staging, plan):
+        made.append(plan)
+        raise DDSPError('x cannot be written: No route to host.')
+
+    monkeypatch.setattr(shards, '_fill', lambda writer, staging, plan: make(staging, plan))
+    options = PrepareOptions(f0='yin', workers=1, num_shards=2)
+    with pytest.raises(DDSPError, match=r'^x cannot be written: No route to host\.$'):
+        prepare_dataset(folder, tmp_path, 'notes', options=options)
+    assert len(made) == 1
