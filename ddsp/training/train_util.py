@@ -109,6 +109,25 @@ def write_gin_config(summary_writer: Any, save_dir: str | os.PathLike[str] | Non
     return config
 
 
+def _begin(
+    trainer: Any, data_provider: Any, batch_size: int, folders: Sequence[str | None]
+) -> tuple[Iterator[Any], int]:
+    """Builds and restores a trainer; returns the batches from there on, and the step."""
+    batches = _batches(trainer, data_provider, batch_size)
+    first = next(batches, None)
+    if first is None:
+        raise ConfigError(
+            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at '
+            'all'
+        )
+    if not trainer.built:
+        trainer.build(first)
+    _restore(trainer, folders)
+    if trainer.step:
+        return _batches(trainer, data_provider, batch_size, trainer.step), trainer.step
+    return itertools.chain([first], batches), 0
+
+
 @gin.configurable(module='ddsp.training.train_util')
 def train(
     data_provider: Any,
@@ -172,22 +191,7 @@ def train(
         'train', batch_size=batch_size, steps_per_summary=steps_per_summary, steps_per_save=steps_per_save
     )  # fmt: skip
     save_dir = expand_path(save_dir) if save_dir else ''
-    batches = _batches(trainer, data_provider, batch_size)
-    first = next(batches, None)
-    if first is None:
-        raise ConfigError(
-            f'the dataset gives no batch: it has fewer than batch_size = {batch_size} examples, or none at '
-            'all'
-        )
-    if not trainer.built:
-        trainer.build(first)
-    _restore(trainer, [save_dir, restore_dir])
-    start_step = trainer.step
-    batches = (
-        _batches(trainer, data_provider, batch_size, start_step)
-        if start_step
-        else itertools.chain([first], batches)
-    )
+    batches, start_step = _begin(trainer, data_provider, batch_size, [save_dir, restore_dir])
     if not trainer.is_chief:
         save_dir, callbacks = '', ()
     config = write_gin_config(None, save_dir, start_step)

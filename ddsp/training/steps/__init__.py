@@ -1,98 +1,15 @@
 """The training step of each Keras backend: `tensorflow` by `tf.distribute`, `jax` on one device.
 
-`Trainer` is the same on both. `Step` is what differs: how weights are made, how a step is compiled and run,
+`Trainer` is the same on both. A `Step` is what differs: how weights are made, how a step is compiled and run,
 and what a checkpoint holds.
 """
 
 from __future__ import annotations
 
-import abc
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 import keras
-import tensorflow as tf
 
-from ddsp.core import Tensor
 from ddsp.errors import ConfigError
-from ddsp.training.optimizers import ScaledAdam, WeightAverages
-from ddsp.training.steps.report import LOSS_PREFIX, energies
-from ddsp.training.steps.seeds import StepSeeds
-
-Batch = Mapping[str, Tensor]
-
-
-@dataclasses.dataclass(eq=False)
-class Step(abc.ABC):
-    """One training step, with what it reads and changes.
-
-    Attributes:
-      model: A `ddsp.training.models.Model`.
-      optimizer: Its `iterations` count the steps.
-      averages: Moving averages of the weights.
-      strategy: Replicas of the step.
-      seeds: Noise by step.
-      grad_clip_norm: As in `Trainer`.
-      accumulate_steps: As in `Trainer`.
-      jit_compile: As in `Trainer`.
-    """
-
-    model: Any
-    optimizer: ScaledAdam
-    averages: WeightAverages
-    strategy: tf.distribute.Strategy
-    seeds: StepSeeds
-    grad_clip_norm: float | None
-    accumulate_steps: int
-    jit_compile: bool
-
-    @abc.abstractmethod
-    def __post_init__(self) -> None:
-        """Checks the settings and prepares the compiled function."""
-
-    @abc.abstractmethod
-    def local(self, batch: Batch) -> Batch:
-        """The first replica's part of a batch."""
-
-    @abc.abstractmethod
-    def create_weights(self, example: Batch) -> None:
-        """Calls the model, or the parts of it that have weights, with a batch of one example."""
-
-    @abc.abstractmethod
-    def run(self, batch: Batch, step: int, stop: bool) -> dict[str, Tensor]:
-        """One step; the weights stay as they are when a loss or a gradient is not finite.
-
-        Args:
-          batch: A batch, for all replicas.
-          step: Steps done.
-          stop: Whether this worker was asked to stop.
-
-        Returns:
-          Metrics, `optimizer/gradient_norm` and `stop` (`STOP`) among them.
-        """
-
-    @abc.abstractmethod
-    def gradients(self, batch: Batch, step: int) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """Gradient of each trainable weight, and metrics, for the report on a step that was refused."""
-
-    @abc.abstractmethod
-    def checkpoint(self, model: Any) -> tf.train.Checkpoint:
-        """What a checkpoint holds: the weights of a model, and the optimizer."""
-
-    @abc.abstractmethod
-    def reader(self, keys: Sequence[str] | None) -> Callable[[str], None]:
-        """Returns `read(prefix)`, which restores all that `checkpoint` holds, or parts of the model alone."""
-
-    def replica_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on one replica, within `strategy.run`; returns its metrics."""
-        raise ConfigError('Trainer.step_fn needs KERAS_BACKEND=tensorflow')
-
-    def metrics(self, outputs: Any, losses: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """What is logged of a step, by name."""
-        named = {f'{LOSS_PREFIX}{key}': value for key, value in losses.items()}
-        named |= {f'{LOSS_PREFIX}{key}': value for key, value in self.model.loss_metrics.items()}
-        return named | energies(outputs, batch)
+from ddsp.training.steps.base import Step
 
 
 def step_class() -> type[Step]:

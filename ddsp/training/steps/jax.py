@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
-from ddsp.training.steps import Batch, Step
+from ddsp.training.steps.base import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.training import checkpoints
-from ddsp.training.steps import Batch, Step
+from ddsp.training.steps.base import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 
 
