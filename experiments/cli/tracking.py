@@ -53,7 +53,7 @@ def list_(
 
 
 @runs.command(
-    epilog='Example: [bold]ddsp runs export runs.csv --filter "metrics.`eval/spectral_loss` < 6"[/bold]'
+    epilog="Example: [bold]ddsp runs export runs.csv --filter 'metrics.`eval/spectral_loss` < 6'[/bold]"
 )
 def export(
     paths: list[pathlib.Path] = argument('FILE...', 'Tables to write, .csv or .parquet.'),

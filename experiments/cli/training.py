@@ -217,7 +217,7 @@ def evaluate(
     rich_help_panel=PANEL, epilog='Example: [bold]ddsp sweep sweep.yaml data/violin --workers 2[/bold]'
 )
 def sweep(
-    spec: pathlib.Path = argument('SPEC', 'YAML or gin file: docs/experiments.md.'),
+    spec: pathlib.Path = argument('SPEC', 'YAML or gin file: docs/sweeps.md.'),
     dataset: str = DATASET,
     workers: int = option(1, 'Worker processes on this machine.', min=1),
     trials: int | None = option(None, 'Number of trials, overriding the file.', min=1, max=10_000),

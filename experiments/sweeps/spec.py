@@ -127,7 +127,7 @@ class Range:
 
 @pydantic_dataclass(frozen=True, config=_STRICT)
 class SweepSpec:
-    """A sweep. The fields are the keys of its file; docs/experiments.md describes them."""
+    """A sweep. The fields are the keys of its file; docs/sweeps.md describes them."""
 
     parameters: Annotated[
         Mapping[str, Choice | Range],
