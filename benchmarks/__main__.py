@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES
-from benchmarks.reference import GOALS, RECORDED, Cost, Goal
+from benchmarks.operations.cases import CASES
+from benchmarks.operations.reference import GOALS, RECORDED, Cost, Goal
 
 HERE = pathlib.Path(__file__).resolve().parent
 SMALLER_BATCH = 4  # for what ddsp 3.7.0 cannot do at batch 16
@@ -42,7 +42,7 @@ def resident_mb(pid: int) -> float:
 def run_child(python: str, case: str, batch: int, args: argparse.Namespace) -> Row:
     """One case with one interpreter. Its status is 'ok', 'out of memory', 'too slow' or 'error'."""
     runs = 2 if args.quick else args.runs
-    command = [python, str(HERE / 'child.py'), case, str(batch), args.mode, str(runs)]
+    command = [python, str(HERE / 'operations' / 'child.py'), case, str(batch), args.mode, str(runs)]
     with tempfile.TemporaryFile('w+') as output, tempfile.TemporaryDirectory() as elsewhere:
         # Started in an empty folder: an interpreter with another ddsp must not find this one.
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=elsewhere)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.crepe_package import RATE, CrepePredict
+from benchmarks.f0.crepe_package import RATE, CrepePredict
 from ddsp.f0.crepe_weights import SIZES, WeightsError, find_weights, load_weights
 
 GOALS = {'full': 8.0, 'tiny': 4.0}  # how many times less CPU

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import child
-from benchmarks.cases import N_FRAMES, N_SAMPLES, Inputs, with_gradients
+from benchmarks.operations import child
+from benchmarks.operations.cases import N_FRAMES, N_SAMPLES, Inputs, with_gradients
 
 BATCH = 4  # the definitions need arrays of [batch, samples, harmonics]
 N_HARMONICS = 60

@@ -31,7 +31,7 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import crepe_package
+from benchmarks.f0 import crepe_package
 from ddsp.f0.crepe_weights import load_weights
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.records import read_examples
@@ -243,7 +243,7 @@ def command(work: pathlib.Path, args: argparse.Namespace) -> list[dict[str, Any]
     inputs = write_corpus(work / 'command', 1, args.seconds, 'wav 44.1 kHz stereo')
     stand_in = work / 'stand in'  # for the package crepe, where it could not be installed
     stand_in.mkdir()
-    shutil.copy(pathlib.Path(__file__).with_name('crepe_package.py'), stand_in / 'crepe.py')
+    shutil.copy(crepe_package.__file__, stand_in / 'crepe.py')
     crepe_package.save_weights(load_weights('full'), str(stand_in / 'full.npz'))
     theirs = {'PYTHONPATH': str(stand_in), 'CREPE_NPZ': str(stand_in / 'full.npz')}
     sides: dict[str, tuple[str, dict[str, str], list[str]]] = {

@@ -6,8 +6,8 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks.cases import CASES
-from benchmarks.reference import GOALS, RECORDED
+from benchmarks.operations.cases import CASES
+from benchmarks.operations.reference import GOALS, RECORDED
 
 report = importlib.import_module('benchmarks.__main__')
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.crepe_cost import example_sound
-from benchmarks.crepe_package import RATE, CrepePredict, likeliest_path, local_average_cents
+from benchmarks.f0.crepe_package import RATE, CrepePredict, likeliest_path, local_average_cents
 from ddsp.f0 import crepe, estimate_f0
 from ddsp.f0.crepe import Crepe, activations_to_f0
 from ddsp.f0.crepe_engine import CrepeEngine

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from benchmarks.f0_material import spoken_again
+from benchmarks.f0.material import spoken_again
 from ddsp.analysis.sequences import likeliest_path
 from ddsp.errors import DDSPError
 from ddsp.f0 import estimate_f0, get_estimator, voiced_threshold

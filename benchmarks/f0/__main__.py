@@ -17,9 +17,9 @@ from collections.abc import Iterator
 import mir_eval.melody
 import numpy as np
 
-from benchmarks import f0_material
-from benchmarks.f0_material import FRAME_RATE, RATE, SPEECH, Sound
-from benchmarks.f0_references import Network, Pyin
+from benchmarks.f0 import material
+from benchmarks.f0.material import FRAME_RATE, RATE, SPEECH, Sound
+from benchmarks.f0.references import Network, Pyin
 from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import DDSPError
 from ddsp.f0 import F0Estimator, estimate_f0, get_estimator, voiced_threshold
@@ -129,18 +129,18 @@ def speech_agreement(folder: pathlib.Path, estimators: list[str]) -> list[str]:
 
 
 def hard_sounds(folder: pathlib.Path | None) -> dict[str, list[Sound]]:
-    """Groups of benchmarks/f0_material.py; without a folder of recordings, those that need none."""
-    groups = {f'30 to 47 Hz, {kind}': f0_material.low_strings(kind) for kind in ('strong', 'weak', 'odd')}
+    """Groups of benchmarks/material.py; without a folder of recordings, those that need none."""
+    groups = {f'30 to 47 Hz, {kind}': material.low_strings(kind) for kind in ('strong', 'weak', 'odd')}
     for low, high in ((30, 46.9), (47, 100), (100, 2000), (2150, 4000)):
-        groups[f'sines, {low:.0f} to {high:.0f} Hz'] = f0_material.sines(low, high)
+        groups[f'sines, {low:.0f} to {high:.0f} Hz'] = material.sines(low, high)
     if folder:
-        speech, music = f0_material.speech(folder), f0_material.music(folder)
-        groups |= {'speech': speech, 'speech, gated': f0_material.gated(speech), 'music': music}
-        groups |= {f'music, noise at {db} dB': f0_material.with_noise(music, db) for db in (20, 10, 0)}
-        groups['speech, noise at 10 dB'] = f0_material.with_noise(speech, 10)
-        groups |= {f'music, room: {room}': f0_material.in_room(music, folder / file)
-                   for room, file in f0_material.ROOMS.items()}  # fmt: skip
-        groups |= {f'music, church, tail {db:+} dB': f0_material.in_church(music, db) for db in (-9, -3, 3)}
+        speech, music = material.speech(folder), material.music(folder)
+        groups |= {'speech': speech, 'speech, gated': material.gated(speech), 'music': music}
+        groups |= {f'music, noise at {db} dB': material.with_noise(music, db) for db in (20, 10, 0)}
+        groups['speech, noise at 10 dB'] = material.with_noise(speech, 10)
+        groups |= {f'music, room: {room}': material.in_room(music, folder / file)
+                   for room, file in material.ROOMS.items()}  # fmt: skip
+        groups |= {f'music, church, tail {db:+} dB': material.in_church(music, db) for db in (-9, -3, 3)}
     return groups
 
 

@@ -1,4 +1,4 @@
-"""Sounds whose pitch is known, for benchmarks/f0.py: resynthesised speech and music, rooms, noise, tones.
+"""Sounds whose pitch is known: resynthesised speech and music, rooms, noise, tones.
 
 Recordings are analysed (pyin of librosa) and synthesised again on the track that was found, so that the pitch
 is exact whatever the analysis heard. Frames are 10 ms apart.

@@ -1,6 +1,6 @@
 """Measures one case in a process of its own, and prints the figures as one line of JSON.
 
-Run as a file (`python benchmarks/child.py CASE BATCH MODE RUNS`) by any interpreter that has a `ddsp`; the
+Run as a file (`python child.py CASE BATCH MODE RUNS`) by any interpreter that has a `ddsp`; the
 folder of this file must be the only one of the repository on its path when that is another `ddsp`.
 """
 

@@ -1,4 +1,4 @@
-"""What benchmarks/f0.py compares with: the network of swift-f0 as it is, and pyin of librosa."""
+"""What `python -m benchmarks.f0` compares with: the network of swift-f0 as it is, and pyin of librosa."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""How well, and at what cost, the pitch estimators find known pitches."""
