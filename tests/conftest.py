@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAY_BE_MISSING = (
     'which the repository does not hold', 'the weights of CREPE', 'only TensorFlow', 'a graph of TensorFlow',
     'shapes are always known', 'nothing is compiled', 'not yet made for torch.compile', 'too quick',
-    'cannot be mounted', 'only be mounted by root',
+    'the kernel is for JAX', 'cannot be mounted', 'only be mounted by root',
 )  # fmt: skip
 
 

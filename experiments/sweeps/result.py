@@ -40,7 +40,7 @@ class SweepPlace:
         experiment: str = store.EXPERIMENT,
     ) -> SweepPlace:
         """Fills in what was not given: `sweeps/NAME` and an SQLite file in it."""
-        root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--sweep-dir')
+        root = local_folder(folder or pathlib.Path('sweeps') / spec.name, '--save-dir')
         storage = storage or f'sqlite:///{root.resolve() / "study.db"}'
         return cls(dataset, root, storage, experiment, pathlib.Path(spec_path))
 

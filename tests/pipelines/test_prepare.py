@@ -170,9 +170,10 @@ def test_the_number_of_workers_does_not_change_a_byte(prepared, folder, tmp_path
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pipelines import PrepareOptions, prepare_dataset
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     options = PrepareOptions(f0='yin', workers=1, num_shards=2)
     prepare_dataset(sys.argv[1], sys.argv[2], 'notes', options=options)
 """
