@@ -166,7 +166,8 @@ def test_the_runs_are_found_by_their_sweep(server, runs, names, view):
 def test_the_charts_draw_the_spectral_loss_of_all_trials(server, runs, names, view):
     experiment = runs[names[0]].info.experiment_id
     view.goto(ui.charts_address(server, experiment, TRIALS))
-    view.get_by_text('losses', exact=True).first.scroll_into_view_if_needed()  # what is out of sight is not drawn
+    # What is out of sight is not drawn.
+    view.get_by_text('losses', exact=True).first.scroll_into_view_if_needed()
     chart = view.locator('[data-testid="experiment-view-compare-runs-card"]').filter(
         has_text='losses/spectral_loss'
     ).first  # fmt: skip
