@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Why a test may be skipped in the gate: what the repository cannot hold, or a backend or a machine lacks.
 # Any other reason (a package that was not installed, say) would hide that something is no longer tested.
 MAY_BE_MISSING = (
-    'which the repository does not hold', 'the weights of CREPE', 'only TensorFlow', 'a graph of TensorFlow',
+    'which the repository does not hold', 'the weights of CREPE', 'of TensorFlow', 'only TensorFlow',
     'shapes are always known', 'nothing is compiled', 'not yet made for torch.compile', 'too quick',
     'the kernel is for JAX', 'cannot be mounted', 'only be mounted by root',
 )  # fmt: skip
