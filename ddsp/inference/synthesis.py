@@ -11,6 +11,7 @@ import tensorflow as tf
 from ddsp import effects, processors, synths
 from ddsp.core import tf_float32
 from ddsp.core.kernels.phase import Phase, frame_starts
+from ddsp.core.kernels.sinusoids import shifted_half
 from ddsp.training import decoders, preprocessing
 
 _REVERBS = (effects.Reverb, effects.ExpDecayReverb, effects.FilteredNoiseReverb)
@@ -270,11 +271,9 @@ def _phase_after(
     """Phase of an oscillator `[1, 1, n_sinusoids]` after the first frames of its controls."""
     rate = float(oscillator.sample_rate)
     hz = tf_float32(controls['frequencies' if 'frequencies' in controls else 'f0_hz'])
-    half = Phase.per_sample(hz / 2.0, rate)
-    if controls.get('harmonic_shifts') is not None:
-        shifts = tf_float32(controls['harmonic_shifts'])
-        numbers = np.arange(1, shifts.shape[-1] + 1)
-        # The fundamental's phase times h is exact; only the small shifts are rounded.
-        half = half * numbers + Phase.per_sample(hz * numbers.astype(np.float32) * shifts / 2.0, rate)
+    if controls.get('harmonic_shifts') is None:
+        half = Phase.per_sample(hz / 2.0, rate)
+    else:
+        half = shifted_half(hz, tf_float32(controls['harmonic_shifts']), rate)
     start = frame_starts(half, hop).map(lambda part: part[:, n_frames : n_frames + 1])
     return start if before is None else before + start

@@ -28,13 +28,29 @@ def sinusoids(
 def inharmonics(
     frequencies: Tensor, shifts: Tensor, amplitudes: Tensor, initial_phase: Tensor | None, output: Output
 ) -> Tensor:
-    """Shifted harmonics: the fundamental's phase times h is exact, only the small shifts are rounded."""
-    n_harmonics, rate = shifts.shape[-1], float(output.sample_rate)
-    harmonics = get_harmonic_frequencies(frequencies, n_harmonics)
-    shifts = harmonics * shifts
-    half = Phase.per_sample(frequencies / 2.0, rate) * np.arange(1, n_harmonics + 1)
-    half = half + Phase.per_sample(shifts / 2.0, rate)
-    return _from_frames(harmonics + shifts, half, amplitudes, initial_phase, output)
+    """Shifted harmonics; see the definition in `ddsp.core.oscillators`."""
+    harmonics = get_harmonic_frequencies(frequencies, shifts.shape[-1])
+    half = shifted_half(frequencies, shifts, float(output.sample_rate))
+    return _from_frames(harmonics + harmonics * shifts, half, amplitudes, initial_phase, output)
+
+
+def shifted_half(frequencies: Tensor, shifts: Tensor, sample_rate: float) -> Phase:
+    """What half the frequency of shifted harmonics adds to the phase in a sample, for `frame_starts`.
+
+    The fundamental's phase times h is exact; only the small shifts are rounded.
+
+    Args:
+      frequencies: Fundamental [batch, n_frames, 1], Hz.
+      shifts: [batch, n_frames, n_harmonics], as a share of each harmonic's frequency.
+      sample_rate: Sample rate in Hz.
+
+    Returns:
+      Phase [batch, n_frames, n_harmonics].
+    """
+    n_harmonics = shifts.shape[-1]
+    shifts = get_harmonic_frequencies(frequencies, n_harmonics) * shifts
+    half = Phase.per_sample(frequencies / 2.0, sample_rate) * np.arange(1, n_harmonics + 1)
+    return half + Phase.per_sample(shifts / 2.0, sample_rate)
 
 
 def _from_frames(

@@ -22,6 +22,7 @@ from keras import ops
 
 from ddsp.analysis.framing import hann_window
 from ddsp.core import Tensor
+from ddsp.core.kernels.blocks import custom_gradient
 from ddsp.core.utils import constant
 
 _LOG_FLOOR = 1e-5  # as in core.safe_log: what stands for zero, and the bound of the gradient
@@ -45,7 +46,7 @@ def l1_differences(
     names = ('mag', 'logmag')
     mag_weight, logmag_weight = (term_weights.get(name, 0.0) for name in names)
 
-    @ops.custom_gradient
+    @custom_gradient
     def evaluate(target: Tensor, audio: Tensor) -> tuple[Tensor, Any]:
         # The gradient is written below: nothing that is computed here needs to be kept for another one.
         target, audio = ops.stop_gradient(target), ops.stop_gradient(audio)
@@ -61,11 +62,7 @@ def l1_differences(
         parts = ops.stack(terms)
         result = ops.concatenate([ops.reshape(ops.sum(parts), (1,)), ops.reshape(parts, (-1,))])
 
-        def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            scale = (args[0] if upstream is None else upstream)[0]
-            return scale * target_gradient, scale * audio_gradient
-
-        return result, gradient
+        return result, lambda upstream: (upstream[0] * target_gradient, upstream[0] * audio_gradient)
 
     loss, *parts = ops.unstack(evaluate(target, audio), 1 + 2 * len(fft_sizes))
     keys = [(size, name) for size in fft_sizes for name in names]
