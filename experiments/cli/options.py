@@ -60,7 +60,7 @@ def presets_of_package() -> dict[str, str]:
 
 
 def f0_choice() -> dict[str, Any]:
-    """The same for pitch estimators, which packages can add to."""
+    """Arguments of `option` for a pitch estimator, to which packages can add theirs."""
 
     def check(value: str) -> str:
         from ddsp.errors import DDSPError

@@ -273,6 +273,7 @@ def ui(
 
 def links(client: Any, server: str, references: Sequence[str], experiment: str) -> list[tuple[str, str]]:
     """What the UI has to show, as titles and addresses; it is opened at the first."""
+    from experiments.tracking import runs as tracked
     from experiments.tracking import store
     from experiments.tracking import ui as pages
 
@@ -290,16 +291,14 @@ def links(client: Any, server: str, references: Sequence[str], experiment: str) 
     here = found[0].info.experiment_id
     shown = [('MLflow UI', pages.charts_address(server, here))]
     for run in found:
-        sweep = run.data.tags.get('sweep_id')
+        sweep = run.data.tags.get('sweep_id', '')
         if run.info.experiment_id != here:
             continue
         if run.data.tags.get('sweep_role') == 'summary':
-            trials = f"tags.sweep_id = '{sweep}' AND tags.sweep_role = 'trial'"
-            shown.append((f'Sweep {sweep}', pages.charts_address(server, here, trials)))
+            shown.append((f'Sweep {sweep}', pages.charts_address(server, here, tracked.of_sweep(sweep))))
             shown.append(('  its page', pages.run_address(server, _place(run), 'compare.html')))
         elif not sweep:
-            name = run.info.run_name or run.info.run_id[:8]
-            shown.append((name, pages.run_address(server, _place(run))))
+            shown.append((tracked.title(run), pages.run_address(server, _place(run))))
     return shown[:_LINKS]
 
 

@@ -256,6 +256,8 @@ def sweep(
 
 def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
     """The sweep's outcome and what to do with it."""
+    from experiments.tracking.runs import of_sweep
+
     rows: list[tuple[str, Any]] = [
         (
             'trials',
@@ -269,8 +271,7 @@ def _print_sweep(spec: SweepSpec, result: SweepResult, experiment: str) -> None:
     output.print_table('', ('', ''), rows, header=False)
     if result.command:
         print(f'Again: {result.command}')
-    condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'trial'"
-    print(f'Next: ddsp runs compare --experiment {experiment} --filter "{condition}"')
+    print(f'Next: ddsp runs compare --experiment {experiment} --filter "{of_sweep(spec.name)}"')
 
 
 @app.command(rich_help_panel='This machine', epilog='Example: [bold]ddsp demo --audio recordings/[/bold]')

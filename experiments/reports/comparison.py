@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.metrics import best_of, is_shown, shown
 from experiments.reports import figures, page
 from experiments.tracking import store
+from experiments.tracking.runs import title as run_title
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,7 +88,7 @@ def compare(runs: Sequence[Run], *, all_params: bool = False, system: bool = Fal
         rows.append(MetricRow(name, values, best_of(name, values) if comparable else frozenset()))
     return Comparison(
         run_ids=tuple(run.info.run_id for run in runs),
-        names=tuple(run.info.run_name or run.info.run_id[:8] for run in runs),
+        names=tuple(map(run_title, runs)),
         statuses=tuple(run.info.status for run in runs),
         params=params,
         metrics=tuple(rows),
@@ -189,7 +190,7 @@ def _histories(
     found: dict[str, list[tuple[float, float]]] = {}
     for run in [run for run in runs if metric in run.data.metrics][:_RUNS_DRAWN]:
         points = client.get_metric_history(run.info.run_id, metric)
-        name = run.info.run_name or run.info.run_id[:8]
+        name = run_title(run)
         found[name if name not in found else run.info.run_id[:8]] = [(float(p.step), p.value) for p in points]
     return found
 

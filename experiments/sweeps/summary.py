@@ -14,6 +14,7 @@ from experiments.reports import comparison
 from experiments.sweeps.result import SweepPlace, SweepResult
 from experiments.sweeps.spec import SweepSpec
 from experiments.sweeps.study import TrialQueue
+from experiments.tracking import runs as tracked
 from experiments.tracking import store
 from experiments.tracking.revision import code_revision
 
@@ -38,8 +39,9 @@ def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) ->
     """
     spec, client = queue.spec, store.client()
     run_id = _summary_run(client, spec, place.experiment)
+    known = client.get_run(run_id).data.params
     for name, value in _params(spec).items():
-        if client.get_run(run_id).data.params.get(name) is None:
+        if name not in known:
             client.log_param(run_id, name, value)
     numbers = {
         'finished': result.finished, 'pruned': result.pruned, 'failed': result.failed, 'best':
@@ -64,8 +66,7 @@ def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) ->
 def _summary_run(client: MlflowClient, spec: SweepSpec, experiment: str) -> str:
     """The sweep's summary run; created when there is none yet."""
     experiment_id = store.experiment_id(client, experiment)
-    condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'summary'"
-    found = store.search(client, condition, experiments=[experiment], limit=1)
+    found = store.search(client, tracked.of_sweep(spec.name, 'summary'), experiments=[experiment], limit=1)
     if found:
         return found[0].info.run_id
     tags = {**code_revision(), 'sweep_id': spec.name, 'sweep_role': 'summary'}
@@ -82,7 +83,7 @@ def _params(spec: SweepSpec) -> dict[str, str]:
 def _write_page(client: MlflowClient, spec: SweepSpec, place: SweepPlace, folder: pathlib.Path) -> None:
     """All trials ranked, the best with players."""
     order = [f'metrics.`{spec.objective}` {"ASC" if spec.minimize else "DESC"}']
-    condition = f"tags.sweep_id = '{spec.name}' AND tags.sweep_role = 'trial'"
+    condition = tracked.of_sweep(spec.name)
     runs = store.search(client, condition, experiments=[place.experiment], order=order, limit=_TRIALS_ON_PAGE)
     if runs:
         comparison.write_page(

@@ -39,6 +39,16 @@ def list_runs(
     return store.search(client, condition, experiments=list(experiments or []), order=order, limit=limit)
 
 
+def of_sweep(name: str, role: str = 'trial') -> str:
+    """Filter, in MLflow's grammar, for the trials of a sweep, or for its `'summary'`."""
+    return f"tags.sweep_id = '{name}' AND tags.sweep_role = '{role}'"
+
+
+def title(run: Run) -> str:
+    """What people call a run: its name, or the beginning of its id."""
+    return run.info.run_name or run.info.run_id[:8]
+
+
 def row(run: Run) -> dict[str, Any]:
     """One run as a flat dictionary for JSON."""
     return {
