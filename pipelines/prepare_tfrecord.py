@@ -91,8 +91,9 @@ def prepare_tfrecord(
             stem = f'{target.name}-{split}' if eval_split_fraction else target.name
             files = dataset.files(split)
             for i, file in enumerate(files):
-                written.add(f'{stem}-{i:05d}-of-{len(files):05d}')
-                with replacing(target.with_name(f'{stem}-{i:05d}-of-{len(files):05d}')) as part:
+                name = f'{stem}-{i:05d}-of-{len(files):05d}'
+                written.add(name)
+                with replacing(target.with_name(name)) as part:
                     link(pathlib.Path(file), part)
         _remove_earlier(target, written)
         shutil.rmtree(working)
