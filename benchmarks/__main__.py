@@ -216,7 +216,7 @@ def main() -> int:
             'reached': reached(case, ours, theirs),
         })  # fmt: skip
     console.print(make_table(rows, args.mode))
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     output = args.output or HERE / 'results' / f'{now:%Y%m%dT%H%M%SZ}.json'
     output.parent.mkdir(parents=True, exist_ok=True)
     report = {

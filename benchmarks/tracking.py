@@ -265,7 +265,7 @@ def main() -> int:
         )
     else:
         _print_table(rows, args)
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     kind = 'overhead' if args.overhead else 'tracking'
     output = HERE / 'results' / f'{kind}-{now:%Y%m%dT%H%M%SZ}.json'
     report = {'time': now.isoformat(timespec='seconds'), 'machine': describe_machine(), 'rows': rows}

@@ -298,7 +298,7 @@ def _metadata(model: Any, dataset: Dataset, metrics: Mapping[str, float]) -> dic
             'python': '.'.join(map(str, sys.version_info[:3])),
             **{name: importlib.metadata.version(name) for name in packages},
         },
-        'created': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+        'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     }
 
 

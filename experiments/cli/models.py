@@ -19,7 +19,7 @@ PANEL = 'Runs and models'
 _MOST = 60.0  # semitones and decibels of a shift, as `ddsp.inference.TransferSettings` has it
 
 
-class ExportFormat(str, enum.Enum):
+class ExportFormat(enum.StrEnum):
     """What `ddsp export` can write."""
 
     impulse_response = 'impulse-response'

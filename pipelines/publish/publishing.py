@@ -165,7 +165,7 @@ def _revision() -> str:
 def _now() -> str:
     """UTC; SOURCE_DATE_EPOCH sets it for reproducible manifests."""
     seconds = int(os.environ.get('SOURCE_DATE_EPOCH') or time.time())
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
 
 
 def _sha256(text: str) -> str:

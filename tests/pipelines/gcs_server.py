@@ -52,7 +52,7 @@ class Server(ThreadingHTTPServer):
                 return None
             self.last += 1
             self.objects[where], self.generations[where] = content, self.last
-            self.updated[where] = datetime.datetime.now(datetime.timezone.utc)
+            self.updated[where] = datetime.datetime.now(datetime.UTC)
             return self.describe(where)
 
     def describe(self, where: tuple[str, str]) -> dict:
