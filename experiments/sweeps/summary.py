@@ -111,11 +111,11 @@ def draw(study: optuna.Study, spec: SweepSpec, folder: pathlib.Path) -> None:
     for name, (needed, plot) in wanted.items():
         if finished < needed:
             continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # marked experimental in Optuna
+        with warnings.catch_warnings(), pyplot.rc_context():  # Optuna sets a style for all later pictures
+            warnings.simplefilter('ignore')  # marked experimental in Optuna
+            try:
                 axes = plot(study, target_name=spec.objective)
-        except (RuntimeError, ValueError, ImportError):  # trials of one value have no importance
-            continue
-        axes.figure.savefig(folder / f'{name}.png', dpi=110, bbox_inches='tight')
-        pyplot.close(axes.figure)
+            except (RuntimeError, ValueError, ImportError):  # trials of one value have no importance
+                continue
+            axes.figure.savefig(folder / f'{name}.png', dpi=110, bbox_inches='tight')
+            pyplot.close(axes.figure)
