@@ -1,9 +1,10 @@
 """Apache Beam pipelines: raw audio in, a published dataset out.
 
 `pipelines.prepare.prepare_dataset` is the whole of preparation; docs/datasets.md explains it. A recording
-goes through sources (found, probed, given to a split), analysis (features, examples, quality), beam (shards)
-and publish (accepted or rejected). Each wing imports only those before it: synthetic, sources, analysis,
-beam, publish, inspect; `options` and `records` stand below all of them, `result` and `prepare` above.
+goes through sources (found, probed, given to a split), analysis (features, examples, quality), shards (what
+goes where, and making it) and publish (accepted or rejected); beam holds the graph that joins all of them.
+Each wing imports only those before it: synthetic, sources, analysis, shards, publish, beam, inspect;
+`options` and `records` stand below all of them, `result` and `prepare` above.
 """
 
 from __future__ import annotations

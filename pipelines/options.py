@@ -160,15 +160,15 @@ class PrepareOptions:
         del content['workers'], content['max_rejected']
         return content
 
-    def count_workers(self, work_seconds: float, pieces: int) -> int:
-        """Number of processes for work of `work_seconds` of CPU time in a number of independent pieces.
+    def count_workers(self, work_seconds: float) -> int:
+        """Number of processes for work of about `work_seconds` of CPU time.
 
         `workers` decides; otherwise cores and memory. Where starting more (4 s each) saves nothing it is one.
         """
         if self.workers is not None:
-            return min(self.workers, max(1, pieces))
+            return self.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        most = min(cores, int(_memory() / _MEMORY_PER_WORKER), pieces)
+        most = min(cores, int(_memory() / _MEMORY_PER_WORKER))
         return max(1, most) if work_seconds > 15 else 1
 
 

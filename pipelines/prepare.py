@@ -7,36 +7,33 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import shutil
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.f0 import F0Estimator, get_estimator
-from ddsp.io.dataset import NAME, VERSION, Dataset, DatasetError
+from ddsp.io import gcs, storage
+from ddsp.io.dataset import NAME, VERSION
 from ddsp.io.progress import Progress
-from pipelines.analysis.statistics import Statistics
-from pipelines.beam.plan import plan_shards
-from pipelines.beam.runner import run_shards
-from pipelines.beam.shards import FEATURES_VERSION, SHARD_ROW, Shard, ShardPlan, finished_shard
+from pipelines.beam.ending import AGAIN, FAILED
+from pipelines.beam.graph import build
+from pipelines.beam.request import Request
+from pipelines.beam.runner import run_here
 from pipelines.options import PrepareOptions
-from pipelines.publish.home import SHARDS, CloudHome, LocalHome, VersionTaken, open_home
-from pipelines.publish.outcomes import judge
-from pipelines.publish.publishing import publish
-from pipelines.result import PrepareResult, count_inputs, describe
-from pipelines.sources.finding import PathLike, find_sources
-from pipelines.sources.probing import Inputs, fetch, probe_sources
-from pipelines.sources.splits import split_sources
-from pipelines.sources.stages import Accepted, Found, Outcome, Probed, Rejected, unusable
+from pipelines.publish.home import CloudHome, LocalHome, open_home
+from pipelines.publish.provenance import Provenance
+from pipelines.result import PrepareResult, describe
+from pipelines.shards.plan import Failure
+from pipelines.sources.effort import seconds_to_analyse
+from pipelines.sources.finding import PathLike, check_sources
 
 _COST_BESIDE_F0 = 0.01  # CPU seconds for a second of audio
-_SHOWN = 5
 
 
 def prepare_dataset(
@@ -47,6 +44,8 @@ def prepare_dataset(
     *,
     options: PrepareOptions | None = None,
     progress: Progress | None = None,
+    runner: str = 'local',
+    beam_options: Sequence[str] = (),
 ) -> PrepareResult:
     """Prepares a dataset from recordings and publishes it as `<root>/<name>/<version>/`.
 
@@ -60,6 +59,8 @@ def prepare_dataset(
       version: Such as `'1.0.0'`; None for the newest one where nothing has changed, otherwise the next.
       options: How; defaults are those of `PrepareOptions`.
       progress: Called from time to time with (seconds of audio done, in all, text).
+      runner: The Beam engine: 'local', 'portable', 'flink', 'spark' or 'dataflow' (see docs/scale.md).
+      beam_options: Options for the engine, such as `'--region=europe-west4'`.
 
     Returns:
       What was done.
@@ -69,139 +70,111 @@ def prepare_dataset(
       DDSPError: There is no usable input, too many inputs are unusable, or the output cannot be written.
     """
     started = time.monotonic()
+    tell = progress or (lambda *_: None)
+    request = make_request(sources, root, name, version, options, runner)
+    home = open_home(root, name)
+    with home.locked():
+        tell(0, 1, 'looking into the inputs')
+        made: Counter[str] = Counter()
+        while (outcome := _run(request, home, runner, beam_options, tell))['state'] == AGAIN:
+            made.update(outcome['made'])
+        if outcome['state'] == FAILED:
+            raise Failure(outcome['kind'], outcome['message']).error()
+        storage.remove_folder(request.staging)
+        shutil.rmtree(request.cache, ignore_errors=True)
+    tell(1, 1, 'published')
+    found = describe(home.open(outcome['version']))
+    done = _done(outcome, made)
+    return dataclasses.replace(found, wall_seconds=time.monotonic() - started, **done)
+
+
+def make_request(
+    sources: PathLike | Iterable[PathLike],
+    root: PathLike,
+    name: str,
+    version: str | None = None,
+    options: PrepareOptions | None = None,
+    runner: str = 'local',
+) -> Request:
+    """What a preparation is asked to do; raises ConfigError and DDSPError as `prepare_dataset`."""
     options = options or PrepareOptions()
     _check_name(root, name, version)
     estimator = get_estimator(options.f0)
+    items = check_sources(sources)
+    root, job = os.fspath(root), uuid.uuid4().hex[:12]
+    provenance = Provenance.of_this_process(estimator)
+    if runner != 'local':
+        root = root if gcs.is_gcs(root) else os.path.abspath(root)
+        return Request(items, root, name, version, options, provenance, job)
     home = open_home(root, name)
-    found = find_sources(sources)
-    options = _own_splits(found, options)
-    tell = progress or (lambda *_: None)
-    with home.locked():
-        inputs = Inputs(home.work)
-        tell(0, 1, 'looking into the inputs')
-        rows = probe_sources(
-            found, inputs, lambda done, total: tell(0, 1, f'looking into the inputs: {done} of {total}')
+    scratch = str(home.work / 'scratch') if isinstance(home, CloudHome) else f'{home.work}/.staging'
+    request = Request(
+        items, root, name, version, options, provenance, job, watch=scratch, cache=f'{scratch}/inputs'
+    )
+    return dataclasses.replace(request, lanes=_count_workers(request, home, estimator))
+
+
+def _count_workers(request: Request, home: LocalHome | CloudHome, estimator: F0Estimator) -> int:
+    if request.options.workers is not None:
+        return request.options.workers  # nothing to find out
+    cost = getattr(estimator, 'cost', 0.01) + _COST_BESIDE_F0
+    survey = home.survey if _is_incremental(home, request.options) else ''
+    return request.options.count_workers(seconds_to_analyse(request.sources, survey) * cost)
+
+
+def _is_incremental(home: LocalHome | CloudHome, options: PrepareOptions) -> bool:
+    """Whether the newest version was made with the same options, so that most of its shards serve again."""
+    versions = home.versions()
+    if not versions:
+        return False
+    parameters = home.open(versions[-1]).json('pipeline.json').get('parameters', {})
+    return {**parameters, 'splits': ''} == {**options.record(), 'splits': ''}
+
+
+def _run(
+    request: Request,
+    home: LocalHome | CloudHome,
+    runner: str,
+    beam_options: Sequence[str],
+    tell: Progress,
+) -> dict[str, Any]:
+    """One round of the graph; returns its outcome."""
+
+    def follow(counts: Mapping[str, float]) -> None:
+        total = counts.get('planned/audio_ms', 0) / 1000
+        done = min(total, (counts.get('made/audio_ms', 0) + counts.get('reused/audio_ms', 0)) / 1000)
+        if total:
+            tell(done, total, f'{done:.0f} of {total:.0f} s of audio analysed')
+        elif counts.get('probed/inputs'):
+            tell(0, 1, f'looking into the inputs: {counts["probed/inputs"]:.0f}')
+
+    if runner == 'local':
+        run_here(request, follow)
+    else:
+        from pipelines.beam import engines
+
+        label = f'{request.name}-prepare-{os.path.basename(request.staging)[:8]}'
+        engines.run(
+            runner, beam_options, lambda pipeline: build(pipeline, request), label=label, follow=follow
         )
-        _check_usable(rows, options)
-        fingerprint = _fingerprint(rows, options, estimator)
-        target, there = _choose_version(home, version, fingerprint)
-        job = _Job(home, target, options, estimator, progress)
-        if there is None:
-            outcomes, shards = job.run(rows)
-            tell(1, 1, 'publishing')
-            metrics = job.made['metrics'] = count_inputs(outcomes) | job.metrics
-            while there is None:
-                try:
-                    publish(home, target, job.staging, shards, outcomes, options, fingerprint, metrics)
-                    there = home.open(target)
-                except VersionTaken:
-                    if version is not None:
-                        raise
-                    target = _next_version(target)
-        else:
-            shutil.rmtree(job.staging, ignore_errors=True)  # left by a call that was killed at its very end
-        inputs.clear()
-    return dataclasses.replace(describe(there), wall_seconds=time.monotonic() - started, **job.made)
+    outcome = request.read_outcome()
+    if outcome is None:
+        raise DDSPError(f'the job ended without a result in {request.outcome}. Run the same command again.')
+    return outcome
 
 
-class _Job:
-    """The making of the shards of one preparation in `staging`; `made` has attributes of `PrepareResult`."""
-
-    def __init__(
-        self,
-        home: LocalHome | CloudHome,
-        version: str,
-        options: PrepareOptions,
-        estimator: F0Estimator,
-        progress: Progress | None,
-    ) -> None:
-        self._home, self._options, self._estimator, self._progress = home, options, estimator, progress
-        self.staging = home.work / f'.{version}.staging'
-        self.made: dict[str, Any] = {}
-        self.metrics: Counter[str] = Counter()
-
-    def run(self, rows: list[Probed | Rejected]) -> tuple[list[Outcome], list[Shard]]:
-        """Makes all shards; plans again where a split was left empty by recordings that proved unusable."""
-        self.staging.mkdir(exist_ok=True)
-        self._earlier = _earlier_shards(self._home)
-        self.made = {'shards_made': 0, 'audio_made': 0.0}
-        while True:
-            usable = [row for row in rows if isinstance(row, Probed)]
-            pieces = split_sources(usable, self._options.splits, self._options.example_secs)
-            shards = self._make(plan_shards(pieces, self._options, self._estimator))
-            outcomes = judge(rows, shards)
-            _check_usable(outcomes, self._options)
-            filled = {shard.plan.split for shard in shards if shard.content['examples']}
-            if len(unusable(outcomes)) == len(unusable(rows)) or filled == set(self._options.splits):
-                break
-            rows = [row.probed if isinstance(row, Accepted) else row for row in outcomes]
-        costs = sum((Counter(shard.content.get('costs', {})) for shard in shards), Counter[str]())
-        self.made['costs'] = {stage: round(seconds, 3) for stage, seconds in costs.items()}
-        return outcomes, shards
-
-    def _make(self, plans: list[ShardPlan]) -> list[Shard]:
-        missing = [plan for plan in plans if self._find(plan) is None]
-        self._check_space(missing)
-        for piece in (piece for plan in missing for piece in plan.pieces):
-            fetch(piece.path, piece.file)  # an earlier preparation removed the copy
-        seconds = sum(plan.seconds for plan in missing)
-        self.made['shards_reused'] = len(plans) - len(missing)
-        self.made['shards_made'] += len(missing)
-        self.made['audio_made'] += seconds
-        cost = getattr(self._estimator, 'cost', 0.01) + _COST_BESIDE_F0
-        workers = self._options.count_workers(seconds * cost, len(missing))
-        try:
-            self.metrics.update(run_shards(missing, self.staging, workers, self._progress))
-        except DDSPError as error:
-            if 'No space left' in str(error):
-                self._check_space([plan for plan in missing if self._find(plan) is None], full=True)
-            raise
-        shards = [shard for plan in plans if (shard := self._find(plan)) is not None]
-        if len(shards) < len(plans):
-            lost = len(plans) - len(shards)
-            raise DDSPError(f'{lost} of {len(plans)} shards were not made. Run the same command again.')
-        return shards
-
-    def _find(self, plan: ShardPlan) -> Shard | None:
-        """The finished shard of a plan: of this preparation, or of an earlier version."""
-        content = finished_shard(self.staging, plan)
-        if content is not None:
-            return Shard(plan, content)
-        version, content = self._earlier.get(plan.fingerprint, ('', None))
-        if content is None or not self._home.has_shard(version, content):
-            return None
-        return Shard(plan, content, f'{version}/{content["name"]}')
-
-    def _check_space(self, plans: list[ShardPlan], full: bool = False) -> None:
-        """Raises where the disk is full, or too small for what the headers promise."""
-        lengths = [piece.seconds for plan in plans for piece in plan.pieces]
-        examples = sum(seconds // self._options.hop_secs + 1 for seconds in lengths)
-        needed, free = int(examples * self._options.example_bytes), shutil.disk_usage(self.staging).free
-        if needed <= free and not full:
-            return
-        unknown = lengths.count(0.0)
-        hint = f' (the length of {unknown} of {len(lengths)} recordings is not known)' if unknown else ''
-        about = 'about' if needed > free else 'more than'
-        raise DDSPError(
-            f'the disk of {self._home.work} is full: {about} {max(needed, free) / 1e6:.0f} MB are needed'
-            f'{hint} and {free / 1e6:.0f} MB are free. Make room and run the same command again: '
-            'it goes on where it stopped.'
-        )
-
-
-def _own_splits(rows: list[Found | Rejected], options: PrepareOptions) -> PrepareOptions:
-    """The options with the splits that the sources bring along, where they do."""
-    counts = Counter(row.split for row in rows if isinstance(row, Found))
-    if not any(counts):
-        return options
-    if '' in counts:
-        raise ConfigError(
-            'a dataset that brings its own splits cannot be mixed with recordings that have none: take one '
-            'of its splits (tfds:NAME#SPLIT), whose recordings are shared out with the others, or make two '
-            'datasets.'
-        )
-    total = counts.total()
-    return dataclasses.replace(options, splits={name: count / total for name, count in counts.items()})
+def _done(outcome: Mapping[str, Any], earlier: Mapping[str, float]) -> dict[str, Any]:
+    """What this call made, as attributes of PrepareResult."""
+    if 'shards' not in outcome:
+        return {}
+    made = outcome['shards_made'] + int(earlier.get('made/shards', 0))
+    return {
+        'metrics': outcome['metrics'],
+        'costs': outcome['costs'],
+        'shards_made': made,
+        'shards_reused': outcome['shards'] - outcome['shards_made'],
+        'audio_made': outcome['audio_made'] + earlier.get('made/audio_ms', 0) / 1000,
+    }
 
 
 def _check_name(root: PathLike, name: str, version: str | None) -> None:
@@ -216,81 +189,3 @@ def _check_name(root: PathLike, name: str, version: str | None) -> None:
         )
     if version is not None and not VERSION.fullmatch(version):
         raise ConfigError(f"version is {version!r}; it must be three numbers such as '1.0.0'.")
-
-
-def _check_usable(rows: Sequence[Probed | Outcome], options: PrepareOptions) -> None:
-    """Raises where nothing is usable, or too much is not."""
-    rejected = unusable(rows)
-    usable = sum(not isinstance(row, Rejected) for row in rows)
-    lines = [f'\n  {row.message} [{row.reason}]' for row in rejected[:_SHOWN]]
-    more = len(rejected) - _SHOWN
-    listed = ''.join(lines) + (f'\n  and {more} more' if more > 0 else '')
-    if not usable:
-        raise DDSPError(f'no input can be used:{listed}')
-    share = len(rejected) / (len(rejected) + usable)
-    if share > options.max_rejected:
-        raise DDSPError(
-            f'{len(rejected)} of {len(rejected) + usable} inputs ({100 * share:.1f} %) cannot be used and at '
-            f'most {100 * options.max_rejected:.1f} % may be unusable (max_rejected):{listed}'
-        )
-
-
-def _fingerprint(rows: Iterable[Probed | Rejected], options: PrepareOptions, estimator: F0Estimator) -> str:
-    """A hash of everything that decides the content of the dataset."""
-    recipe = {
-        'version': FEATURES_VERSION,
-        'options': options.record(),
-        'estimator': [estimator.name, getattr(estimator, 'weights_sha256', '')],
-        'sources': [[row.path, row.sha256, row.outcome, row.reason] for row in rows],
-    }
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def _choose_version(
-    home: LocalHome | CloudHome, version: str | None, fingerprint: str
-) -> tuple[str, Dataset | None]:
-    """The version to publish, with the dataset where it is there already with the same fingerprint."""
-    published = home.versions()
-    if version is None and not published:
-        version = '1.0.0'
-    elif version is None:
-        newest = home.open(published[-1])
-        if newest.manifest['fingerprint'] == fingerprint:
-            return newest.version, newest
-        version = _next_version(newest.version)
-    target = home.address(version)
-    if version in published:
-        there = home.open(version)
-        if there.manifest['fingerprint'] != fingerprint:
-            raise DDSPError(
-                f'{target} is published with other inputs or options. A published version does not change: '
-                'name another version, or none for the next one.'
-            )
-        return version, there
-    if home.occupied(version):
-        raise DDSPError(f'{target} exists and is not a published dataset. Remove it or name another version.')
-    return version, None
-
-
-def _next_version(version: str) -> str:
-    major, minor, _ = version.split('.')
-    return f'{major}.{int(minor) + 1}.0'
-
-
-def _earlier_shards(home: LocalHome | CloudHome) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The shards of published versions by fingerprint: version and line of shards.jsonl."""
-    found = {}
-    for version in home.versions():
-        dataset = home.open(version)
-        listed = {row['name']: row for split in dataset.manifest['splits'].values() for row in split['files']}
-        for row in dataset.rows(SHARDS, SHARD_ROW) if SHARDS in dataset.manifest['files'] else []:
-            published = listed.get(row['name'], {})
-            try:
-                same = all(published.get(key) == row[key] for key in ('bytes', 'sha256', 'examples'))
-                Statistics.from_json(row['statistics'])
-            except (ValueError, IndexError):  # of lists that are too short or too long
-                same = False
-            if not same:
-                raise DatasetError(f'{dataset.file(SHARDS)} is damaged: the row of {row["name"]!r}.')
-            found[row['fingerprint']] = (version, row)
-    return found

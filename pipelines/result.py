@@ -6,7 +6,6 @@ import dataclasses
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from ddsp.io import gcs
@@ -16,7 +15,6 @@ from ddsp.io.json_types import NUMBER, TEXT
 from pipelines.inspect.inspection import read_sources
 from pipelines.publish.home import CLAIM, METRICS
 from pipelines.sources.splits import describe_shares
-from pipelines.sources.stages import Outcome, unusable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +96,6 @@ class PrepareResult:
             rows.append(('CPU seconds', f'{cpu:.1f} ({stages})'))
         rows.append(('time', f'{self.wall_seconds:.1f} s'))
         return [row for row in rows if row[1]]
-
-
-def count_inputs(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """How many inputs came to what end: `files/OUTCOME` and `rejected/REASON`."""
-    outcomes = list(outcomes)
-    counts = Counter(f'files/{row.outcome}' for row in outcomes)
-    counts.update(f'rejected/{row.reason}' for row in unusable(outcomes))
-    return dict(sorted(counts.items()))
 
 
 def describe(dataset: Dataset) -> PrepareResult:

@@ -19,6 +19,7 @@ import logging
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from ddsp.errors import DDSPError
@@ -139,9 +140,20 @@ class Dataset:
         Raises:
           DatasetError: The file is missing or damaged.
         """
-        path = self.file(name)
-        lines = enumerate(_read(path).splitlines(), 1)
-        return [_parse(line, shape, f'{path}, line {number},') for number, line in lines]
+        return [row for _, row in self.lines(name, shape)]
+
+    def lines(self, name: str, shape: Any = dict) -> Iterator[tuple[int, Any]]:
+        """The rows of a JSON lines file one by one, each with the byte where it begins; raises as `rows`."""
+        path, offset = self.file(name), 0
+        try:
+            with path.open('rb') as file:
+                for number, line in enumerate(file, 1):
+                    yield offset, _parse(line, shape, f'{path}, line {number},')
+                    offset += len(line)
+        except FileNotFoundError:
+            raise DatasetError(f'{path} is missing.') from None
+        except OSError as error:
+            raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
 
     def files(self, split: str) -> list[str]:
         """Paths of the TFRecord files of a split; fetches those of a dataset on gs:// that are not here yet.
@@ -331,7 +343,7 @@ def _check_manifest(manifest: dict[str, Any], folder: pathlib.Path, address: str
 
 def _why_not_a_dataset(folder: pathlib.Path) -> str:
     records = any(folder.glob('*.tfrecord*'))
-    staging = any(folder.glob('.*.staging')) or any(folder.glob('*/.*.staging'))
+    staging = any(folder.glob('.staging')) or any(folder.glob('*/.staging'))
     if records or staging:
         return (
             f'{folder} holds an unfinished dataset ({MANIFEST} is missing, which is written last). '

@@ -25,6 +25,10 @@ class GcsError(DDSPError):
     """An object that cannot be read or written."""
 
 
+class NotFound(GcsError):
+    """There is no such object."""
+
+
 class Conflict(GcsError):
     """Somebody else has written the object meanwhile."""
 
@@ -210,7 +214,7 @@ def _readable(address: str) -> Iterator[None]:
     try:
         yield
     except api.NotFound:
-        raise GcsError(f'{address}: no such object or bucket.') from None
+        raise NotFound(f'{address}: no such object or bucket.') from None
     except api.PreconditionFailed:
         raise Conflict(f'{address} was written by somebody else meanwhile.') from None
     except (api.Forbidden, api.Unauthorized, google.auth.exceptions.GoogleAuthError) as error:

@@ -22,6 +22,7 @@ from ddsp.io.files import locked
 
 SHARDS = 'shards.jsonl'  # in a published version: what another version can reuse
 CLAIM = 'pipeline.json'  # with a hash of all other files
+STAGING = '.staging'
 METRICS = 'metrics.json'  # in a published version; not in its manifest, for times differ
 _UPLOADS = 8  # at once
 
@@ -45,11 +46,22 @@ def open_home(root: str | os.PathLike[str], name: str) -> LocalHome | CloudHome:
 
 
 class _Home:
-    """What both kinds have in common; staging folders lie in `work`."""
+    """What both kinds have in common.
+
+    Attributes:
+      name: Name of the dataset.
+      survey: Address of what is known about inputs.
+      work: Folder of this machine with the lock of the dataset.
+    """
 
     def __init__(self, address: str, work: pathlib.Path) -> None:
         self._address, self.work = address, work
         self.name = os.path.basename(address)
+        self.survey = f'{address}/.survey.jsonl'
+
+    def staging(self, recipe: str) -> str:
+        """Address of what is made for a preparation until it is published; `recipe` tells it from others."""
+        return f'{self._address}/{STAGING}'
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Makes the folder for the work and keeps other preparations on this machine out of it."""
@@ -87,15 +99,15 @@ class LocalHome(_Home):
         except OSError:
             return False
 
-    def publish(self, folder: pathlib.Path, version: str, reused: dict[str, str]) -> None:
-        """Makes a folder the published version; `reused` are shards of others: name to `VERSION/NAME`."""
-        for name, origin in reused.items():
+    def publish(self, folder: pathlib.Path, version: str, shards: dict[str, str]) -> None:
+        """Makes a folder the published version; `shards` are the places of others: name to path in here."""
+        for name, origin in shards.items():
             link(self.work / origin, folder / name)
         os.rename(folder, self.work / version)
 
 
 class CloudHome(_Home):
-    """`<root>/<name>` in a bucket; staging folders lie in the cache folder of this machine.
+    """`<root>/<name>` in a bucket.
 
     Preparations on other machines cannot be seen, so none can harm another, alive or dead: objects are
     written only where there are none, and nothing is removed. The first object of a version is pipeline.json,
@@ -108,6 +120,10 @@ class CloudHome(_Home):
         digest = hashlib.sha256(address.encode()).hexdigest()
         name = os.path.basename(address)
         super().__init__(address, gcs.cache_folder() / 'staging' / f'{name}-{digest[:16]}')
+
+    def staging(self, recipe: str) -> str:
+        """One for each recipe: others may be at work at the same time."""
+        return f'{super().staging(recipe)}/{recipe}'
 
     def versions(self) -> list[str]:
         """Published versions, oldest first."""
@@ -122,10 +138,10 @@ class CloudHome(_Home):
         found = gcs.stat(f'{self.address(version)}/{row["name"]}')
         return found is not None and found.size == row['bytes']
 
-    def publish(self, folder: pathlib.Path, version: str, reused: dict[str, str]) -> None:
+    def publish(self, folder: pathlib.Path, version: str, shards: dict[str, str]) -> None:
         """Uploads what is not there yet: first pipeline.json, at last MANIFEST.json.
 
-        Shards of earlier versions (`reused`: name to `VERSION/NAME`) are copied within the cloud.
+        Shards (`shards`: name to path in here) are copied within the cloud.
 
         Raises:
           VersionTaken: Other content is there, of an upload that goes on or was given up.
@@ -135,7 +151,7 @@ class CloudHome(_Home):
         there = {found.address: found.crc32c for found in gcs.list_objects(target)}
 
         def put(name: str) -> None:
-            copied = f'{self._address}/{reused[name]}' if name in reused else ''
+            copied = f'{self._address}/{shards[name]}' if name in shards else ''
             found = gcs.stat(copied) if copied else None
             checksum = found.crc32c if found else '' if copied else gcs.crc32c(folder / name)
             if there.get(f'{target}/{name}') == checksum:
@@ -154,7 +170,7 @@ class CloudHome(_Home):
         put(CLAIM)
         files = {path.name for path in folder.iterdir()} - {CLAIM, MANIFEST}
         with concurrent.futures.ThreadPoolExecutor(_UPLOADS) as pool:
-            list(pool.map(put, sorted(files | reused.keys())))
+            list(pool.map(put, sorted(files | shards.keys())))
         try:
             put(MANIFEST)
         except VersionTaken:
@@ -162,7 +178,6 @@ class CloudHome(_Home):
                 f'{target} was published by another preparation meanwhile. Run the same command again: it '
                 'finds what is there.'
             ) from None
-        shutil.rmtree(folder)
 
 
 def link(source: pathlib.Path, target: pathlib.Path) -> None:

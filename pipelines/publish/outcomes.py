@@ -2,47 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ddsp.io.decoding import shown
 from pipelines.analysis.recording import PATH_MARK
-from pipelines.beam.shards import Shard
+from pipelines.shards.shard import ShardPlan
+from pipelines.sources.probing import remember
 from pipelines.sources.stages import Accepted, Outcome, Probed, Rejected
 
 
-def judge(rows: Iterable[Probed | Rejected], shards: Iterable[Shard]) -> list[Outcome]:
-    """Takes each input to its last stage, as the finished shards have it.
+@dataclasses.dataclass(frozen=True)
+class RowFile:
+    """A file of rows, sorted by path, and what it holds.
 
-    A recording is rejected when none of its pieces can be used.
+    Attributes:
+      address: The file.
+      counts: `files/OUTCOME` and `rejected/REASON`.
+      named: The first inputs that cannot be used, without their recordings.
     """
-    said = defaultdict(list)
-    for shard in shards:
-        for piece, part in shard.rows():
-            said[piece.path].append(part)
-    return [row if isinstance(row, Rejected) else _judge(row, said[row.path]) for row in rows]
+
+    address: str
+    counts: Counter[str]
+    named: tuple[Rejected, ...]
 
 
-def _judge(row: Probed, parts: list[dict[str, Any]]) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What became of one piece of a recording; `order` is that of its split."""
+
+    path: str
+    order: int
+    row: dict[str, Any]
+
+
+def parts(plan: ShardPlan, content: dict[str, Any], file_name: str, order: int) -> Iterator[Part]:
+    """What a shard says of its pieces."""
+    first = 0
+    for piece, row in zip(plan.pieces, content['rows'], strict=True):
+        where = {'file': file_name, 'first': first, 'examples': row['examples']}
+        yield Part(piece.path, order, row | {'split': piece.split, 'records': where})
+        first += row['examples']
+
+
+def outcomes(rows: Iterable[Probed | Rejected | Part]) -> Iterator[tuple[Outcome, str]]:
+    """Takes inputs to their last stage, from the stages and the parts of all of them, in the order of paths.
+
+    Gives each with its line of a file of rows.
+    """
+    stages: dict[str, Probed | Rejected] = {}
+    said: dict[str, list[Part]] = defaultdict(list)
+    for row in rows:
+        if isinstance(row, Part):
+            said[row.path].append(row)
+        else:
+            stages[row.path] = row
+    for path in sorted(stages):
+        told = [part.row for part in sorted(said[path], key=lambda part: part.order)]
+        outcome = _judge(stages[path], told)
+        line: dict[str, Any] = {'path': path, 'row': _source_row(outcome, told)}
+        if outcome.probed:
+            line['known'] = remember(outcome.probed)
+        yield outcome, json.dumps(line)
+
+
+def _judge(row: Probed | Rejected, parts: list[dict[str, Any]]) -> Outcome:
+    """A recording is rejected when none of its pieces can be used."""
+    if isinstance(row, Rejected):
+        return row
     notes = tuple(dict.fromkeys(note for part in parts for note in part['warnings']))
     faults = [part for part in parts if 'reason' in part]
     messages = [part.get('message', '').replace(PATH_MARK, shown(row.path)) for part in faults]
     if faults and len(faults) == len(parts):
         return Rejected(row.path, faults[0]['reason'], messages[0], probed=row, warnings=notes)
     return Accepted(row, (*notes, *messages))
-
-
-def source_rows(outcomes: Iterable[Outcome], shards: Sequence[Shard], name: str) -> list[dict[str, Any]]:
-    """The rows of sources.jsonl in a dataset called `name`."""
-    parts = defaultdict(list)
-    for shard in shards:
-        first = 0
-        for piece, row in shard.rows():
-            where = {'file': shard.plan.file_name(name), 'first': first, 'examples': row['examples']}
-            parts[piece.path].append(row | {'split': piece.split, 'records': where})
-            first += row['examples']
-    return [_source_row(outcome, parts[outcome.path]) for outcome in outcomes]
 
 
 def _source_row(outcome: Outcome, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -72,3 +108,13 @@ def _source_row(outcome: Outcome, parts: list[dict[str, Any]]) -> dict[str, Any]
     if len(splits) > 1:
         row['split_by_time'] = {part['split']: part['seconds'] for part in parts}
     return row
+
+
+def count_inputs(rows: Iterable[Outcome]) -> Counter[str]:
+    """How many inputs came to what end: `files/OUTCOME` and `rejected/REASON`."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[f'files/{row.outcome}'] += 1
+        if isinstance(row, Rejected) and row.outcome == 'rejected':
+            counts[f'rejected/{row.reason}'] += 1
+    return counts

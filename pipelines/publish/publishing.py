@@ -1,42 +1,42 @@
-"""From finished shards to a published dataset: metadata and manifest, handed to the dataset's home."""
+"""From finished shards to a published dataset: metadata and manifest, handed to the dataset's home.
+
+Nothing here grows with the number of inputs: rows go from files to files.
+"""
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import hashlib
-import importlib.metadata
+import heapq
 import json
 import os
 import pathlib
-import platform
 import shutil
-import subprocess
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
-from ddsp.io.dataset import MANIFEST, SCHEMA_VERSION
-from ddsp.version import __version__
+from ddsp.io import gcs, storage
+from ddsp.io.dataset import MANIFEST, SCHEMA_VERSION, file_sha256
 from pipelines.analysis.statistics import Statistics
-from pipelines.beam.shards import Shard, ShardPlan
 from pipelines.options import PrepareOptions
-from pipelines.publish.home import CLAIM, METRICS, SHARDS, CloudHome, LocalHome, link
-from pipelines.publish.outcomes import source_rows
-from pipelines.sources.stages import Outcome, unusable
+from pipelines.publish.home import CLAIM, METRICS, SHARDS, STAGING, CloudHome, LocalHome
+from pipelines.publish.provenance import Provenance
+from pipelines.shards.shard import Shard, read_content
 
 _OWN = ('costs', 'name')  # of a shard's content: what its row in shards.jsonl does not take over
 _DESCRIBED = ('sample_rate', 'frame_rate', 'example_secs', 'hop_secs', 'centered', 'alignment')
-_PACKAGES = ('numpy', 'scipy', 'soundfile', 'soxr', 'apache-beam', 'swift-f0', 'onnxruntime')
 
 
 def publish(
     home: LocalHome | CloudHome,
     version: str,
-    staging: pathlib.Path,
+    staging: str,
+    contents: str,
     shards: Sequence[Shard],
-    outcomes: Sequence[Outcome],
+    row_files: Iterable[str],
     options: PrepareOptions,
-    fingerprint: str,
+    provenance: Provenance,
     metrics: Mapping[str, float],
 ) -> None:
     """Writes everything beside the shards and makes the dataset visible at once.
@@ -44,76 +44,121 @@ def publish(
     The metrics go into metrics.json, which the manifest does not list: the same dataset made again takes
     other times.
 
+    Args:
+      home: The place of the dataset.
+      version: The version to publish.
+      staging: Where the shards lie.
+      contents: A folder of this machine with their .json files.
+      shards: All shards of the version in the order of the splits and of their numbers.
+      row_files: Files with a row for each input (see `pipelines.publish.outcomes`).
+      options: How the dataset was made, with its splits.
+      provenance: What pipeline.json says beside the options.
+      metrics: What metrics.json says.
+
     Raises:
       VersionTaken: Somebody else writes this version in a bucket, or gave it up.
     """
-    folder = staging / 'publish'
+    with _metadata_folder(home, staging) as folder:
+        splits: dict[str, Any] = {split: {'examples': 0, 'files': []} for split in options.splits}
+        summaries, places = _write_shard_rows(folder, home.name, staging, contents, shards, splits)
+        _write_source_rows(folder, row_files)
+        texts = {
+            'features.json': _dump(_tfds_features(options)),
+            'dataset_info.json': _dump(_tfds_info(home.name, version, splits)),
+            'statistics.json': _dump({'schema_version': SCHEMA_VERSION, 'splits': summaries}),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding='ascii')
+        hashes = {
+            name: file_sha256(folder / name) for name in (*texts, 'sources.jsonl', 'rejected.jsonl', SHARDS)
+        }
+        content = _dump([[row for split in splits.values() for row in split['files']], hashes])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        (folder / CLAIM).write_text(_dump(provenance.pipeline(options, digest)), encoding='ascii')
+        hashes[CLAIM] = file_sha256(folder / CLAIM)
+        manifest = {
+            'schema_version': SCHEMA_VERSION, 'name': home.name, 'version': version,
+            'created': provenance.created, 'fingerprint': provenance.fingerprint,
+            **{option: getattr(options, option) for option in _DESCRIBED},
+            'f0_estimator': provenance.estimator, 'features': options.feature_lengths,
+            'splits': splits, 'files': hashes,
+        }  # fmt: skip
+        (folder / METRICS).write_text(_dump(dict(metrics)), encoding='ascii')
+        (folder / MANIFEST).write_text(_dump(manifest), encoding='ascii')
+        for file in folder.iterdir():
+            with file.open('rb') as opened:
+                os.fsync(opened.fileno())
+        home.publish(folder, version, places)
+
+
+@contextlib.contextmanager
+def _metadata_folder(home: LocalHome | CloudHome, staging: str) -> Iterator[pathlib.Path]:
+    """An empty folder: in the staging folder where that is here, so that it can become the version."""
+    if gcs.is_gcs(staging):
+        with tempfile.TemporaryDirectory(prefix='ddsp-') as temporary:
+            yield pathlib.Path(temporary)
+        return
+    folder = pathlib.Path(staging, 'publish')
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    splits: dict[str, Any] = {split: {'examples': 0, 'files': []} for split in options.splits}
-    statistics = {split: Statistics() for split in options.splits}
-    shard_rows, reused = [], {}
-    for shard in shards:
-        row = {'name': shard.plan.file_name(home.name)}
-        shard_rows.append(row | {key: value for key, value in shard.content.items() if key not in _OWN})
-        if shard.origin:
-            reused[row['name']] = shard.origin
-        else:
-            link(staging / shard.plan.key, folder / row['name'])
-        split = splits[shard.plan.split]
-        split['files'].append(row | {key: shard.content[key] for key in ('bytes', 'sha256', 'examples')})
-        split['examples'] += shard.content['examples']
-        statistics[shard.plan.split].merge(Statistics.from_json(shard.content['statistics']))
-    summaries = {split: part.summary() for split, part in statistics.items()}
-    contents = {
-        'features.json': _dump(_tfds_features(options)),
-        'dataset_info.json': _dump(_tfds_info(home.name, version, splits)),
-        'statistics.json': _dump({'schema_version': SCHEMA_VERSION, 'splits': summaries}),
-        'sources.jsonl': _lines(source_rows(outcomes, shards, home.name)),
-        'rejected.jsonl': _lines(
-            {'path': row.path, 'reason': row.reason, 'message': row.message} for row in unusable(outcomes)
-        ),
-        SHARDS: _lines(shard_rows),
-    }
-    hashes = {name: _sha256(text) for name, text in contents.items()}
-    content = _sha256(_dump([[row for split in splits.values() for row in split['files']], hashes]))
-    contents[CLAIM] = _dump(_pipeline(options, shards[0].plan, fingerprint, content))
-    hashes[CLAIM] = _sha256(contents[CLAIM])
-    manifest = _manifest(home.name, version, options, fingerprint, shards[0].plan.estimator)
-    contents |= {
-        METRICS: _dump(dict(metrics)),
-        MANIFEST: _dump(manifest | {'splits': splits, 'files': hashes}),
-    }
-    for name, text in contents.items():
-        with (folder / name).open('w', encoding='ascii') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    home.publish(folder, version, reused)
-    shutil.rmtree(staging, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
 
 
-def _manifest(
-    name: str, version: str, options: PrepareOptions, fingerprint: str, estimator: str
-) -> dict[str, Any]:
-    """MANIFEST.json without its lists of files."""
-    return {
-        'schema_version': SCHEMA_VERSION, 'name': name, 'version': version, 'created': _now(),
-        'fingerprint': fingerprint,
-        **{option: getattr(options, option) for option in _DESCRIBED},
-        'f0_estimator': estimator, 'features': options.feature_lengths,
-    }  # fmt: skip
+def _write_shard_rows(
+    folder: pathlib.Path,
+    name: str,
+    staging: str,
+    contents: str,
+    shards: Sequence[Shard],
+    splits: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Writes shards.jsonl and fills `splits` as the manifest has them.
+
+    Returns the statistics of each split, and the place of each shard within the dataset's folder.
+    """
+    statistics = {split: Statistics() for split in splits}
+    inside = staging[staging.rindex(STAGING) :]
+    places = {}
+    with (folder / SHARDS).open('w', encoding='ascii') as file:
+        for shard in shards:
+            content = read_content(contents, shard)
+            row = {'name': shard.file_name(name)}
+            file.write(
+                json.dumps(row | {key: value for key, value in content.items() if key not in _OWN}) + '\n'
+            )
+            places[row['name']] = shard.origin or f'{inside}/{shard.key}'
+            split = splits[shard.split]
+            split['files'].append(row | {key: content[key] for key in ('bytes', 'sha256', 'examples')})
+            split['examples'] += content['examples']
+            statistics[shard.split].merge(Statistics.from_json(content['statistics']))
+    return {split: part.summary() for split, part in statistics.items()}, places
 
 
-def _pipeline(options: PrepareOptions, plan: ShardPlan, fingerprint: str, content: str) -> dict[str, Any]:
-    return {
-        'parameters': options.record(),
-        'f0_estimator': {'name': plan.estimator, 'weights_sha256': plan.estimator_sha256},
-        'versions': {'ddsp': __version__, 'python': platform.python_version()} | _versions(),
-        'code_revision': _revision(),
-        'fingerprint': fingerprint,
-        'content_sha256': content,
-    }
+def _write_source_rows(folder: pathlib.Path, row_files: Iterable[str]) -> None:
+    """Writes sources.jsonl and rejected.jsonl in the order of the paths."""
+    with (
+        (folder / 'sources.jsonl').open('w', encoding='ascii') as sources,
+        (folder / 'rejected.jsonl').open('w', encoding='ascii') as rejected,
+        merged(row_files) as lines,
+    ):
+        for line in lines:
+            row = line['row']
+            sources.write(json.dumps(row) + '\n')
+            if row['outcome'] == 'rejected':
+                sort = {key: row[key] for key in ('path', 'reason', 'message')}
+                rejected.write(json.dumps(sort) + '\n')
+
+
+@contextlib.contextmanager
+def merged(row_files: Iterable[str]) -> Iterator[Iterator[dict[str, Any]]]:
+    """The lines of several files of rows in the order of the paths."""
+    with contextlib.ExitStack() as stack:
+        opened: list[IO[str]] = []
+        for address in row_files:
+            path = stack.enter_context(storage.local_copy(address))
+            opened.append(stack.enter_context(open(path, encoding='ascii')))
+        parsed = [map(json.loads, file) for file in opened]
+        yield heapq.merge(*parsed, key=lambda line: line['path'])
 
 
 def _tfds_features(options: PrepareOptions) -> dict[str, Any]:
@@ -143,38 +188,5 @@ def _tfds_info(name: str, version: str, splits: dict[str, Any]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _revision() -> str:
-    """The git revision of the code, where it is a checkout."""
-    command = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'rev-parse', 'HEAD']
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ''
-
-
-def _now() -> str:
-    """UTC; SOURCE_DATE_EPOCH sets it for reproducible manifests."""
-    seconds = int(os.environ.get('SOURCE_DATE_EPOCH') or time.time())
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode('ascii')).hexdigest()
-
-
 def _dump(content: Any) -> str:
     return json.dumps(content, indent=2) + '\n'
-
-
-def _lines(rows: Iterable[Any]) -> str:
-    return ''.join(json.dumps(row) + '\n' for row in rows)

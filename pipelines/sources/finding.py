@@ -37,18 +37,30 @@ def find_sources(sources: PathLike | Iterable[PathLike]) -> list[Found | Rejecte
     Raises:
       DDSPError: A path or a pattern matches nothing, or a folder holds no audio file.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    if not given:
-        raise DDSPError('no input was named: give files, folders or patterns such as recordings/*.wav')
     rows: dict[str, Found | Rejected] = {}
-    for item in [os.fspath(each) for each in given]:
-        if not item.strip():
-            raise DDSPError(f'an input is {item!r}, which names nothing.')
-        for row in _expand(item):
+    for item in check_sources(sources):
+        for row in expand(item):
             known = rows.get(row.path)
             if known is None or (isinstance(known, Rejected) and isinstance(row, Found)):
                 rows[row.path] = row
     return [rows[path] for path in sorted(rows)]
+
+
+def check_sources(sources: PathLike | Iterable[PathLike]) -> tuple[str, ...]:
+    """What the user named, each on its own; raises DDSPError where that is nothing."""
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not given:
+        raise DDSPError('no input was named: give files, folders or patterns such as recordings/*.wav')
+    items = [os.fspath(each) for each in given]
+    for item in items:
+        if not item.strip():
+            raise DDSPError(f'an input is {item!r}, which names nothing.')
+    return tuple(items)
+
+
+def expand(item: str) -> Iterator[Found | Rejected]:
+    """Lists what one source means, one by one; raises as `find_sources`, also at the end of a folder."""
+    yield from _expand(item)
 
 
 def _expand(item: str) -> Iterable[Found | Rejected]:
@@ -60,7 +72,7 @@ def _expand(item: str) -> Iterable[Found | Rejected]:
         return _synthesize(item)
     path = os.path.abspath(os.path.expanduser(item))
     if os.path.isdir(path):
-        return _nonempty(item, list(_walk(path, set())))
+        return _nonempty(item, _walk(path, set()))
     if os.path.lexists(path):
         return [Found(path)]
     if not glob.has_magic(item):
@@ -88,7 +100,7 @@ def _synthesize(item: str) -> list[Found]:
     return [Found(f'{item}/{file.name}', local=str(file)) for file in (folder / 'audio').glob('*.wav')]
 
 
-def _expand_remote(item: str) -> list[Found | Rejected]:
+def _expand_remote(item: str) -> Iterable[Found | Rejected]:
     """Objects: one, those below a folder, or those that match a pattern."""
     fixed = item[: re.search(r'[*?\[]|$', item).start()]  # type: ignore[union-attr]
     if fixed == item:
@@ -98,7 +110,7 @@ def _expand_remote(item: str) -> list[Found | Rejected]:
         objects = [each for each in gcs.list_objects(item) if not each.address.endswith('/')]
         if not objects:
             raise DDSPError(f'{item}: no such object or folder.')
-        return _nonempty(item, [_judge_remote(each, item) for each in objects])
+        return _nonempty(item, (_judge_remote(each, item) for each in objects))
     folder, _, rest = fixed.rpartition('/')
     matches = re.compile(_translate(item))
     objects = [each for each in gcs.list_objects(folder, rest) if matches.fullmatch(each.address)]
@@ -123,11 +135,18 @@ def _judge_remote(found: gcs.Object, folder: str) -> Found | Rejected:
     return dataclasses.replace(row, path=found.address)
 
 
-def _nonempty(item: str, rows: list[Found | Rejected]) -> list[Found | Rejected]:
-    if all(isinstance(row, Rejected) and row.outcome == 'skipped' for row in rows):
-        there = f'; {len(rows)} other files were passed over, such as {rows[0].path}' if rows else ''
+def _nonempty(item: str, rows: Iterable[Found | Rejected]) -> Iterator[Found | Rejected]:
+    """The rows of a folder; raises at the end where none of them is meant as a recording."""
+    passed_over, first, audio = 0, '', False
+    for row in rows:
+        if isinstance(row, Rejected) and row.outcome == 'skipped':
+            passed_over, first = passed_over + 1, first or row.path
+        else:
+            audio = True
+        yield row
+    if not audio:
+        there = f'; {passed_over} other files were passed over, such as {first}' if passed_over else ''
         raise DDSPError(f'the folder {item} holds no audio files{there}.')
-    return rows
 
 
 def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Found | Rejected]:

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.sources.stages import Probed
 
 _FEW = 4  # fewer recordings than this are split by time where they are long enough
-_MANY = 1000  # hashes alone share out so many recordings evenly
+FEW_ENOUGH = 1000  # hashes alone share out more recordings evenly
 _FEW_TO_SWAP = 50
 _GRID_SECS = 0.004  # recordings are cut at multiples of this
 
@@ -21,7 +21,8 @@ _GRID_SECS = 0.004  # recordings are cut at multiples of this
 class Piece:
     """A part of a recording that goes into one split, from `start_s` to `end_s` (None: the end), in seconds.
 
-    `seconds` is its length as the header has it, or 0; `file` is what to read; `record` as in `Found`.
+    `seconds` is its length as the header has it, or 0; `file` is what to read; `stamp` and `record` are as in
+    `Found`.
     """
 
     path: str
@@ -32,29 +33,65 @@ class Piece:
     seconds: float = 0.0
     file: str = ''
     record: dict[str, Any] | None = None
+    stamp: str = ''
 
 
-def split_sources(sources: list[Probed], splits: dict[str, float], example_secs: float = 4.0) -> list[Piece]:
+def share_out(
+    lengths: dict[str, float], splits: dict[str, float], example_secs: float = 4.0
+) -> dict[str, str] | None:
     """Decides which recording goes into which split, by a hash of its content.
 
     The hash keeps the decision when recordings are added, moved or renamed. Where that misses the shares by
     much, which happens with few recordings, as few of them as possible change places. No split stays empty
     where there are as many recordings as splits. A single recording, or up to three long ones, are split by
     time: each split gets its own part of each of them, without overlap and no shorter than an example.
+
+    Args:
+      lengths: Length in seconds (0 where it is not known) of each recording, by its SHA-256.
+      splits: Share of each split.
+      example_secs: Length of an example in seconds.
+
+    Returns:
+      The split of each recording; None where the recordings are split by time.
     """
-    if sources and all(source.found.split for source in sources):
-        return [_whole(source, source.found.split) for source in sources]
     least = min(splits.values())
-    long = all(source.seconds * least >= example_secs for source in sources)
-    if len(splits) > 1 and (len(sources) == 1 or (len(sources) < _FEW and long)):
-        return [piece for source in sources for piece in _split_by_time(source, splits)]
-    chosen = {source.sha256: _split_of(_position(source), splits) for source in sources}
-    lengths = [source.seconds for source in sources if source.seconds]
-    unknown = sum(lengths) / len(lengths) if lengths else 1.0
-    weights = {source.sha256: source.seconds or unknown for source in sorted(sources, key=_position)}
+    long = all(seconds * least >= example_secs for seconds in lengths.values())
+    if len(splits) > 1 and (len(lengths) == 1 or (len(lengths) < _FEW and long)):
+        return None
+    order = sorted(lengths, key=_position)
+    chosen = {sha256: split_of(sha256, splits) for sha256 in order}
+    known = [seconds for seconds in lengths.values() if seconds]
+    unknown = sum(known) / len(known) if known else 1.0
+    weights = {sha256: lengths[sha256] or unknown for sha256 in order}
     _fill_empty(chosen, weights, splits)
     _bring_near(chosen, weights, splits)
-    return [_whole(source, chosen[source.sha256]) for source in sources]
+    return chosen
+
+
+def cut(source: Probed, split: str, splits: dict[str, float]) -> list[Piece]:
+    """The pieces of a recording: one that is all of it in its split, or with `''` one in each split."""
+    if split:
+        return [_whole(source, split)]
+    seconds = source.seconds
+    pieces, start, share = [], 0.0, 0.0
+    for name, part in splits.items():
+        share += part
+        end = round(share * seconds / _GRID_SECS) * _GRID_SECS
+        piece = _whole(source, name)
+        pieces.append(dataclasses.replace(piece, start_s=start, end_s=end, seconds=end - start))
+        start = end
+    pieces[-1] = dataclasses.replace(pieces[-1], end_s=None, seconds=seconds - pieces[-1].start_s)
+    return pieces
+
+
+def split_of(sha256: str, splits: dict[str, float]) -> str:
+    """The split that the content of a recording alone gives it."""
+    position, edge = _position(sha256), 0.0
+    for name, share in splits.items():
+        edge += share
+        if position < edge:
+            return name
+    return name
 
 
 def describe_shares(audio_seconds: dict[str, float], splits: dict[str, float]) -> str:
@@ -82,8 +119,6 @@ def _fill_empty(chosen: dict[str, str], weights: dict[str, float], splits: dict[
 
 def _bring_near(chosen: dict[str, str], weights: dict[str, float], splits: dict[str, float]) -> None:
     """Moves or swaps single recordings until every split is near its share, or nothing helps."""
-    if len(chosen) > _MANY:
-        return
     filled = dict.fromkeys(splits, 0.0)
     for each, split in chosen.items():
         filled[split] += weights[each]
@@ -129,32 +164,12 @@ def _tolerance(splits: dict[str, float]) -> float:
 
 def _whole(source: Probed, split: str) -> Piece:
     found = source.found
-    return Piece(found.path, source.sha256, split, 0.0, None, source.seconds, found.file, found.record)
+    return Piece(
+        found.path, source.sha256, split, 0.0, None, source.seconds, found.file, found.record, found.stamp
+    )
 
 
-def _split_by_time(source: Probed, splits: dict[str, float]) -> list[Piece]:
-    seconds = source.seconds
-    pieces, start, share = [], 0.0, 0.0
-    for name, part in splits.items():
-        share += part
-        end = round(share * seconds / _GRID_SECS) * _GRID_SECS
-        piece = _whole(source, name)
-        pieces.append(dataclasses.replace(piece, start_s=start, end_s=end, seconds=end - start))
-        start = end
-    pieces[-1] = dataclasses.replace(pieces[-1], end_s=None, seconds=seconds - pieces[-1].start_s)
-    return pieces
-
-
-def _position(source: Probed) -> float:
+def _position(sha256: str) -> float:
     """A number from 0 to 1 that belongs to the content of a recording."""
-    digest = hashlib.sha256(b'ddsp split:' + source.sha256.encode()).digest()
+    digest = hashlib.sha256(b'ddsp split:' + sha256.encode()).digest()
     return int.from_bytes(digest[:8], 'big') / 2**64
-
-
-def _split_of(position: float, splits: dict[str, float]) -> str:
-    edge = 0.0
-    for name, share in splits.items():
-        edge += share
-        if position < edge:
-            return name
-    return name

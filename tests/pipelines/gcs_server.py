@@ -84,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         if refused:
             return self._answer(refused, {'error': {'code': refused, 'message': 'refused by the test'}})
         raw = parsed.path
+        if match := re.fullmatch(r'/storage/v1/b/([^/]+)', raw):  # the client asks where a bucket is, once
+            return self._answer(200, {'kind': 'storage#bucket', 'name': match[1], 'location': 'US'})
         if match := re.fullmatch(r'/upload/storage/v1/b/([^/]+)/o', raw):
             return self._upload(match[1], query, body)
         if match := re.fullmatch(r'/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)', raw):

@@ -1,23 +1,23 @@
 """Added and removed recordings cost only themselves; how a dataset came about leaves no trace in it."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 
-from ddsp.f0 import get_estimator
-from ddsp.io.audio import write_wav
+from ddsp.errors import DDSPError
+from ddsp.io.audio import AudioInfo, write_wav
 from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.analysis import recording
-from pipelines.beam import plan
-from pipelines.beam.plan import plan_shards
+from pipelines.shards import plan, shard
 from pipelines.sources import probing
-from pipelines.sources.splits import Piece
-from pipelines.sources.stages import Found
+from pipelines.sources.stages import Found, Probed, Rejected
 
 OPTIONS = PrepareOptions(f0='yin', workers=1)
 
@@ -114,42 +114,98 @@ def test_a_damaged_shard_is_not_used_again(corpus, small_shards, tmp_path):
     open_dataset(second.path).verify()
 
 
-def plans_of(pieces, **options):
-    return plan_shards(pieces, PrepareOptions(splits={'train': 1.0}, **options), get_estimator('yin'))
+def shards_of(recordings, **options):
+    """Which recordings are in which shard."""
+    chosen = PrepareOptions(splits={'train': 1.0}, **options)
+    totals = plan.Totals()
+    for i, row in enumerate(recordings):  # in parts, as workers count them
+        part = plan.Totals()
+        part.add(row, chosen.splits)
+        totals.merge(part) if i % 2 else totals.add(row, chosen.splits)
+    made = plan.plan(totals, chosen)
+    groups = [[] for _ in range(made.count('train'))]
+    for row in recordings:
+        (piece,) = made.pieces(row)
+        groups[made.shard(piece)].append(row)
+    return groups
 
 
-def random_pieces(count, rng, longest=60):
+def contents(groups):
+    return {frozenset(row.sha256 for row in group) for group in groups}
+
+
+def random_recordings(count, rng, longest=60):
+    lengths = rng.uniform(1, longest, count)
     return [
-        Piece(f'{i}', rng.bytes(32).hex(), 'train', seconds=float(rng.uniform(1, longest)))
-        for i in range(count)
+        Probed(
+            Found(f'{i}'),
+            rng.bytes(32).hex(),
+            AudioInfo(f'{i}', 16000, 1, int(secs * 16000), 'WAV', 'soundfile'),
+        )
+        for i, secs in enumerate(lengths)
     ]
 
 
-def test_shards_are_even_and_hold_everything_once(rng):
-    pieces = random_pieces(3000, rng)
-    plans = plans_of(pieces)
-    held = sorted(piece.path for each in plans for piece in each.pieces)
-    assert held == sorted(piece.path for piece in pieces)
-    seconds = np.array([each.seconds for each in plans])
-    assert len(plans) > 300
+@pytest.mark.parametrize('count', [900, 3000])  # few enough for a table, and many
+def test_shards_are_even_and_hold_everything_once(rng, count):
+    recordings = random_recordings(count, rng)
+    groups = shards_of(recordings)
+    assert sorted(row.path for group in groups for row in group) == sorted(row.path for row in recordings)
+    seconds = np.array([sum(row.seconds for row in group) for group in groups])
+    assert len(groups) > count / 10
     assert seconds.max() <= 90 * 2
     assert seconds.mean() > 45
-    assert [each.index for each in plans] == list(range(len(plans)))
 
 
-def test_one_more_piece_changes_one_place(rng):
-    pieces = random_pieces(500, rng)
-    before = {each.fingerprint for each in plans_of(pieces)}
-    for piece in random_pieces(20, rng):
-        after = {each.fingerprint for each in plans_of([*pieces, piece])}
+@pytest.mark.parametrize('count', [500, 2000])
+def test_one_more_recording_changes_one_place(rng, count):
+    recordings = random_recordings(count, rng)
+    before = contents(shards_of(recordings))
+    for another in random_recordings(5, rng):
+        after = contents(shards_of([*recordings, another]))
         assert len(before - after) <= 1
         assert len(after - before) <= 8  # the branch may have to divide
-        assert {each.fingerprint for each in plans_of(pieces[::-1])} == before  # the order does not matter
+    assert contents(shards_of(recordings[::-1])) == before  # the order does not matter
+
+
+def test_the_way_to_the_shards_does_not_show_in_them(rng, monkeypatch):
+    """A table of lengths and sums by the first bits give the same shards."""
+    recordings = random_recordings(400, rng)
+    before = contents(shards_of(recordings))
+    monkeypatch.setattr(plan, 'FEW_ENOUGH', 100)
+    monkeypatch.setattr(plan, '_PREFIX', 16)  # digits, for a few of four are equal
+    assert contents(shards_of(recordings)) == before
+
+
+@pytest.mark.parametrize('count', [50, 3000])
+def test_the_number_of_shards_can_be_asked_for(rng, count):
+    recordings = random_recordings(count, rng)
+    groups = shards_of(recordings, num_shards=5)
+    seconds = np.array([sum(row.seconds for row in group) for group in groups])
+    assert len(groups) == 5
+    assert seconds.sum() == pytest.approx(sum(row.seconds for row in recordings))
+    assert seconds.std() / seconds.mean() < (0.02 if count < 1000 else 0.1)
 
 
 def test_long_corpora_get_longer_shards_not_more(rng):
-    hours = random_pieces(20000, rng, 300)
-    assert len(plans_of(hours)) < 1500
+    hours = random_recordings(20000, rng, 300)
+    assert len(shards_of(hours)) < 1500
+
+
+def test_totals_do_not_grow_with_the_inputs(rng):
+    few, many = plan.Totals(), plan.Totals()
+    for row in random_recordings(1000, rng):
+        few.add(row, {'train': 0.8, 'test': 0.2})
+    for row in random_recordings(20000, rng):
+        many.add(row, {'train': 0.8, 'test': 0.2})
+        many.add(dataclasses.replace(_BAD, path=row.path), {})
+    assert len(pickle.dumps(many)) < 2**18 * 8
+    assert few.lengths is not None
+    assert (many.lengths, len(many.named), many.rejected) == (None, 5, 20000)
+    assert len(many.counted) <= 2 * 16**4
+
+
+_BAD = Rejected('x', 'not_audio', 'x is not audio')
 
 
 def test_probing_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
@@ -157,26 +213,36 @@ def test_probing_reads_again_only_what_changed(corpus, tmp_path, monkeypatch):
     shutil.copytree(corpus, inputs)
     for file in inputs.iterdir():
         os.utime(file, (1e9, 1e9))
-    paths, heads = sorted(str(path) for path in inputs.iterdir()), []
-    decode = probing.decode
-    monkeypatch.setattr(probing, 'decode', lambda info, *rest: heads.append(info.path) or decode(info, *rest))
-
+    paths = sorted(str(path) for path in inputs.iterdir())
     read, probe = [], probing.probe
     monkeypatch.setattr(probing, 'probe', lambda path: read.append(path) or probe(path))
 
     def look():
-        heads.clear()
         read.clear()
-        probed = probing.probe_sources([Found(path) for path in paths], probing.Inputs(tmp_path))
-        return probed, sorted(read)
+        result = prepare_dataset(inputs, tmp_path / 'out', 'notes', options=OPTIONS)
+        return result, sorted(read)
 
     first, fresh = look()
-    assert fresh == sorted(heads) == paths  # all have the same length
+    assert fresh == paths
     second, fresh = look()
-    assert fresh == heads == []
-    assert second == first
+    assert (second.path, fresh) == (first.path, [])
     write_wav(paths[4], tone(40), 16000)
     third, fresh = look()
-    assert fresh == [paths[4]]
-    assert third[4].sha256 != first[4].sha256
+    assert (third.path.name, fresh) == ('1.1.0', [paths[4]])
     assert look()[1] == [paths[4]]  # it was written just now and may change again within the same tick
+
+
+def test_an_interrupted_preparation_remembers_what_it_looked_into(corpus, tmp_path, monkeypatch):
+    inputs = tmp_path / 'in'
+    shutil.copytree(corpus, inputs)
+    for file in inputs.iterdir():
+        os.utime(file, (1e9, 1e9))
+    read, probe = [], probing.probe
+    monkeypatch.setattr(probing, 'probe', lambda path: read.append(path) or probe(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(shard, '_fill', lambda *rest: (_ for _ in ()).throw(DDSPError('the power is gone')))
+        with pytest.raises(DDSPError, match='the power is gone'):
+            prepare_dataset(inputs, tmp_path / 'out', 'notes', options=OPTIONS)
+    assert len(read) == 16
+    assert prepare_dataset(inputs, tmp_path / 'out', 'notes', options=OPTIONS).accepted == 16
+    assert len(read) == 16

@@ -29,11 +29,10 @@ def test_lengths_follow_from_rates():
 
 
 @pytest.mark.parametrize(
-    ('memory_gb', 'work', 'pieces', 'expected'),
-    [(64, 100, 50, 8), (64, 100, 3, 3), (5, 100, 50, 4), (0.5, 100, 50, 1), (64, 5, 50, 1)],
+    ('memory_gb', 'work', 'expected'), [(64, 100, 8), (5, 100, 4), (0.5, 100, 1), (64, 5, 1)]
 )
-def test_workers_are_what_cores_memory_and_work_allow(monkeypatch, memory_gb, work, pieces, expected):
+def test_workers_are_what_cores_memory_and_work_allow(monkeypatch, memory_gb, work, expected):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(8), raising=False)
     monkeypatch.setattr(options_module, '_memory', lambda: memory_gb * 1e9)
-    assert PrepareOptions().count_workers(work, pieces) == expected
-    assert PrepareOptions(workers=5).count_workers(work, pieces) == min(5, pieces)
+    assert PrepareOptions().count_workers(work) == expected
+    assert PrepareOptions(workers=5).count_workers(work) == 5

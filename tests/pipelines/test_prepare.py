@@ -70,7 +70,7 @@ def test_the_directory_has_what_the_contract_names(prepared):
         'notes-train.tfrecord-00001-of-00002', 'notes-test.tfrecord-00000-of-00002',
         'notes-test.tfrecord-00001-of-00002',
     }  # fmt: skip
-    assert {path.name for path in dataset.path.parent.iterdir()} == {'1.0.0', '.lock', '.survey.json'}
+    assert {path.name for path in dataset.path.parent.iterdir()} == {'1.0.0', '.lock', '.survey.jsonl'}
     rows = lines(dataset.path / 'sources.jsonl')
     assert [row['outcome'] for row in rows] == ['accepted'] * 6
     assert {row['split'] for row in rows} == {'train', 'test'}
@@ -140,7 +140,7 @@ def test_statistics_are_those_of_the_recordings(prepared, folder):
 
 def test_the_same_call_again_finds_it_done(prepared, folder):
     result, dataset, _ = prepared
-    left = dataset.path.parent / '.1.0.0.staging'
+    left = dataset.path.parent / '.staging'
     left.mkdir()  # by a call that was killed when it had published
     again = prepare_dataset(folder, dataset.path.parent.parent, 'notes', options=QUICK)
     assert not left.exists()
@@ -182,12 +182,12 @@ if __name__ == '__main__':
 @pytest.mark.parametrize('how', [[signal.SIGKILL, signal.SIGKILL], [signal.SIGINT]])
 def test_an_interrupted_preparation_goes_on_and_gives_the_same_bytes(prepared, folder, tmp_path, how):
     command = [sys.executable, '-c', PROGRAM, str(folder), str(tmp_path)]
-    staging = tmp_path / 'notes' / '.1.0.0.staging'
+    staging = tmp_path / 'notes' / '.staging'
     for done, sign in enumerate(how, 1):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while (
-            len(list(staging.glob('*.json'))) < done
+            len(list(staging.glob('t*.json'))) < done
             and process.poll() is None
             and time.monotonic() < deadline
         ):

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-WINGS = ['synthetic', 'sources', 'analysis', 'beam', 'publish', 'inspect']
+WINGS = ['synthetic', 'sources', 'analysis', 'shards', 'publish', 'beam', 'inspect']
 
 
 def test_each_wing_imports_only_those_before_it():

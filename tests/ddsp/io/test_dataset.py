@@ -99,7 +99,7 @@ def test_what_is_no_dataset_is_refused_with_the_reason(tmp_path):
     (unfinished / 'MANIFEST.json').unlink()
     with pytest.raises(DatasetError, match='unfinished dataset'):
         open_dataset(unfinished)
-    (tmp_path / 'b' / 'violin' / '.1.0.0.staging').mkdir(parents=True)
+    (tmp_path / 'b' / 'violin' / '.staging').mkdir(parents=True)
     with pytest.raises(DatasetError, match='unfinished dataset'):
         open_dataset(tmp_path / 'b')
 

@@ -12,7 +12,7 @@ from ddsp.errors import DDSPError
 from ddsp.io.audio import write_wav
 from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
-from pipelines.beam.shards import left_by_the_dead
+from pipelines.shards.watch import Watch, counts, left_by_the_dead
 
 
 def test_a_worker_that_dies_is_told_with_its_recording(tmp_path):
@@ -20,10 +20,10 @@ def test_a_worker_that_dies_is_told_with_its_recording(tmp_path):
     t = np.arange(16000 * 60) / 16000
     for i in range(4):
         write_wav(tmp_path / 'in' / f'note_{i}.wav', 0.3 * np.sin(2 * np.pi * (150 + 11 * i) * t), 16000)
-    staging = tmp_path / 'notes' / '.1.0.0.staging'
+    staging = tmp_path / 'notes' / '.staging'
 
     def kill():
-        while not list(staging.glob('*.at')):
+        while not list(staging.glob('*.at')) or not counts(staging)['made/audio_ms']:
             time.sleep(0.01)
         os.kill(int(next(staging.glob('*.at')).stem), signal.SIGKILL)
 
@@ -37,20 +37,20 @@ def test_a_worker_that_dies_is_told_with_its_recording(tmp_path):
 
 
 def test_a_living_worker_is_not_told(tmp_path):
-    (tmp_path / f'{os.getpid()}.at').write_text('a.wav')
+    Watch(str(tmp_path)).at('a.wav')
     assert left_by_the_dead(tmp_path) == []
 
 
 def test_the_driver_raises_what_a_worker_reported_and_the_others_stop(tmp_path, folder, monkeypatch):
-    from pipelines.beam import shards
+    from pipelines.shards import shard
 
     made = []
 
-    def make(staging, plan):
+    def make(plan):
         made.append(plan)
         raise DDSPError('x cannot be written: No route to host.')
 
-    monkeypatch.setattr(shards, '_fill', lambda writer, staging, plan: make(staging, plan))
+    monkeypatch.setattr(shard, '_fill', lambda writer, plan, *rest: make(plan))
     options = PrepareOptions(f0='yin', workers=1, num_shards=2)
     with pytest.raises(DDSPError, match=r'^x cannot be written: No route to host\.$'):
         prepare_dataset(folder, tmp_path, 'notes', options=options)

@@ -59,7 +59,7 @@ def kill_once(corpus, root, workers, after):
 
 
 def staged(folder):
-    return len(list(pathlib.Path(folder).glob('**/.1.0.0.staging/*.json')))
+    return len(list(pathlib.Path(folder).glob('**/.staging/t*.json')))
 
 
 @pytest.mark.slow

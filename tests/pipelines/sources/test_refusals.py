@@ -1,6 +1,6 @@
 """What cannot be prepared: inputs, options, disks; each is named and explained, and the rest goes on."""
 
-import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -13,14 +13,11 @@ import numpy as np
 import pytest
 
 from ddsp.errors import ConfigError, DDSPError
-from ddsp.f0 import get_estimator
 from ddsp.io.audio import load_audio, write_wav
 from ddsp.io.dataset import DatasetError, open_dataset
 from pipelines import PrepareOptions, prepare_dataset
-from pipelines import prepare as prepare_module
-from pipelines.beam.shards import ShardPlan
-from pipelines.publish.home import LocalHome
-from pipelines.sources.splits import Piece
+from pipelines.publish import decision
+from pipelines.records import RecordWriter
 
 QUICK = PrepareOptions(f0='yin', workers=1, num_shards=2)
 
@@ -134,32 +131,23 @@ def test_what_cannot_be_prepared_says_why(tmp_path, folder):
 
 def test_a_disk_that_is_too_small_is_said_before(tmp_path, folder, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-    monkeypatch.setattr(prepare_module.shutil, 'disk_usage', lambda path: usage)
+    monkeypatch.setattr(decision.shutil, 'disk_usage', lambda path: usage)
     with pytest.raises(
         DDSPError, match=r'is full: about \d+ MB are needed and 1 MB are free.*same command again'
     ):
         prepare_dataset(folder, tmp_path, 'notes', options=QUICK)
+    assert not list((tmp_path / 'notes' / '.staging').glob('train-*'))
 
 
-def test_a_full_disk_is_said_where_lengths_are_not_known(tmp_path, folder, monkeypatch):
-    """Nothing can be said before; then a shard cannot be written, and 0 MB were said to be needed."""
-    plans = [ShardPlan('train', 0, 1, (Piece('a', 'x', 'train'),), 'yin', '', QUICK)]
-    job = prepare_module._Job(LocalHome(tmp_path), '1.0.0', QUICK, get_estimator('yin'), None)
-    job.staging.mkdir()
-    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
-    monkeypatch.setattr(prepare_module.shutil, 'disk_usage', lambda path: usage)
-    with pytest.raises(DDSPError) as caught:
-        job._check_space(plans, full=True)
-    told = str(caught.value)
-    assert (
-        'is full: more than 3 MB are needed (the length of 1 of 1 recordings is not known) and 3 MB are'
-        in told
-    )
-    plans[0] = dataclasses.replace(plans[0], pieces=(Piece('a', 'x', 'train', seconds=3600.0),))
-    with pytest.raises(DDSPError) as caught:
-        job._check_space(plans, full=True)
-    told = str(caught.value)
-    assert 'about 966 MB are needed and 3 MB are free. Make room' in told
+def test_a_disk_that_is_full_although_the_headers_promised_room_is_said(tmp_path, folder, monkeypatch):
+    """Lengths may not be known before; then a shard cannot be written."""
+
+    def full(self, features):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(RecordWriter, 'write', full)
+    with pytest.raises(DDSPError, match=r'^the disk of .*staging is full\. Make room and run the'):
+        prepare_dataset(folder, tmp_path, 'notes', options=QUICK)
 
 
 @pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -1,21 +1,31 @@
 """Finding recordings and sharing them out."""
 
 import dataclasses
+import hashlib
 import os
+import pathlib
 
 import pytest
 
 from ddsp.errors import DDSPError
 from ddsp.io.audio import AudioInfo, write_wav
-from pipelines.sources.finding import find_sources
-from pipelines.sources.probing import Inputs, probe_sources
-from pipelines.sources.splits import describe_shares, split_sources
+from pipelines.sources.effort import seconds_to_analyse
+from pipelines.sources.finding import expand, find_sources
+from pipelines.sources.probing import look_into, remember, stamped
+from pipelines.sources.splits import cut, describe_shares, share_out
 from pipelines.sources.stages import Found, Probed
 
 
 def recording(number, seconds=30.0):
     info = AudioInfo(f'{number}.wav', 16000, 1, int(seconds * 16000), 'WAV PCM_16', 'soundfile')
     return Probed(Found(f'/{number}.wav'), f'{number:064x}', info)
+
+
+def split_sources(sources, splits):
+    """The pieces of all recordings."""
+    chosen = share_out({source.sha256: source.seconds for source in sources}, splits)
+    splits_of = chosen or dict.fromkeys((source.sha256 for source in sources), '')
+    return [piece for source in sources for piece in cut(source, splits_of[source.sha256], splits)]
 
 
 def test_the_split_of_a_recording_depends_on_its_content_alone():
@@ -138,17 +148,38 @@ def test_files_folders_and_patterns_give_each_file_once(tmp_path):
 
 def test_probing_finds_out_what_there_is_to_know(tmp_path):
     write_wav(tmp_path / 'a.wav', [0.1] * 16000, 16000)
-    (tmp_path / 'b.wav').write_bytes((tmp_path / 'a.wav').read_bytes())
-    (tmp_path / 'c.wav').write_text('no audio')
-    calls = []
-    one, twin, text = probe_sources(
-        find_sources(tmp_path), Inputs(tmp_path), lambda *call: calls.append(call)
-    )
+    (tmp_path / 'b.wav').write_text('no audio')
+    one, text = map(look_into, find_sources(tmp_path))
     assert isinstance(one, Probed)
     assert one.info.duration_s == one.seconds == 1.0
-    assert (twin.outcome, twin.probed.sha256) == ('duplicate', one.sha256)
+    assert one.sha256 == hashlib.sha256((tmp_path / 'a.wav').read_bytes()).hexdigest()
     assert (text.outcome, text.reason, text.probed) == ('rejected', 'not_audio', None)
-    assert calls[-1] == (3, 3)
+
+
+def test_a_folder_is_listed_one_by_one(tmp_path):
+    for name in ('a.wav', 'b.wav'):
+        (tmp_path / name).write_bytes(b'x')
+    rows = expand(str(tmp_path))
+    assert next(rows).path == str(tmp_path / 'a.wav')
+    (tmp_path / 'b.wav').unlink()
+    assert [row.path for row in rows] == [str(tmp_path / 'b.wav')]  # a name alone: its probing tells
+
+
+@pytest.mark.parametrize('known', [False, True])
+def test_the_effort_is_guessed_from_sizes_and_a_few_headers(tmp_path, known):
+    for i in range(20):
+        write_wav(tmp_path / 'in' / f'{i}.wav', [0.1] * 16000 * (i + 1), 16000)
+        os.utime(tmp_path / 'in' / f'{i}.wav', (1e9, 1e9))
+    survey, seconds = '', 210.0
+    if known:
+        rows = [look_into(stamped(row)) for row in find_sources(tmp_path / 'in')][:15]
+        survey = str(tmp_path / 'survey')
+        pathlib.Path(survey).write_text(''.join(f'{remember(row)}\n' for row in rows))
+        seconds = 210 - sum(row.seconds for row in rows)
+    assert seconds_to_analyse([str(tmp_path / 'in')], survey) == pytest.approx(
+        seconds if known else 210, rel=0.01
+    )
+    assert seconds_to_analyse([str(tmp_path / 'nowhere')]) == 0
 
 
 def test_a_folder_without_audio_is_an_error(tmp_path):

@@ -1,0 +1,1 @@
+"""Which recordings go into which shard, and the making of one."""

@@ -1,0 +1,68 @@
+"""A guess at how much there is to do, from names and sizes: enough to choose between one worker and many."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable
+
+import soundfile
+
+from ddsp.errors import DDSPError
+from ddsp.io import storage
+from pipelines.sources.finding import expand
+from pipelines.sources.probing import recall, stamped
+from pipelines.sources.stages import Found
+
+_INPUTS = 2000  # looked at, at most
+_HEADERS = 8  # read, at most
+_BYTES_PER_SECOND = 64e3  # of a recording whose header was not read
+
+
+def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
+    """Seconds of audio, about, in what the sources mean; stops where it is certainly much.
+
+    Args:
+      sources: Files, folders and patterns.
+      survey: Address of what is known about inputs that need no work; '' for none.
+    """
+    found: list[Found] = []
+    try:
+        rows = itertools.chain.from_iterable(map(expand, sources))
+        found = [stamped(row) for row in itertools.islice(rows, _INPUTS) if isinstance(row, Found)]
+    except DDSPError:
+        return 0.0  # the preparation itself will say what is wrong
+    known = _known(survey, {row.path: row.stamp for row in found}) if survey else set()
+    left = [row for row in found if row.path not in known]
+    rates = [rate for row in left[:_HEADERS] if (rate := _bytes_per_second(row))]
+    rate = sum(rates) / len(rates) if rates else _BYTES_PER_SECOND
+    sizes = [_size(row) for row in left]
+    return sum(sizes) / rate
+
+
+def _known(survey: str, stamps: dict[str, str]) -> set[str]:
+    known = set()
+    if storage.size(survey):
+        with storage.local_copy(survey) as path, open(path, encoding='utf-8', errors='replace') as lines:
+            for line in lines:
+                row = recall(line)
+                if row and row.found.stamp and stamps.get(row.path) == row.found.stamp:
+                    known.add(row.path)
+    return known
+
+
+def _size(row: Found) -> float:
+    if row.record:
+        return 4.0 * _BYTES_PER_SECOND  # of a record of a dataset: a few seconds
+    try:
+        return os.path.getsize(row.file)
+    except OSError:
+        return 1e6  # an object of a bucket
+
+
+def _bytes_per_second(row: Found) -> float:
+    try:
+        info = soundfile.info(row.file)
+    except (RuntimeError, OSError):
+        return 0.0
+    return _size(row) / info.duration if info.duration else 0.0
