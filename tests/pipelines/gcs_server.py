@@ -23,6 +23,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
       objects: (bucket, name) to content.
+      missing: Buckets that are not there.
       calls: (method, path) of all requests.
       intercept: Asked before each request with (method, path, query); a number is the status of a refusal.
     """
@@ -35,6 +36,7 @@ class Server(ThreadingHTTPServer):
         self.generations: dict[tuple[str, str], int] = {}
         self.updated: dict[tuple[str, str], datetime.datetime] = {}
         self.sessions: dict[str, tuple[tuple[str, str], dict[str, str], bytes]] = {}
+        self.missing: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.intercept: Callable[[str, str, dict[str, str]], int | None] = lambda *request: None
         self.lock = threading.Lock()
@@ -84,9 +86,13 @@ class _Handler(BaseHTTPRequestHandler):
         if refused:
             return self._answer(refused, {'error': {'code': refused, 'message': 'refused by the test'}})
         raw = parsed.path
-        if match := re.fullmatch(r'/storage/v1/b/([^/]+)', raw):  # the client asks where a bucket is, once
-            return self._answer(200, {'kind': 'storage#bucket', 'name': match[1], 'location': 'US'})
+        if raw.startswith('/batch/'):
+            return self._batch(body)
+        if match := re.fullmatch(r'/storage/v1/b/([^/]+)', raw):
+            return self._bucket(match[1])
         if match := re.fullmatch(r'/upload/storage/v1/b/([^/]+)/o', raw):
+            if match[1] in self.server.missing:
+                return self._missing()
             return self._upload(match[1], query, body)
         if match := re.fullmatch(r'/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)', raw):
             return self._rewrite(*map(urllib.parse.unquote, match.groups()), query)
@@ -111,6 +117,27 @@ class _Handler(BaseHTTPRequestHandler):
         _, first, second, _ = body.split(b'--' + boundary)
         name = json.loads(first.split(b'\r\n\r\n', 1)[1])['name']
         return self._put((bucket, name), second.split(b'\r\n\r\n', 1)[1].removesuffix(b'\r\n'), query)
+
+    def _bucket(self, name: str) -> None:
+        if name in self.server.missing:
+            return self._missing()
+        return self._answer(200, {'kind': 'storage#bucket', 'id': name, 'name': name, 'projectNumber': '1'})
+
+    def _batch(self, body: bytes) -> None:
+        """Several requests in one, which Beam removes files with."""
+        boundary = re.search(r'boundary="?([^";]+)', self.headers['Content-Type'])[1]
+        parts = []
+        for part in body.decode().split(f'--{boundary}')[1:-1]:
+            number = re.search('(?i)content-id: <(.+?)>', part)[1]
+            match = re.search(r'DELETE \S*?/storage/v1/b/([^/]+)/o/([^/? ]+)', part)
+            where = (match[1], urllib.parse.unquote(match[2]))
+            status = '204 No Content' if self.server.objects.pop(where, None) is not None else '404 Not Found'
+            self.server.generations.pop(where, None)
+            head = f'Content-Type: application/http\r\nContent-ID: <response-{number}>\r\n\r\n'
+            parts.append(f'--b\r\n{head}HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n\r\n')
+        self._answer(
+            200, ''.join([*parts, '--b--\r\n']).encode(), {'Content-Type': 'multipart/mixed; boundary=b'}
+        )
 
     def _continue(self, session: str, body: bytes) -> None:
         where, query, before = self.server.sessions[session]
@@ -162,10 +189,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(204, None)
         if query.get('alt') != 'media':
             return self._answer(200, self.server.describe(where))
-        content = self.server.objects[where]
+        content, status = self.server.objects[where], 200
         checksum = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
         headers = {'X-Goog-Hash': f'crc32c={checksum}', 'Content-Type': 'application/octet-stream'}
-        return self._answer(200, content, headers)
+        if match := re.fullmatch(r'bytes=(\d+)-(\d*)', self.headers.get('Range') or ''):
+            first, last = int(match[1]), int(match[2] or len(content))
+            if first >= len(content):
+                return self._answer(416, b'')
+            headers['Content-Range'] = f'bytes {first}-{min(last, len(content) - 1)}/{len(content)}'
+            status, content = 206, content[first : last + 1]
+        return self._answer(status, content, headers)
 
     def _missing(self) -> None:
         self._answer(404, {'error': {'code': 404, 'message': 'no such object'}})
