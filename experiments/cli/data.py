@@ -14,16 +14,21 @@ import typer
 from experiments.cli import output
 from experiments.cli.app import app
 from experiments.cli.options import EXPERIMENT, JSON, argument, choice, f0_choice, option
+from pipelines.beam.engines import RUNNERS
 
 if TYPE_CHECKING:
     from pipelines.inspect.health import Finding
+    from pipelines.options import PrepareOptions
+    from pipelines.result import PrepareResult
 
 PANEL = 'Data'
 
 
 @app.command(
     rich_help_panel=PANEL,
-    epilog='Example: [bold]ddsp prepare recordings/ --output data --name violin --f0 swift[/bold]',
+    epilog='Example: [bold]ddsp prepare recordings/ --output data --name violin --f0 swift[/bold] '
+    'On Dataflow: [bold]ddsp prepare gs://B/in --output gs://B/data --runner dataflow -- --project=ID '
+    '--region=europe-west4 --temp_location=gs://B/tmp --sdk_container_image=IMAGE[/bold]',
 )
 def prepare(
     context: typer.Context,
@@ -87,10 +92,15 @@ def prepare(
     keep_features: bool = option(
         False, 'Keep the f0 and loudness that recordings bring along (NSynth).', '--keep-features'
     ),
+    runner: str = option(
+        'local', 'Engine; options of Beam for it follow a double dash at the end.', **choice(*RUNNERS)
+    ),
+    dry_run: bool = option(
+        False, 'Show what would be submitted to the engine, and submit nothing.', '--dry-run'
+    ),
     as_json: bool = JSON,
 ) -> int:
     """Turn recordings into a dataset: decoding, f0, loudness, TFRecords, statistics."""
-    from ddsp.io.files import writable
     from pipelines.options import PrepareOptions
     from pipelines.prepare import prepare_dataset
 
@@ -102,17 +112,67 @@ def prepare(
         'channel': int(channel) if re.fullmatch('-?[0-9]{1,9}', channel) else channel,
     }
     options = PrepareOptions(**{k: v for k, v in context.params.items() if k in fields} | parsed)
+    sources, beam_options = _split_words(sources)
+    name = name or _name_of(sources[0])
+    if dry_run or runner != 'local' or beam_options:
+        from pipelines.beam import engines
+
+        engines.check(runner, beam_options, root=root, sources=sources)
+    if dry_run:
+        return _show_submission(sources, root, name, version or None, options, runner, beam_options, as_json)
+    engine = {'runner': runner, 'beam_options': beam_options} if runner != 'local' else {}
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
         result = prepare_dataset(
-            sources, root, name or _name_of(sources[0]), version or None, options=options, progress=progress
+            sources, root, name, version or None, options=options, progress=progress, **engine
         )
     from experiments.tracking import preparations
 
     tracked = track or (track is None and preparations.is_asked_for())
-    run_id = preparations.log_preparation(result, experiment) if tracked else ''
+    _show_result(result, preparations.log_preparation(result, experiment) if tracked else '', as_json)
+    return 0
+
+
+def _split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """Sources, and the options of Beam behind the double dash: all from the first that looks like one."""
+    count = next((i for i, word in enumerate(words) if word.startswith('--')), len(words))
+    if not count:
+        raise typer.BadParameter(f'there is none before {words[0]!r}', param_hint='SOURCE')
+    return words[:count], words[count:]
+
+
+def _show_submission(
+    sources: list[str],
+    root: str,
+    name: str,
+    version: str | None,
+    options: PrepareOptions,
+    runner: str,
+    beam_options: list[str],
+    as_json: bool,
+) -> int:
+    """Prints what would be submitted to an engine."""
+    from pipelines.beam import engines, graph  # type: ignore[attr-defined]
+    from pipelines.prepare import make_request  # type: ignore[attr-defined]
+
+    request = make_request(sources, root, name, version, options, runner)
+    shown = engines.describe(
+        runner, beam_options, lambda pipeline: graph.build(pipeline, request), label=request.label
+    )
+    if as_json:
+        output.print_json(shown)
+    else:
+        rows = [(key, value) for key, value in shown.items() if value not in ('', None, [], {})]
+        output.print_table('Nothing was submitted', ('', ''), rows, header=False)
+    return 0
+
+
+def _show_result(result: PrepareResult, run_id: str, as_json: bool) -> None:
+    """Prints what was prepared, and what to do with it."""
+    from ddsp.io.files import writable
+
     if as_json:
         output.print_json({**dataclasses.asdict(result), 'run_id': run_id or None})
-        return 0
+        return
     rows = result.summary_rows() + ([('MLflow run', run_id)] if run_id else [])
     output.print_table('', ('', ''), rows, header=False)
     if result.rejected:
@@ -120,7 +180,6 @@ def prepare(
     dataset = writable(str(result.path)).rpartition('/')[0]
     print(f'Look: ddsp inspect {dataset}')
     print(f'Next: ddsp train {dataset}')
-    return 0
 
 
 @app.command(

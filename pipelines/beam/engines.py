@@ -43,12 +43,15 @@ _OURS = {
 }
 
 
-def check(runner: str, beam_options: Sequence[str]) -> PipelineOptions:
+def check(
+    runner: str, beam_options: Sequence[str], *, root: str = '', sources: Sequence[str] = ()
+) -> PipelineOptions:
     """Beam's options for an engine: those given, and what the engine needs beside them.
 
     Args:
       runner: One of `RUNNERS`.
       beam_options: Such as `['--region=europe-west4']`.
+      root, sources: Where datasets and recordings are, if the engine's workers are to see them.
 
     Raises:
       ConfigError: An option is misspelt, has a wrong value, belongs to another engine or contradicts what
@@ -77,6 +80,8 @@ def check(runner: str, beam_options: Sequence[str]) -> PipelineOptions:
     options = PipelineOptions(flags)
     if runner == 'dataflow':
         dataflow.complete(options)
+        if root:
+            dataflow.check_places(root, sources)
     return options
 
 
