@@ -34,7 +34,8 @@ _INSTALL = {
     'psutil': 'psutil>=5.9',
     'crepe': 'crepe>=0.0.16,<0.1',
     'swift_f0': 'swift-f0>=0.1.2,<1',
-    'google.cloud.dataflow': "google-cloud-dataflow-client>=0.13,<0.14' 'google-auth-httplib2>=0.2,<0.3",
+    'google.cloud.dataflow': "google-cloud-dataflow-client>=0.13,<0.14' 'google-apitools>=0.5.31,<0.6' "
+    "'google-auth-httplib2>=0.2,<0.3",
     'google.cloud.storage': 'google-cloud-storage>=3,<4',
     'jax': 'jax>=0.5,<1',
     'playwright.sync_api': 'playwright>=1.50,<2',

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import traceback
 import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ class Server(ThreadingHTTPServer):
       counters: Metrics of the namespace ddsp.prepare.
       calls: (method, path) of all requests.
       refuse: Asked before each request with (method, path); (status, message) refuses it.
+      execute: Does the work of a job, where it is set: given what the client sent; the job ends with it.
       tokens: False: credentials have expired.
     """
 
@@ -38,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.counters: dict[str, int] = {}
         self.calls: list[tuple[str, str]] = []
         self.refuse: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
+        self.execute: Callable[[dict], None] | None = None
         self.tokens = True
         self.lock = threading.Lock()
 
@@ -54,7 +57,19 @@ class Server(ThreadingHTTPServer):
         with self.lock:
             job |= {'id': f'job-{len(self.jobs)}', 'asked': 0}
             self.jobs[job['id']] = job
-            return self.describe(job)
+        if self.execute:
+            self.states = ['RUNNING']
+            threading.Thread(target=self._work, args=(job,), daemon=True).start()
+        return self.describe(job)
+
+    def _work(self, job: dict) -> None:
+        try:
+            self.execute(job)
+        except Exception:
+            self.messages.append(traceback.format_exc())
+            job['ended'] = 'FAILED'
+        else:
+            job['ended'] = 'DONE'
 
     def describe(self, job: dict) -> dict:
         state = job.get('ended') or self.states[min(job['asked'], len(self.states) - 1)]

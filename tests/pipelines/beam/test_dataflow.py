@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io import gcs
 from pipelines.beam import engines
+from pipelines.options import PrepareOptions
 
 pytest.importorskip('google.cloud.dataflow')
 FLEXRS_COST_OPTIMIZED = WORKER_IP_PRIVATE = 2  # the client sends the numbers of names
@@ -131,6 +133,27 @@ def run_staged(content):
         environment.urn, environment.payload = 'beam:env:embedded_python:v1', b''
         del environment.dependencies[:]
     return FnApiRunner().run_via_runner_api(proto, PipelineOptions([]))
+
+
+def test_a_preparation_is_the_same_on_dataflow_as_here(service, bucket_server, tmp_path):
+    """The command, Beam's client, the graph as it was staged, and what it publishes on gs://."""
+    pytest.importorskip('pipelines.beam.graph')
+    from pipelines.prepare import prepare_dataset
+
+    def execute(job):
+        place = job['environment']['sdkPipelineOptions']['options']['pipelineUrl']
+        run_staged(gcs.read(place))
+
+    service.execute = execute
+    result = prepare_dataset(
+        'synthetic:30', 'gs://bucket/data', 'tones', options=PrepareOptions(f0='yin'), runner='dataflow',
+        beam_options=options_of(service),
+    )  # fmt: skip
+    here = prepare_dataset('synthetic:30', tmp_path, 'tones', options=PrepareOptions(f0='yin'))
+    assert len(service.jobs) == 1
+    assert result.examples == here.examples
+    for file in (tmp_path / 'tones' / '1.0.0').glob('*.tfrecord*'):
+        assert bucket_server.objects['bucket', f'data/tones/1.0.0/{file.name}'] == file.read_bytes()
 
 
 def test_everything_that_a_job_may_ask_for(service):
@@ -346,6 +369,13 @@ def test_what_is_missing_or_wrong_is_told_at_once(service, monkeypatch, without,
     with pytest.raises(ConfigError, match=expected):
         engines.check('dataflow', options_of(service, *more, without=without))
     assert not service.calls
+
+
+def test_a_missing_client_is_one_line_with_the_command(service, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'google.cloud.dataflow', None)
+    command = "pip install 'google-cloud-dataflow-client>=0.13,<0.14' 'google-api"
+    with pytest.raises(DDSPError, match=f'google.cloud.dataflow is needed to submit.*Run: {command}'):
+        engines.check('dataflow', options_of(service))
 
 
 @pytest.mark.parametrize(
