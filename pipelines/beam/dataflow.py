@@ -17,6 +17,7 @@ _views = beam.options.pipeline_options
 _LAST_WORDS_SECS = 30.0  # the service tells why a job failed a while after it has failed
 _LOGIN = 'gcloud auth application-default login'
 _EXAMPLE = '-- --project=ID --region=europe-west4 --temp_location=gs://BUCKET/tmp --sdk_container_image=IMAGE'
+_FOLDER = re.compile('gs://[a-z0-9][-_a-z0-9.]+[a-z0-9]/.')
 _DEFAULTS: dict[type[PipelineOptions], dict[str, Any]] = {
     # NumPy keeps the core of its process: a second thread would only make both slower and need more memory.
     _views.DebugOptions: {'number_of_worker_harness_threads': 1},
@@ -79,9 +80,13 @@ def complete(options: PipelineOptions) -> None:
         raise ConfigError(f'Dataflow needs {" and ".join(missing)}: ddsp prepare ... {_EXAMPLE}')
     if zone := re.fullmatch(r'([a-z]+-[a-z]+\d+)-[a-z]', cloud.region):
         raise ConfigError(f'region is {cloud.region!r}, a zone; its region is {zone[1]!r}.')
+    cloud.staging_location = cloud.staging_location or cloud.temp_location
     for name in ('temp_location', 'staging_location'):
-        if (place := getattr(cloud, name)) and not re.match('gs://[^/]+/.', place):
-            raise ConfigError(f'{name} is {place!r}; it must be a folder on gs://, such as gs://BUCKET/tmp.')
+        place = getattr(cloud, name)
+        if not _FOLDER.match(place):  # Beam would make a bucket of its own, or wait two minutes for it
+            raise ConfigError(
+                f'{name} is {place!r}; it must be a folder on gs://, such as gs://my-bucket/tmp.'
+            )
     if not (workers.sdk_container_image or setup.setup_file or setup.extra_packages):
         raise ConfigError(
             'the workers would not have this package: name an image with --sdk_container_image (infra/docker '

@@ -68,7 +68,7 @@ def test_what_the_launcher_writes_is_a_job(bucket_server):
     pytest.importorskip('pipelines.beam.graph')
     flags = [
         '--runner=DataflowRunner', '--project=my-project', '--region=europe-west4', '--job_name=violin',
-        '--sdk_container_image=image', '--temp_location=gs://b/tmp', '--template_location=gs://b/job.json',
+        '--sdk_container_image=image', '--temp_location=gs://bucket/tmp', '--template_location=gs://b/job.json',
         '--dataflow_endpoint=http://localhost:1', '--no_auth',
     ]  # fmt: skip
     load('launch').main(['--sources=synthetic:8', '--output=gs://b/data', '--name=violin', *flags])

@@ -186,6 +186,14 @@ def test_a_dry_run_asks_nobody(service, bucket_server):
     assert not bucket_server.calls
 
 
+def test_what_beam_finds_in_the_options_is_told(service):
+    options = [option for option in options_of(service, '--project=My Project') if 'endpoint' not in option]
+    with pytest.raises(
+        ConfigError, match=r'Beam does not accept the options: Invalid Project ID'
+    ):
+        engines.describe('dataflow', options, Write(), label=LABEL)
+
+
 def test_the_running_job_of_the_same_name_is_followed(service, bucket_server):
     service.counters = {'made/shards': 2}
     job = service.add(LABEL)
@@ -358,6 +366,8 @@ def test_ctrl_c_while_a_job_is_submitted_says_how_to_find_it(service):
             ['--temp_location=/tmp/x'],
             "temp_location is '/tmp/x'; it must be a folder on gs://",
         ),
+        ('temp_location', ['--temp_location=gs://b/tmp'], "temp_location is 'gs://b/tmp'; it must be"),
+        ('temp_location', ['--temp_location=gs://bucket'], "temp_location is 'gs://bucket'; it must be"),
         ('sdk_container_image', [], '--sdk_container_image'),
         ('', ['--number_of_worker_harness_threads=8'], 'it must be 1'),
         ('', ['--f0_accelerator=nvidia-l4'], "must be like 'type:nvidia-l4;count:1'"),
