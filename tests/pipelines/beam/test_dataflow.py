@@ -56,20 +56,16 @@ class Write:
     def __call__(self, pipeline):
         import apache_beam as beam
 
+        from pipelines.beam import dataflow
+
         def write(key):
             beam.metrics.Metrics.counter('ddsp.prepare', 'made/shards').inc()
             gcs.upload(f'content of {key}'.encode(), f'gs://bucket/out/{key}')
             return key
 
         hinted = pipeline | 'Names' >> beam.Create(['a', 'b', 'c']) | 'Spread' >> beam.Reshuffle()
-        hints = dataflow_hints(pipeline)
+        hints = dataflow.hints(pipeline.options)
         hinted | 'MakeShards' >> beam.Map(write).with_resource_hints(**hints)
-
-
-def dataflow_hints(pipeline):
-    from pipelines.beam import dataflow
-
-    return dataflow.hints(pipeline.options)
 
 
 def run(service, *more):
@@ -188,9 +184,7 @@ def test_a_dry_run_asks_nobody(service, bucket_server):
 
 def test_what_beam_finds_in_the_options_is_told(service):
     options = [option for option in options_of(service, '--project=My Project') if 'endpoint' not in option]
-    with pytest.raises(
-        ConfigError, match=r'Beam does not accept the options: Invalid Project ID'
-    ):
+    with pytest.raises(ConfigError, match=r'Beam does not accept the options: Invalid Project ID'):
         engines.describe('dataflow', options, Write(), label=LABEL)
 
 
