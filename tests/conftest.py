@@ -21,6 +21,7 @@ MAY_BE_MISSING = (
     'a function of TensorFlow', 'only TensorFlow', 'shapes are always known', 'nothing is compiled',
     'not yet made for torch.compile', 'too quick',
     'the kernel is for JAX', 'cannot be mounted', 'only be mounted by root',
+    'Prism', 'the Flink job server',  # get_engines.sh brings them where Go, Java and Maven are
 )  # fmt: skip
 
 
