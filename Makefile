@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo quick test test-all test-oldest lint format bench pictures docs clean
+.PHONY: help setup demo quick test test-all test-oldest engines lint format bench pictures docs clean
 help:
 	@echo 'make setup            .venv with everything that the other targets need'
 	@echo 'make demo             corpus -> dataset -> training -> evaluation -> sound (about 12 minutes on 2 cores)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test             the tests, without the slow ones (TensorFlow, then the DSP again on JAX, and PyTorch if installed)'
 	@echo 'make test-all         all the tests'
 	@echo 'make test-oldest      the tests with the oldest versions within the bounds of setup.py'
+	@echo 'make engines          Prism (Go) and the job server of Flink (Maven, Java), whose tests are left out without them'
 	@echo 'make lint             ruff and mypy'
 	@echo 'make bench            cost of the operations, beside upstream where it is installed'
 	@echo 'make docs             the site of the documentation, built strictly into site/'
@@ -61,6 +62,11 @@ test-oldest: $(READY)
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[all,dev]'
 	$(OLDEST)/bin/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(TEST_FLAGS)
+
+# Into a cache of this user; what is not to be had is named and left out.
+engines: $(READY)
+	-PYTHON=$(BIN)/python sh infra/flink/get_engines.sh prism
+	-PYTHON=$(BIN)/python sh infra/flink/get_engines.sh flink
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,18 +10,22 @@ import shutil
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.gcs import cache_folder
 from pipelines.beam.sdk import PipelineOptions, beam
 
-_RETRIES = 3  # of a Flink job that lost a worker or a task manager; Flink's own default is none
+_RETRIES = 3  # of a job that lost a worker or a task manager; engines have none of their own in batch
 _RETRY_MS = 2000
 _TIMEOUT_SECS = 5.0
 _LOCAL_MASTERS = re.compile(r'\[(local|auto)\]|local(\[.+\])?')
 _JAR = re.compile(r'beam-runners-(flink|spark)-([\d.]+)-job-server-([\d.]+)\.jar')
+# What Prism says when a worker died: the first, or what comes of it in a step that is under way.
+_LOST_WORKER = re.compile('SDK worker disconnected|send on closed channel')
+
+Result = TypeVar('Result')
 
 
 class FlinkRetryOptions(PipelineOptions):
@@ -68,6 +72,26 @@ def flags(runner: str, given: Sequence[str]) -> list[str]:
         found += _unless_given(given, 'execution_retry_delay', _RETRY_MS)
     here = _is_here(endpoint) if endpoint else bool(_LOCAL_MASTERS.fullmatch(master))
     return found + _workers(options, here)
+
+
+def run_again(attempt: Callable[[], Result], tell: Callable[[str], None] = lambda text: None) -> Result:
+    """Runs a job, and again where it lost a worker: shards that are finished are not made again.
+
+    Flink restarts such a job itself (see `flags`); Prism gives it up.
+
+    Args:
+      attempt: Submits the job and waits for its end; raises where it failed.
+      tell: Called with what the user should know.
+    """
+    left = _RETRIES
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            if not left or not _LOST_WORKER.search(f'{error} {error.__cause__}'):
+                raise
+            left -= 1
+        tell(f'a worker died; the job goes on with what is not finished ({left} more times at most)')
 
 
 def jar_folder() -> pathlib.Path:

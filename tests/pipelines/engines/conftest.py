@@ -172,6 +172,15 @@ def job_servers_end(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+def submit(options, request):
+    """Runs a job and waits for its end."""
+    pipeline = beam.Pipeline(options=PipelineOptions(options))
+    build(pipeline, [[plan] for plan in request.plans], request.folder)
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
 @pytest.fixture
 def published_bytes(job_servers_end):
     """A function: hashes of the files that an engine (None: this process) makes, and its counters."""
@@ -181,10 +190,7 @@ def published_bytes(job_servers_end):
             runner, given = engine
             name = {'portable': 'PortableRunner', 'flink': 'FlinkRunner'}[runner]
             options = [*given, *portable.flags(runner, given), f'--runner={name}']
-            pipeline = beam.Pipeline(options=PipelineOptions(options))
-            build(pipeline, [[plan] for plan in request.plans], request.folder)
-            result = pipeline.run()
-            result.wait_until_finish()
+            result = portable.run_again(lambda: submit(options, request))
             assert read_failures(result) == []
             counters = read_metrics(result)
         else:

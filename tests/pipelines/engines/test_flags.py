@@ -170,3 +170,24 @@ def test_client_and_cluster_must_have_the_same_version(jars, cluster, nobody):
 def test_a_cluster_without_task_managers_is_named(jars, cluster):
     cluster.answers['/taskmanagers'] = {'taskmanagers': []}
     refused(DDSPError, 'has no task manager', 'flink', f'--flink_master={cluster.address}')
+
+
+def test_only_a_job_that_lost_a_worker_runs_again():
+    told, errors = [], [RuntimeError('SDK worker disconnected: x'), RuntimeError('send on closed channel')]
+
+    def attempt():
+        if errors:
+            raise errors.pop()
+        return 'done'
+
+    assert portable.run_again(attempt, told.append) == 'done'
+    assert told[0] == 'a worker died; the job goes on with what is not finished (2 more times at most)'
+    assert len(told) == 2
+    errors += [RuntimeError('SDK worker disconnected')] * 9
+    with pytest.raises(RuntimeError, match='SDK worker disconnected'):
+        portable.run_again(attempt)
+    assert len(errors) == 5
+    errors[:] = [RuntimeError('no space left')] * 2
+    with pytest.raises(RuntimeError, match='no space left'):
+        portable.run_again(attempt)
+    assert len(errors) == 1
