@@ -82,14 +82,23 @@ def run_again(attempt: Callable[[], Result], tell: Callable[[str], None] = lambd
     Args:
       attempt: Submits the job and waits for its end; raises where it failed.
       tell: Called with what the user should know.
+
+    Raises:
+      DDSPError: The job lost a worker each time.
     """
     left = _RETRIES
     while True:
         try:
             return attempt()
         except Exception as error:
-            if not left or not _LOST_WORKER.search(f'{error} {error.__cause__}'):
+            if not _LOST_WORKER.search(f'{error} {error.__cause__}'):
                 raise
+            if not left:
+                raise DDSPError(
+                    f'the job lost a worker {_RETRIES + 1} times: it was killed, perhaps for want of memory. '
+                    'Give the workers more and run the same command again: shards that are finished are not '
+                    'made again.'
+                ) from error
             left -= 1
         tell(f'a worker died; the job goes on with what is not finished ({left} more times at most)')
 
