@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from ddsp.f0 import F0Estimator, get_estimator
 from ddsp.io import gcs, storage
 from ddsp.io.dataset import NAME, VERSION
 from ddsp.io.progress import Progress
+from pipelines.beam import engines
 from pipelines.beam.ending import AGAIN, FAILED
 from pipelines.beam.graph import build
 from pipelines.beam.request import Request
@@ -71,7 +71,7 @@ def prepare_dataset(
     """
     started = time.monotonic()
     tell = progress or (lambda *_: None)
-    request = make_request(sources, root, name, version, options, runner)
+    request = make_request(sources, root, name, version, options, runner, beam_options)
     home = open_home(root, name)
     with home.locked():
         tell(0, 1, 'looking into the inputs')
@@ -95,21 +95,23 @@ def make_request(
     version: str | None = None,
     options: PrepareOptions | None = None,
     runner: str = 'local',
+    beam_options: Sequence[str] = (),
 ) -> Request:
     """What a preparation is asked to do; raises ConfigError and DDSPError as `prepare_dataset`."""
     options = options or PrepareOptions()
     _check_name(root, name, version)
     estimator = get_estimator(options.f0)
     items = check_sources(sources)
-    root, job = os.fspath(root), uuid.uuid4().hex[:12]
+    engines.check(runner, beam_options, root=os.fspath(root), sources=items)
+    root = os.fspath(root)
     provenance = Provenance.of_this_process(estimator)
     if runner != 'local':
         root = root if gcs.is_gcs(root) else os.path.abspath(root)
-        return Request(items, root, name, version, options, provenance, job)
+        return Request(items, root, name, version, options, provenance)
     home = open_home(root, name)
     scratch = str(home.work / 'scratch') if isinstance(home, CloudHome) else f'{home.work}/.staging'
     request = Request(
-        items, root, name, version, options, provenance, job, watch=scratch, cache=f'{scratch}/inputs'
+        items, root, name, version, options, provenance, watch=scratch, cache=f'{scratch}/inputs'
     )
     return dataclasses.replace(request, lanes=_count_workers(request, home, estimator))
 
@@ -151,11 +153,12 @@ def _run(
     if runner == 'local':
         run_here(request, follow)
     else:
-        from pipelines.beam import engines
-
-        label = f'{request.name}-prepare-{os.path.basename(request.staging)[:8]}'
         engines.run(
-            runner, beam_options, lambda pipeline: build(pipeline, request), label=label, follow=follow
+            runner,
+            beam_options,
+            lambda pipeline: build(pipeline, request),
+            label=request.label,
+            follow=follow,
         )
     outcome = request.read_outcome()
     if outcome is None:

@@ -120,10 +120,16 @@ def prepare(
         engines.check(runner, beam_options, root=root, sources=sources)
     if dry_run:
         return _show_submission(sources, root, name, version or None, options, runner, beam_options, as_json)
-    engine = {'runner': runner, 'beam_options': beam_options} if runner != 'local' else {}
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
         result = prepare_dataset(
-            sources, root, name, version or None, options=options, progress=progress, **engine
+            sources,
+            root,
+            name,
+            version or None,
+            options=options,
+            progress=progress,
+            runner=runner,
+            beam_options=beam_options,
         )
     from experiments.tracking import preparations
 
@@ -151,10 +157,10 @@ def _show_submission(
     as_json: bool,
 ) -> int:
     """Prints what would be submitted to an engine."""
-    from pipelines.beam import engines, graph  # type: ignore[attr-defined]
-    from pipelines.prepare import make_request  # type: ignore[attr-defined]
+    from pipelines.beam import engines, graph
+    from pipelines.prepare import make_request
 
-    request = make_request(sources, root, name, version, options, runner)
+    request = make_request(sources, root, name, version, options, runner, beam_options)
     shown = engines.describe(
         runner, beam_options, lambda pipeline: graph.build(pipeline, request), label=request.label
     )

@@ -173,4 +173,4 @@ def read_refused(request: Request) -> dict[str, Rejected]:
 
 
 def _refused(request: Request) -> str:
-    return f'{request.staging}/refused-{request.job}.jsonl'
+    return f'{request.staging}/refused-{request.recipe}.jsonl'

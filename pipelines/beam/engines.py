@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ _DEFAULT_POLL_SECS = 1.0
 _READ_BY = {
     'DirectOptions': ('local',),
     'FlinkRunnerOptions': ('flink',),
+    'FlinkRetryOptions': ('flink',),
     'SparkRunnerOptions': ('spark',),
     'JobServerOptions': ('flink', 'spark'),
     'PortableOptions': ('portable', 'flink', 'spark'),
@@ -66,14 +68,12 @@ def check(
             f'the local runner takes no Beam options, and {beam_options[0]} was given. --workers sets the '
             f'number of processes; Beam options go with --runner {", ".join(RUNNERS[1:])}.'
         )
-    from pipelines.beam import dataflow  # as the next one, it adds options of its own to Beam's
+    from pipelines.beam import dataflow, portable  # each adds options of its own to Beam's
     from pipelines.beam.sdk import PipelineOptions
 
     flags = list(beam_options)
-    if portable_engine := runner in ('portable', 'flink', 'spark'):
-        from pipelines.beam import portable  # type: ignore[attr-defined]
     _check_flags(runner, flags)
-    if portable_engine:
+    if runner in ('portable', 'flink', 'spark'):
         flags += portable.flags(runner, beam_options)
     if runner != 'local':
         flags.append(f'--runner={_BEAM_RUNNERS[runner]}')
@@ -113,9 +113,23 @@ def run(
       DDSPError: What failed and how to go on.
       KeyboardInterrupt: After Ctrl-C, when the job was told to stop.
     """
-    from pipelines.beam import dataflow, jobs
+    from pipelines.beam import portable
 
     options = _named(check(runner, beam_options), label)
+    attempt = functools.partial(_attempt, runner, options, construct, label, follow, tell)
+    return attempt() if runner == 'dataflow' else portable.run_again(attempt, tell)
+
+
+def _attempt(
+    runner: str,
+    options: PipelineOptions,
+    construct: Callable[[beam.Pipeline], None],
+    label: str,
+    follow: Callable[[dict[str, float]], None],
+    tell: Callable[[str], None],
+) -> dict[str, float]:
+    from pipelines.beam import dataflow, jobs
+
     with jobs.quiet():
         try:
             if runner == 'dataflow':
@@ -146,6 +160,7 @@ def describe(
 
     For Dataflow also the image, the workers and their network, as the service would get them.
     """
+
     from pipelines.beam import dataflow, jobs
 
     options = _named(check(runner, beam_options), label)

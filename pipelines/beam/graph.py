@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import apache_beam.pvalue as pvalue
-
 from pipelines.beam import steps
+from pipelines.beam.dataflow import hints
 from pipelines.beam.request import Request
 from pipelines.beam.sdk import beam
 from pipelines.shards.plan import Failure, Totals
@@ -29,7 +28,7 @@ def build(pipeline: beam.Pipeline, request: Request) -> None:
         | 'Totals' >> beam.CombineGlobally(Summing(request.options.splits))
     )
     decided = totals | 'Plan' >> beam.ParDo(steps.Decide(request))
-    decision = pvalue.AsSingleton(decided)
+    decision = beam.pvalue.AsSingleton(decided)
     shards, parts, failures = (
         (
             recordings | 'Assign' >> beam.ParDo(steps.Assign(), decision),
@@ -38,9 +37,9 @@ def build(pipeline: beam.Pipeline, request: Request) -> None:
         | 'Pieces' >> beam.Flatten()
         | 'ByLane' >> beam.GroupByKey()
         | 'MakeShards'
-        >> beam.ParDo(steps.MakeShards(request), decision).with_outputs(
-            steps.PARTS, steps.FAILURES, main='shards'
-        )
+        >> beam.ParDo(steps.MakeShards(request), decision)
+        .with_resource_hints(**hints(pipeline.options))
+        .with_outputs(steps.PARTS, steps.FAILURES, main='shards')
     )
     rows = (
         (recordings, rejected, parts)
@@ -50,7 +49,7 @@ def build(pipeline: beam.Pipeline, request: Request) -> None:
         | 'Rows' >> beam.ParDo(steps.WriteRows(request)).with_outputs(steps.FAILURES, main='files')
     )
     failures = (failures, rows[steps.FAILURES]) | 'LateFailures' >> beam.Flatten()
-    given = map(pvalue.AsList, (shards, rows.files, failures))
+    given = map(beam.pvalue.AsList, (shards, rows.files, failures))
     decided | 'Publish' >> beam.ParDo(steps.Publish(request), *given)
 
 

@@ -22,7 +22,6 @@ class Request:
       root, name, version: As in `pipelines.prepare.prepare_dataset`.
       options: How recordings become a dataset.
       provenance: Estimator, versions and the moment, as pipeline.json has them.
-      job: Tells this job from all others.
       lanes: Number of workers that shards are dealt out to; None: the engine deals them out itself.
       watch: Folder for progress and interruption that driver and workers see (see `pipelines.shards.watch`);
         '' where they are on different machines.
@@ -35,7 +34,6 @@ class Request:
     version: str | None
     options: PrepareOptions
     provenance: Provenance
-    job: str
     lanes: int | None = None
     watch: str = ''
     cache: str = ''
@@ -46,16 +44,25 @@ class Request:
         return open_home(self.root, self.name)
 
     @property
+    def recipe(self) -> str:
+        """The same for the same request, today and tomorrow."""
+        recipe = [self.sources, self.version, self.options.record(), self.provenance.estimator_sha256]
+        return hashlib.sha256(json.dumps(recipe).encode('ascii')).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """A name for the job, by which the same command finds it again."""
+        return f'{self.name}-prepare-{self.recipe[:8]}'
+
+    @property
     def staging(self) -> str:
-        """Address of the folder for what is made until it is published: the same for the same request."""
-        options = self.options.record()
-        recipe = json.dumps([self.sources, self.version, options, self.provenance.estimator_sha256])
-        return self.home.staging(hashlib.sha256(recipe.encode('utf-8', 'surrogateescape')).hexdigest()[:16])
+        """Address of the folder for what is made until it is published."""
+        return self.home.staging(self.recipe)
 
     @property
     def outcome(self) -> str:
         """Address of the file that says how the job ended; here where the driver is."""
-        return f'{self.watch or self.staging}/outcome-{self.job}.json'
+        return f'{self.watch or self.staging}/outcome-{self.recipe}.json'
 
     def read_outcome(self) -> dict[str, Any] | None:
         """How the job ended; None where it never came to its end."""

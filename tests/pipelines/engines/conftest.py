@@ -20,14 +20,14 @@ import time
 
 import numpy as np
 import pytest
+from pipelines.beam.plan import plan_shards
+from pipelines.beam.shards import read_failures, read_metrics
 
 from ddsp.f0 import get_estimator
 from ddsp.io.audio import write_wav
 from pipelines.beam import portable
-from pipelines.beam.plan import plan_shards
 from pipelines.beam.runner import build, run_shards
 from pipelines.beam.sdk import PipelineOptions, beam
-from pipelines.beam.shards import read_failures, read_metrics
 from pipelines.options import PrepareOptions
 from pipelines.sources.finding import find_sources
 from pipelines.sources.probing import Inputs, probe_sources

@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-
 from pipelines.beam.shards import AT_SUFFIX
 
 # Takes the place of Java: Beam's own job service, on the port that the client asks for.
