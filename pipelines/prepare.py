@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -81,7 +82,8 @@ def prepare_dataset(
         if outcome['state'] == FAILED:
             raise Failure(outcome['kind'], outcome['message']).error()
         storage.remove_folder(request.staging)
-        shutil.rmtree(request.cache, ignore_errors=True)
+        if request.watch:
+            shutil.rmtree(os.path.dirname(request.watch), ignore_errors=True)
     tell(1, 1, 'published')
     found = describe(home.open(outcome['version']))
     done = _done(outcome, made)
@@ -110,9 +112,9 @@ def make_request(
         return Request(items, root, name, version, options, provenance)
     home = open_home(root, name)
     scratch = str(home.work / 'scratch') if isinstance(home, CloudHome) else f'{home.work}/.staging'
-    request = Request(
-        items, root, name, version, options, provenance, watch=scratch, cache=f'{scratch}/inputs'
-    )
+    # A folder for each call: workers of one that failed may live as long as this process.
+    watch = f'{scratch}/run-{uuid.uuid4().hex[:8]}'
+    request = Request(items, root, name, version, options, provenance, watch=watch, cache=f'{scratch}/inputs')
     return dataclasses.replace(request, lanes=_count_workers(request, home, estimator))
 
 

@@ -29,6 +29,8 @@ def build(pipeline: beam.Pipeline, request: Request) -> None:
     )
     decided = totals | 'Plan' >> beam.ParDo(steps.Decide(request))
     decision = beam.pvalue.AsSingleton(decided)
+    making = beam.ParDo(steps.MakeShards(request), decision)
+    making.with_resource_hints(**hints(pipeline.options))
     shards, parts, failures = (
         (
             recordings | 'Assign' >> beam.ParDo(steps.Assign(), decision),
@@ -36,10 +38,7 @@ def build(pipeline: beam.Pipeline, request: Request) -> None:
         )
         | 'Pieces' >> beam.Flatten()
         | 'ByLane' >> beam.GroupByKey()
-        | 'MakeShards'
-        >> beam.ParDo(steps.MakeShards(request), decision)
-        .with_resource_hints(**hints(pipeline.options))
-        .with_outputs(steps.PARTS, steps.FAILURES, main='shards')
+        | 'MakeShards' >> making.with_outputs(steps.PARTS, steps.FAILURES, main='shards')
     )
     rows = (
         (recordings, rejected, parts)

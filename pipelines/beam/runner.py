@@ -40,7 +40,6 @@ def run_here(request: Request, follow: Callable[[Mapping[str, float]], None]) ->
     """
     folder = pathlib.Path(request.watch)
     folder.mkdir(parents=True, exist_ok=True)
-    watch.begin(folder)
     running: Future[None] = Future()
     with _quiet_beam(running):
         threading.Thread(target=_run, args=(request, folder, running), daemon=True).start()

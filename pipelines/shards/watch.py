@@ -61,12 +61,6 @@ class Watch:
         self._written = time.monotonic()
 
 
-def begin(folder: pathlib.Path) -> None:
-    """Forgets what an earlier call left in the folder."""
-    for left in (folder / _CANCEL, *folder.glob(f'*{_SUFFIX}')):
-        left.unlink(missing_ok=True)
-
-
 def cancel(folder: str | os.PathLike[str]) -> None:
     """Asks all workers to stop."""
     with contextlib.suppress(OSError):

@@ -23,9 +23,9 @@ def test_a_worker_that_dies_is_told_with_its_recording(tmp_path):
     staging = tmp_path / 'notes' / '.staging'
 
     def kill():
-        while not list(staging.glob('*.at')) or not counts(staging)['made/audio_ms']:
+        while not any(counts(run)['made/audio_ms'] for run in staging.glob('run-*')):
             time.sleep(0.01)
-        os.kill(int(next(staging.glob('*.at')).stem), signal.SIGKILL)
+        os.kill(int(next(staging.glob('*/*.at')).stem), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
     options = PrepareOptions(f0='yin', workers=2, num_shards=2)
