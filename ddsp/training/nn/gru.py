@@ -10,6 +10,7 @@ from ddsp.core import Tensor
 from ddsp.core.kernels import kernel
 
 
+@keras.saving.register_keras_serializable('ddsp')  # Keras copies the layers that it runs in both directions
 class GRU(keras.layers.GRU):
     """`keras.layers.GRU`, at about two thirds of its cost on TensorFlow without a GPU, and on JAX.
 

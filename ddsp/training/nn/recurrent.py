@@ -28,7 +28,7 @@ class Rnn(keras.layers.Layer):
     """A GRU or an LSTM, in one or both directions.
 
     Args:
-      dims: Units (of both directions together when bidirectional: each has `dims // 2`).
+      dims: Units (of each direction, when there are both).
       rnn_type: `'gru'` or `'lstm'`.
       return_sequences: Output at every step, or the last one only.
       bidir: Both directions.
@@ -47,7 +47,7 @@ class Rnn(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:
-        """`[batch, time, channels]` -> `[batch, time, dims]`."""
+        """`[batch, time, channels]` -> `[batch, time, dims]`, or `2 * dims` channels in both directions."""
         return self.rnn(x)
 
 
