@@ -125,7 +125,7 @@ def measure(path: pathlib.Path) -> dict[str, float]:
     """Spectral loss, loudness and pitch of the generated audio against those of the recording."""
     from ddsp import losses
     from ddsp.analysis.loudness import loudness_db
-    from ddsp.f0 import estimate_f0
+    from ddsp.f0 import estimate_f0, voiced_threshold
     from ddsp.training import metrics
 
     rows = np.load(path)
@@ -137,7 +137,7 @@ def measure(path: pathlib.Path) -> dict[str, float]:
         levels = [loudness_db(x, RATE, FRAME_RATE, padding='center') for x in (audio, generated)]
         loudness.append(float(np.abs(levels[0] - levels[1]).mean()))
         (f0_hz, sure), (f0_generated, _) = (estimate_f0(x, RATE, FRAME_RATE) for x in (audio, generated))
-        voiced = (sure >= metrics.confidence_threshold('auto')) & (f0_hz > 0)
+        voiced = (sure >= voiced_threshold('auto')) & (f0_hz > 0)
         errors = metrics.l1_distance(metrics.hz_to_midi(f0_generated), metrics.hz_to_midi(f0_hz))[voiced]
         if len(errors):
             outliers.append(bool(errors.mean() > metrics.OUTLIER_MIDI_THRESH))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
+from ddsp.f0.framing import fill_unvoiced
 from ddsp.training.metrics import hz_to_midi
 
 FLOOR_DB = -70.0  # below, a frame is silence and keeps its loudness
@@ -103,10 +104,7 @@ def _phrase_level(loudness_db: np.ndarray, notes: np.ndarray, frame_rate: int) -
 
 def filled_pitch(f0_hz: np.ndarray, voiced: np.ndarray) -> np.ndarray:
     """Pitch where there is none: on a line (in semitones) between the voiced frames around it."""
-    if not voiced.any():
-        return np.full_like(f0_hz, 440.0)
-    frames = np.arange(len(f0_hz))
-    return 2.0 ** np.interp(frames, frames[voiced], np.log2(f0_hz[voiced]))
+    return fill_unvoiced(f0_hz, voiced) if voiced.any() else np.full_like(f0_hz, 440.0)
 
 
 def unvoiced_attenuation(voiced: np.ndarray, frame_rate: int) -> np.ndarray:

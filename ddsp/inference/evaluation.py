@@ -15,7 +15,7 @@ import soxr
 from ddsp import losses
 from ddsp.analysis.loudness import loudness_db
 from ddsp.errors import ConfigError
-from ddsp.f0 import estimate_f0
+from ddsp.f0 import estimate_f0, voiced_threshold
 from ddsp.inference.bundle import Bundle
 from ddsp.io import files
 from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_dataset
@@ -124,7 +124,7 @@ class _Measure:
         self.centered = bundle.metadata['centered']
         self.alignment = alignment
         self.estimator = estimator
-        self.threshold = metrics.confidence_threshold(labels)  # whatever measures the generated audio
+        self.threshold = voiced_threshold(labels)  # whatever measures the generated audio
         found = [loss for loss in bundle.model.loss_objs if isinstance(loss, losses.SpectralLoss)]
         self.loss = found[0] if found else losses.SpectralLoss(mag_weight=1.0, logmag_weight=1.0)
 

@@ -92,7 +92,6 @@ class MfccTimeDistributedRnnEncoder(ZEncoder):
         self.sample_rate = sample_rate
         if z_time_steps not in _MFCC_FRAMES:
             raise ValueError(f'z_time_steps is {z_time_steps}; it must be one of {sorted(_MFCC_FRAMES)}')
-        self.z_audio_spec = z_time_steps
         self.fft_size, self.overlap = _MFCC_FRAMES[z_time_steps]
         self.z_norm = nn.Normalize('instance')
         self.rnn = nn.Rnn(rnn_channels, rnn_type)

@@ -49,8 +49,8 @@ def pitch_errors(f0_hz: Any, f0_hz_gen: Any, f0_confidence: Any, threshold: floa
       f0_hz: Reference `[n_frames]`, Hz.
       f0_hz_gen: Pitch of the generated audio `[n_frames]`, Hz.
       f0_confidence: Confidence of the reference `[n_frames]`.
-      threshold: Confidence from which a frame is sure: `confidence_threshold` of the estimator that made the
-        reference.
+      threshold: Confidence from which a frame is sure: `ddsp.f0.voiced_threshold` of the estimator that
+        made the reference.
 
     Returns:
       Semitones, one for each such frame.
@@ -87,11 +87,6 @@ def pitch_totals(distances: Sequence[float]) -> dict[str, float]:
     if distances:
         totals['outlier_ratio'] = (len(distances) - len(inside)) / len(distances)
     return totals
-
-
-def confidence_threshold(estimator: str) -> float:
-    """Confidence from which a frame is sure: `ddsp.f0.voiced_threshold`."""
-    return f0.voiced_threshold(estimator)
 
 
 def compute_audio_features(
@@ -211,7 +206,7 @@ class F0CrepeMetrics(BaseMetrics):
     ) -> None:
         super().__init__(sample_rate, frame_rate, name)
         self._estimator = estimator
-        self._threshold = confidence_threshold(reference or estimator)
+        self._threshold = f0.voiced_threshold(reference or estimator)
         self._distances: list[float] = []
 
     def update_state(self, batch: Mapping[str, Any], audio_gen: Any) -> None:
@@ -260,7 +255,7 @@ class F0Metrics(BaseMetrics):
         reference: str = 'auto',
     ) -> None:
         super().__init__(sample_rate, frame_rate, name)
-        self._threshold = confidence_threshold(reference)
+        self._threshold = f0.voiced_threshold(reference)
         self._tolerance = rpa_tolerance / 100.0
         self._rows: list[tuple[float, ...]] = []
 

@@ -87,10 +87,10 @@ def test_references_without_pitch_are_left_out():
 
 
 def test_the_threshold_is_that_of_the_estimator():
-    assert metrics.confidence_threshold('crepe-full') == f0.voiced_threshold('crepe-full') == 0.7
-    assert metrics.confidence_threshold('yin') == 0.5
+    assert f0.voiced_threshold('crepe-full') == 0.7
+    assert f0.voiced_threshold('yin') == 0.5
     best = f0.get_estimator('auto').name
-    assert metrics.confidence_threshold('auto') == metrics.confidence_threshold(best)
+    assert f0.voiced_threshold('auto') == f0.voiced_threshold(best)
 
 
 def test_the_estimator_of_the_reference_says_which_of_its_frames_are_sure():
