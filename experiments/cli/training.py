@@ -229,14 +229,9 @@ def sweep(
     as_json: bool = JSON,
 ) -> int:
     """Search a space of parameters. Run the same command again to add a worker or to resume."""
-    from ddsp.errors import require
     from experiments import quiet
-
-    for package in ('optuna', 'pydantic'):
-        require(package, 'to run sweeps')
     from experiments.run.training import check_backend
     from experiments.sweeps.result import SweepPlace
-    from experiments.sweeps.runner import run_sweep
     from experiments.sweeps.spec import load_spec
 
     check_backend()
@@ -245,6 +240,8 @@ def sweep(
         loaded = dataclasses.replace(loaded, trials=trials)
     place = SweepPlace.at(loaded, spec, dataset, folder=save_dir, storage=storage, experiment=experiment)
     quiet.load_keras()
+    from experiments.sweeps.runner import run_sweep
+
     with output.progress('Trials', enabled=not as_json) as progress:
         result = run_sweep(loaded, place, workers=workers, progress=progress)
     if as_json:

@@ -7,20 +7,18 @@ import pathlib
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from ddsp.io.dataset import Dataset, open_dataset
 from ddsp.io.files import FolderInUseError
 from ddsp.io.progress import Progress
-from experiments.sweeps.outages import is_away, patiently, reason
+from ddsp.training.train_util import TrainingCallback
+from experiments.sweeps import study
 from experiments.sweeps.result import SweepPlace, SweepResult, first_error, progress_of
 from experiments.sweeps.spec import SweepSpec
-from experiments.sweeps.study import HEARTBEAT_SECS, PATIENCE_SECS, POLL_SECS, SLOT, SweepError, TrialQueue
+from experiments.sweeps.study import SLOT, SweepError, TrialLost, TrialQueue
+from experiments.sweeps.study_storage import is_away, optuna, patiently, reason
 from experiments.tracking import store
-
-if TYPE_CHECKING:
-    import optuna
-
 
 STORAGE = 'DDSP_SWEEP_STORAGE'  # variable for the address of the study's database
 _WORKER = 'DDSP_SWEEP_WORKER'  # tells a process that `--workers` has started it
@@ -48,8 +46,8 @@ def run_sweep(
     if not is_worker:
         _check_names(spec, dataset)
     place.folder.mkdir(parents=True, exist_ok=True)
-    heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', HEARTBEAT_SECS))
-    patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', PATIENCE_SECS))
+    heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', study.HEARTBEAT_SECS))
+    patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', study.PATIENCE_SECS))
     queue = TrialQueue(spec, place.storage, heartbeat_secs, dataset.digest, patience_secs=patience_secs)
     if workers > 1:
         _run_workers(queue, place, workers, report)
@@ -123,7 +121,7 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     try:
         while any(process.poll() is None for process in processes):
             report(*progress_of(queue))
-            time.sleep(POLL_SECS)
+            time.sleep(study.POLL_SECS)
     finally:
         for process in processes:
             if process.poll() is None:
@@ -142,10 +140,7 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
 
 def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report: Progress) -> float:
     """Trains one trial; returns its value."""
-    import optuna
-
     from experiments.run.training import train_run
-    from experiments.sweeps.pruning import PruningWatcher
 
     spec, slot = queue.spec, trial.user_attrs[SLOT]
     values = queue.suggest(trial)
@@ -180,3 +175,39 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
     except optuna.TrialPruned:
         queue.note(trial, 'run_id', store.run_id_of(folder))
         raise
+
+
+class PruningWatcher(TrainingCallback):
+    """Reports a training to its Optuna trial, and ends it when it is not worth continuing.
+
+    While the study's database is away the training goes on; the reports follow.
+    """
+
+    def __init__(self, queue: TrialQueue, trial: optuna.Trial, tell: Callable[[str], None]):
+        self._queue = queue
+        self._trial = trial
+        self._tell = tell
+        self._waiting: list[tuple[int, float]] = []
+
+    def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Ends the training by `optuna.TrialPruned` when the pruner says so, and by `TrialLost` when another
+        worker has taken the trial over."""
+        spec = self._queue.spec
+        value = metrics.get(spec.prune_on)
+        self._tell(f'step {step}' + ('' if value is None else f', {spec.prune_on} {value:.4g}'))
+        if value is None:
+            return
+        self._waiting.append((step, value if spec.minimize else -value))
+        try:
+            while self._waiting:
+                self._trial.report(self._waiting[0][1], self._waiting[0][0])
+                del self._waiting[0]
+            pruned = self._trial.should_prune()
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TrialLost from error
+        except Exception as error:
+            if not self._queue.database.notice(error):
+                raise
+            return
+        if pruned:
+            raise optuna.TrialPruned(f'pruned at step {step}')

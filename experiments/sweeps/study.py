@@ -11,16 +11,12 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ddsp.errors import DDSPError, require
+from ddsp.errors import DDSPError
 from experiments import crash, masking
-from experiments.sweeps.outages import DatabaseAwayError, is_away
 from experiments.sweeps.spec import SweepSpec
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from experiments.sweeps.study_storage import DatabaseAwayError, StudyDatabase, StudyStorage, is_away, optuna
 
 SLOT, ERROR, GIVEN_BACK = 'slot', 'error', 'given_back'  # user attributes of a trial
 HEARTBEAT_SECS = 15
@@ -60,9 +56,6 @@ class TrialQueue:
         *,
         patience_secs: float = PATIENCE_SECS,
     ):
-        optuna = require('optuna', 'to run sweeps')
-        from experiments.sweeps.study_storage import StudyDatabase
-
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         self.spec = spec
         self.database = StudyDatabase(storage, spec.name, heartbeat_secs, patience_secs)
@@ -79,11 +72,9 @@ class TrialQueue:
 
     def _open(self, dataset: str) -> None:
         """Opens or creates the study, its tables and its slots: one process at a time."""
-        import optuna
-
         with self.database.alone():
             self.study = optuna.create_study(
-                study_name=self.spec.name, storage=self.database.open(), pruner=_pruner(self.spec),
+                study_name=self.spec.name, storage=StudyStorage(self.database), pruner=_pruner(self.spec),
                 direction='minimize' if self.spec.minimize else 'maximize', load_if_exists=True,
             )  # fmt: skip
             self.study.sampler = _sampler(self.spec, first='signature' not in self.study.user_attrs)
@@ -104,7 +95,7 @@ class TrialQueue:
                     f'{known[key]}, not {value}. Give the changed sweep another name.'
                 )
 
-    def _missing(self) -> dict[int, list[FrozenTrial]]:
+    def _missing(self) -> dict[int, list[optuna.trial.FrozenTrial]]:
         """Slots that nobody has in hand and that should be tried (again), with their failed trials."""
         by_slot = self._by_slot()
         tried = ((slot, by_slot.get(slot, [])) for slot in range(len(self)))
@@ -122,13 +113,13 @@ class TrialQueue:
         trials = self.spec.trials
         return min(trials, len(self.spec.grid())) if self.spec.sampler == 'grid' else trials
 
-    def trials(self) -> list[FrozenTrial]:
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
         """All trials that belong to a slot."""
         found = self.database.patiently(lambda: self.study.get_trials(deepcopy=False))
         return [trial for trial in found if SLOT in trial.user_attrs]
 
-    def _by_slot(self) -> dict[int, list[FrozenTrial]]:
-        by_slot: dict[int, list[FrozenTrial]] = {}
+    def _by_slot(self) -> dict[int, list[optuna.trial.FrozenTrial]]:
+        by_slot: dict[int, list[optuna.trial.FrozenTrial]] = {}
         for trial in self.trials():
             by_slot.setdefault(trial.user_attrs[SLOT], []).append(trial)
         return by_slot
@@ -147,23 +138,19 @@ class TrialQueue:
             interruption, too, and the trial is queued again. Any other error fails the trial alone.
           idle: Called between trials, and every few seconds while other workers run the last ones.
         """
-        from optuna.trial import TrialState
-
         while True:
             idle()
             self.database.patiently(self._take_over)
-            states = {trial.state for trial in self.trials()}
-            if TrialState.WAITING in states and self.database.is_steady:
+            states = {trial.state.name for trial in self.trials()}
+            if 'WAITING' in states and self.database.is_steady:
                 self._run_one(objective)
-            elif states & {TrialState.WAITING, TrialState.RUNNING}:
+            elif states & {'WAITING', 'RUNNING'}:
                 time.sleep(min(POLL_SECS, self.database.heartbeat_secs / 2))
             else:
                 return
 
     def _take_over(self) -> None:
         """Queues the slots of dead workers again."""
-        import optuna
-
         if not self.database.is_steady:
             return
         with warnings.catch_warnings():
@@ -175,8 +162,6 @@ class TrialQueue:
 
     def _run_one(self, objective: Callable[[optuna.Trial], float]) -> None:
         """Lets Optuna run the next trial."""
-        import optuna
-
         mine: optuna.Trial | None = None
         stop: BaseException | None = None
 
@@ -225,8 +210,6 @@ class TrialQueue:
         Raises:
           TrialLost: Another worker has taken it over.
         """
-        import optuna
-
         try:
             self.database.patiently(lambda: trial.set_user_attr(name, value))
         except optuna.exceptions.UpdateFinishedTrialError as error:
@@ -238,12 +221,12 @@ def _told(error: BaseException) -> str:
     return f'{type(error).__name__}: {error}' + (f' (details: {log})' if log else '')
 
 
-def _all_failed(trials: list[FrozenTrial]) -> bool:
+def _all_failed(trials: list[optuna.trial.FrozenTrial]) -> bool:
     """Whether none of a slot's trials waits, runs or has come to an end."""
     return all(trial.state.name == 'FAIL' for trial in trials)
 
 
-def _given_up(trials: list[FrozenTrial]) -> bool:
+def _given_up(trials: list[optuna.trial.FrozenTrial]) -> bool:
     """Whether a slot's training failed, or killed every worker that tried it."""
     deaths = sum(GIVEN_BACK not in trial.user_attrs for trial in trials)
     return deaths >= _MAX_ATTEMPTS or any(ERROR in trial.user_attrs for trial in trials)
@@ -251,8 +234,6 @@ def _given_up(trials: list[FrozenTrial]) -> bool:
 
 def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:
     """What proposes parameters; the first worker follows the sweep's seed, others must not repeat it."""
-    import optuna
-
     seed = spec.seed if first else None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # options marked experimental in Optuna
@@ -265,8 +246,6 @@ def _sampler(spec: SweepSpec, first: bool) -> optuna.samplers.BaseSampler:
 
 def _pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
     """What stops a trial early."""
-    import optuna
-
     if spec.pruner == 'median':
         return optuna.pruners.MedianPruner(n_startup_trials=4)
     if spec.pruner == 'hyperband':

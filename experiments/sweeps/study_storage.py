@@ -1,8 +1,9 @@
-"""Optuna's storage in a database, made to outlive the moments in which the database is away."""
+"""Optuna, imported in one place, and its storage, made to outlive the moments when the database is away."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import pathlib
 import re
@@ -13,20 +14,78 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from ddsp.errors import ConfigError, require
+from ddsp.errors import ConfigError, DDSPError, require
 from ddsp.io.files import locked
 from experiments import masking
-from experiments.sweeps.outages import DatabaseAwayError, is_away, patiently, reason
+
+__all__ = ['DatabaseAwayError', 'StudyDatabase', 'StudyStorage', 'is_away', 'optuna', 'patiently', 'reason']
 
 T = TypeVar('T')
 
+_PAUSES_SECS = (0.25, 0.5, 1.0, 2.0, 4.0)
+_LONGEST_PAUSE_SECS = 8.0
 _SQLITE, _POSTGRES = 'sqlite:///', 'postgresql+psycopg://'
 # Without these a connection to a machine that has vanished hangs for many minutes: libpq's names and units.
 _LIMITS = {'connect_timeout': 10, 'tcp_user_timeout': 30_000}
 _LOCK_SECS = 600.0
+
+
+class DatabaseAwayError(DDSPError):
+    """The database of a study stayed away for longer than a sweep waits."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error of Optuna, SQLAlchemy or psycopg means that the database is out of reach or busy."""
+    cause: BaseException | None = error
+    while cause is not None:
+        module, names = type(cause).__module__.split('.')[0], {kind.__name__ for kind in type(cause).__mro__}
+        if module in ('sqlalchemy', 'psycopg') and names & {'OperationalError', 'InterfaceError'}:
+            return 'sqlite3' not in str(cause) or 'locked' in str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def patiently(
+    operation: Callable[[], T],
+    may_pass: Callable[[BaseException], bool],
+    patience_secs: float,
+    on_wait: Callable[[BaseException], None],
+) -> T:
+    """Repeats an operation from its start, with growing pauses, until it succeeds or time is up.
+
+    Args:
+      operation: May fail at any point.
+      may_pass: Whether an error is worth another try; others are raised at once.
+      patience_secs: How long to keep trying after the first error; then the last one is raised.
+      on_wait: Called with the first error before the waiting begins.
+    """
+    deadline = math.inf
+    for pause in itertools.chain(_PAUSES_SECS, itertools.repeat(_LONGEST_PAUSE_SECS)):
+        try:
+            return operation()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            if deadline == math.inf:
+                deadline = time.monotonic() + patience_secs
+                if patience_secs > 0:
+                    on_wait(error)
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+    raise AssertionError('the pauses never end')
+
+
+def reason(error: BaseException) -> str:
+    """First line of the innermost cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 class StudyDatabase:
@@ -60,16 +119,6 @@ class StudyDatabase:
     def is_steady(self) -> bool:
         """False just after an outage, when the living have not sent heartbeats either."""
         return time.monotonic() - self._last_outage >= 2 * self.heartbeat_secs
-
-    def open(self) -> StudyStorage:
-        """Optuna's storage; its tables are made when they are missing."""
-        options: dict[str, Any] = {}
-        if self.address.startswith(_POSTGRES):
-            # A connection that the server has closed is replaced when it is taken from the pool.
-            options = {'pool_pre_ping': True, 'connect_args': _LIMITS}
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
-            return StudyStorage(self, options)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -129,18 +178,20 @@ class StudyStorage(RDBStorage):
 
     Optuna's heartbeat thread ends with the first error, and another worker would take the trial although its
     own is alive.
-
-    Args:
-      database: Address, heartbeat and patience.
-      options: Options of SQLAlchemy's engine.
     """
 
-    def __init__(self, database: StudyDatabase, options: dict[str, Any]) -> None:
+    def __init__(self, database: StudyDatabase) -> None:
         self._database = database
-        super().__init__(
-            database.address, engine_kwargs=options, heartbeat_interval=database.heartbeat_secs,
-            grace_period=4 * database.heartbeat_secs,
-        )  # fmt: skip
+        options: dict[str, Any] = {}
+        if database.address.startswith(_POSTGRES):
+            # A connection that the server has closed is replaced when it is taken from the pool.
+            options = {'pool_pre_ping': True, 'connect_args': _LIMITS}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # heartbeats are marked experimental in Optuna
+            super().__init__(
+                database.address, engine_kwargs=options, heartbeat_interval=database.heartbeat_secs,
+                grace_period=4 * database.heartbeat_secs,
+            )  # fmt: skip
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Records that the trial's worker is alive, if the database can be reached."""

@@ -29,13 +29,7 @@ _TRIALS_FOR_IMPORTANCE = 4
 def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) -> str:
     """Writes pictures and page into the sweep's folder and records them in the sweep's one summary run.
 
-    Args:
-      queue: The sweep's trials.
-      place: Where it lives.
-      result: Its outcome.
-
-    Returns:
-      Id of the summary run; a sweep that was continued keeps the one it had.
+    Returns the id of that run; a sweep that was continued keeps the one it had.
     """
     spec, client = queue.spec, store.client()
     run_id = _summary_run(client, spec, place.experiment)

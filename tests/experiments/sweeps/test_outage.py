@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 from benchmarks.postgres import PostgresCluster
 from ddsp.errors import ConfigError
 from experiments.sweeps import study
-from experiments.sweeps.outages import DatabaseAwayError
-from experiments.sweeps.pruning import PruningWatcher
+from experiments.sweeps.runner import PruningWatcher
 from experiments.sweeps.spec import parse_spec
 from experiments.sweeps.study import SLOT, TrialLost, TrialQueue
+from experiments.sweeps.study_storage import DatabaseAwayError
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from experiments.sweeps import study
-from experiments.sweeps.pruning import PruningWatcher
+from experiments.sweeps.runner import PruningWatcher
 from experiments.sweeps.spec import parse_spec
 from experiments.sweeps.study import ERROR, SLOT, TrialQueue
 
