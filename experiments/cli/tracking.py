@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import difflib
 import pathlib
@@ -186,7 +187,7 @@ def compare(
     if html is not None:
         comparison.write_page(client, found, result, html, verdicts)
     if as_json:
-        output.print_json({**result.as_dict(), 'significance': verdicts})
+        output.print_json({**dataclasses.asdict(result), 'significance': verdicts})
         return 0
     _print_comparison(result) if len(found) <= _SIDE_BY_SIDE else _print_ranking(result, best)
     for line in verdicts:
@@ -206,16 +207,14 @@ def compare(
 
 def _print_comparison(result: Comparison) -> None:
     """Parameters and metrics as two tables, runs as columns; the best value of a row in bold green."""
-    headings = tuple(
-        f'{name} ({run_id[:8]})' for name, run_id in zip(result.names, result.run_ids, strict=True)
-    )
+    headings = tuple(f'{run.name} ({run.run_id[:8]})' for run in result.runs)
     if result.params:
         rows = [(name, *values) for name, values in result.params.items()]
         output.print_table('Parameters that differ', ('', *headings), rows)
         print()
     rows = [
-        (row.name, *(_number(value, index in row.best) for index, value in enumerate(row.values)))
-        for row in result.metrics
+        (name, *(_number(value, index in row.best) for index, value in enumerate(row.values)))
+        for name, row in result.metrics.items()
     ]
     output.print_table('Metrics (* the best)', ('', *headings), rows, numeric=headings)
 
@@ -230,13 +229,14 @@ def _number(value: float | None, best: bool) -> Any:
 
 def _print_ranking(result: Comparison, best: str) -> None:
     """One line a run: the metrics that people look at first, and some of the parameters that differ."""
-    rows_of = {row.name: row for row in result.metrics}
-    names = [name for name in dict.fromkeys([best, *metrics.shown('list')]) if name in rows_of]
+    names = [name for name in dict.fromkeys([best, *metrics.shown('list')]) if name in result.metrics]
     params = list(result.params)[:_SHOWN_PARAMS]
     rows = []
-    for index, (name, run_id) in enumerate(zip(result.names, result.run_ids, strict=True)):
-        figures = [_number(rows_of[shown].values[index], index in rows_of[shown].best) for shown in names]
-        rows.append((name, run_id[:8], *figures, *(result.params[shown][index] for shown in params)))
+    for index, run in enumerate(result.runs):
+        figures = [
+            _number(row.values[index], index in row.best) for row in (result.metrics[name] for name in names)
+        ]
+        rows.append((run.name, run.run_id[:8], *figures, *(result.params[shown][index] for shown in params)))
     output.print_table('Runs (* the best)', ('Run', 'Id', *names, *params), rows, numeric=names)
     print(f'{len(result.params)} parameters differ, {len(result.metrics)} metrics: --json has them all.')
 

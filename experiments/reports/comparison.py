@@ -27,38 +27,30 @@ Media = Mapping[str, pathlib.Path]
 
 
 @dataclasses.dataclass(frozen=True)
+class ComparedRun:
+    """A run that is compared with others."""
+
+    run_id: str
+    name: str
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
 class MetricRow:
     """One metric over the runs; `best` holds the indices of the best runs, none where no order is known."""
 
-    name: str
     values: tuple[float | None, ...]
-    best: frozenset[int]
+    best: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Runs side by side, each tuple in the order of `run_ids`; `warnings` say why figures do not compare."""
+    """Runs side by side, each tuple in the order of `runs`; `warnings` say why figures do not compare."""
 
-    run_ids: tuple[str, ...]
-    names: tuple[str, ...]
-    statuses: tuple[str, ...]
+    runs: tuple[ComparedRun, ...]
     params: dict[str, tuple[str, ...]]
-    metrics: tuple[MetricRow, ...]
+    metrics: dict[str, MetricRow]
     warnings: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict:
-        """For JSON."""
-        return {
-            'runs': [
-                {'run_id': run_id, 'name': name, 'status': status}
-                for run_id, name, status in zip(self.run_ids, self.names, self.statuses, strict=True)
-            ],
-            'params': {name: list(values) for name, values in self.params.items()},
-            'metrics': {
-                row.name: {'values': list(row.values), 'best': sorted(row.best)} for row in self.metrics
-            },
-            'warnings': list(self.warnings),
-        }
 
 
 def compare(runs: Sequence[Run], *, all_params: bool = False, system: bool = False) -> Comparison:
@@ -81,19 +73,13 @@ def compare(runs: Sequence[Run], *, all_params: bool = False, system: bool = Fal
         {name for run in runs for name in run.data.metrics if system or not name.startswith('system/')}
     )
     warnings = dataset_warnings(runs)
-    rows = []
+    rows = {}
     for name in metrics:
         values = tuple(run.data.metrics.get(name) for run in runs)
         comparable = not warnings or name.startswith(_OF_THE_MACHINE)
-        rows.append(MetricRow(name, values, best_of(name, values) if comparable else frozenset()))
-    return Comparison(
-        run_ids=tuple(run.info.run_id for run in runs),
-        names=tuple(map(run_title, runs)),
-        statuses=tuple(run.info.status for run in runs),
-        params=params,
-        metrics=tuple(rows),
-        warnings=warnings,
-    )
+        rows[name] = MetricRow(values, tuple(sorted(best_of(name, values))) if comparable else ())
+    compared = tuple(ComparedRun(run.info.run_id, run_title(run), run.info.status) for run in runs)
+    return Comparison(compared, params, rows, warnings)
 
 
 def dataset_warnings(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -139,17 +125,21 @@ def write_page(
     )
     examples = examples[:_EXAMPLES]
     same_data = not comparison.warnings
+    names = [run.name for run in comparison.runs]
+    silent = [
+        name for name, files in zip(names, media, strict=True)
+        if not any(file.endswith('_synthesized.wav') for file in files)
+    ]  # fmt: skip
     text = page.render(
         'compare.html', title=title, comparison=comparison, significance=significance,
-        examples=[_example(name, comparison.names, media, same_data) for name in examples],
-        silent=[name for name, files in zip(comparison.names, media, strict=True) if not _sounds(files)],
+        examples=[_example(name, names, media, same_data) for name in examples], silent=silent,
         charts=_charts(client, runs),
         runs=[
             {
-                'id': run_id, 'name': comparison.names[i], 'numbers': _numbers(comparison, i),
+                'id': run.run_id, 'name': run.name, 'numbers': _numbers(comparison, i),
                 'pictures': [media[i][n] for e in examples if (n := f'{e}_spectrogram.png') in media[i]],
             }
-            for i, run_id in enumerate(comparison.run_ids)
+            for i, run in enumerate(comparison.runs)
         ],
     )  # fmt: skip
     path = pathlib.Path(path)
@@ -170,38 +160,27 @@ def _example(name: str, runs: Sequence[str], media: Sequence[Media], same_data: 
     return page.Example(name.replace('_', ' ').capitalize(), clips)
 
 
-def _sounds(files: Media) -> bool:
-    return any(name.endswith('_synthesized.wav') for name in files)
-
-
 def _charts(client: MlflowClient, runs: Sequence[Run]) -> dict[str, str]:
     """The courses of the metrics that are looked at first, as pictures."""
-    courses = {metric: _histories(client, runs, metric) for metric in shown('curve')}
-    return {
-        metric: page.png_source(figures.png(figures.losses(course, metric)))
-        for metric, course in courses.items() if course
-    }  # fmt: skip
-
-
-def _histories(
-    client: MlflowClient, runs: Sequence[Run], metric: str
-) -> dict[str, list[tuple[float, float]]]:
-    """Name of each run to the course of a metric."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for run in [run for run in runs if metric in run.data.metrics][:_RUNS_DRAWN]:
-        points = client.get_metric_history(run.info.run_id, metric)
-        name = run_title(run)
-        found[name if name not in found else run.info.run_id[:8]] = [(float(p.step), p.value) for p in points]
-    return found
+    charts = {}
+    for metric in shown('curve'):
+        courses: dict[str, list[tuple[float, float]]] = {}
+        for run in [run for run in runs if metric in run.data.metrics][:_RUNS_DRAWN]:
+            points = client.get_metric_history(run.info.run_id, metric)
+            name = run.info.run_id[:8] if run_title(run) in courses else run_title(run)
+            courses[name] = [(float(point.step), point.value) for point in points]
+        if courses:
+            charts[metric] = page.png_source(figures.png(figures.losses(courses, metric)))
+    return charts
 
 
 def _numbers(comparison: Comparison, index: int) -> list[tuple[str, str]]:
     """What tells a run from the others: its own parameters and the metrics that people look at first."""
     cells = [(name, values[index]) for name, values in comparison.params.items()][:_PARAMS_BESIDE]
-    for row in comparison.metrics:
+    for name, row in comparison.metrics.items():
         value = row.values[index]
-        if is_shown(row.name, 'page') and value is not None:
-            cells.append((row.name, page.format_number(value) + (' *' if index in row.best else '')))
+        if is_shown(name, 'page') and value is not None:
+            cells.append((name, page.format_number(value) + (' *' if index in row.best else '')))
     return cells
 
 

@@ -31,15 +31,7 @@ _NOTES = ('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')
 
 
 def inspect_page(inspection: Inspection, findings: Sequence[health.Finding]) -> str:
-    """A page about a dataset, with pictures and sound inside.
-
-    Args:
-      inspection: What is in it.
-      findings: What is wrong with it.
-
-    Returns:
-      HTML that refers to nothing outside of it.
-    """
+    """A page (HTML) about a dataset and what is wrong with it, with pictures and sound inside."""
     suspicious, typical = choose_examples(inspection)
     drawn = any(example.finite for example in inspection.examples)
     folder = _common_folder([row['path'] for row in [*inspection.sources, *inspection.rejected]])
@@ -65,13 +57,8 @@ def inspect_page(inspection: Inspection, findings: Sequence[health.Finding]) -> 
 
 
 def choose_examples(inspection: Inspection) -> tuple[list[ExampleFigures], list[ExampleFigures]]:
-    """The most suspicious examples, and typical ones of low, middle and high pitch, of different recordings.
-
-    Args:
-      inspection: What is in the dataset.
-
-    Returns:
-      Suspicious and typical examples; the worst and the lowest come first.
+    """The most suspicious examples, and typical ones of low, middle and high pitch, of different recordings;
+    the worst and the lowest come first.
     """
     weights = {id(e): sum(weight for weight, _ in health.suspicions(e)) for e in inspection.examples}
     worst = sorted(inspection.examples, key=lambda example: -weights[id(example)])
@@ -227,15 +214,7 @@ def _duration(seconds: float) -> str:
 
 
 def _histograms(frames: Mapping[str, FrameCounts], estimator: str) -> bytes:
-    """Pitch, loudness and confidence of the frames of each split, in percent of its frames.
-
-    Args:
-      frames: Counts of each split.
-      estimator: Pitch estimator of the dataset.
-
-    Returns:
-      A PNG.
-    """
+    """Pitch, loudness and confidence of the frames of each split, in percent of its frames, as PNG."""
     made, axes = figure(10.5, 3.0, 1, 3)
     for color, (split, counts) in zip(_COLORS, frames.items(), strict=False):
         _curve(axes[0], *_grouped(counts.statistics.pitch_midi, 8), color, split)
@@ -272,16 +251,13 @@ def _curve(axis: Axes, edges: np.ndarray, counts: np.ndarray, color: str, label:
 
 
 def _example(features: Mapping[str, np.ndarray], sample_rate: int, frame_rate: int, estimator: str) -> bytes:
-    """The spectrogram of an example with its f0, and its loudness and confidence below.
+    """The spectrogram of an example with its f0, and its loudness and confidence below, as PNG.
 
     Args:
       features: `audio` [n_samples], `f0_hz`, `f0_confidence` and `loudness_db` [n_frames].
-      sample_rate: Sample rate of the audio, in Hz.
-      frame_rate: Frame rate of the others, in Hz.
+      sample_rate: Sample rate of the audio in Hz.
+      frame_rate: Frame rate of the others in Hz.
       estimator: Pitch estimator of the dataset.
-
-    Returns:
-      A PNG.
     """
     made, (top, bottom) = figure(6.6, 4.1, 2, 1, sharex=True, gridspec_kw={'height_ratios': [3, 1]})
     spectrogram = spectrogram_db(features['audio'], sample_rate)

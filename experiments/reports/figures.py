@@ -33,17 +33,9 @@ _COLORS = ('#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f7f7f')
 def figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure drawn without a display.
+    """Figure and axes as by `matplotlib.pyplot.subplots`, without a display and without global state.
 
-    Args:
-      width: Inches.
-      height: Inches.
-      rows: Rows of axes.
-      columns: Columns of axes.
-      **options: For `Figure.subplots`.
-
-    Returns:
-      Figure and axes, as `matplotlib.pyplot.subplots` gives them, without pyplot's global state.
+    Width and height are in inches; `options` are for `Figure.subplots`.
     """
     require('matplotlib', 'to draw pictures')
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -151,9 +143,6 @@ def spectrogram_pair(
       synthesized_f0_hz: [n_frames] of the synthesised audio.
       frame_rate: Frame rate of both f0, in Hz.
       titles: Titles of the two panels.
-
-    Returns:
-      The path.
     """
     made, axes = figure(11, 4.2, 1, 2, sharex=True, sharey=True)
     spectrograms = [spectrogram_db(audio, sample_rate) for audio in (target, synthesized)]
@@ -172,7 +161,7 @@ def spectrogram_pair(
 def feature_curves(
     path: str | os.PathLike[str],
     target: Mapping[str, Array],
-    synthesized: Mapping[str, Array] | None = None,
+    synthesized: Mapping[str, Array],
     frame_rate: float = 250.0,
 ) -> pathlib.Path:
     """Draws f0 and loudness over time, target and synthesised on the same axes.
@@ -180,16 +169,11 @@ def feature_curves(
     Args:
       path: PNG to write.
       target: `f0_hz` [n_frames], Hz (0 or nan where unvoiced), and `loudness_db` [n_frames].
-      synthesized: The same of the synthesised audio, or None.
+      synthesized: The same of the synthesised audio.
       frame_rate: Frame rate of the features, in Hz.
-
-    Returns:
-      The path.
     """
     made, (pitch, loudness) = figure(11, 5, 2, 1, sharex=True)
-    shown = [('target', target, _TARGET, 2.4)]
-    if synthesized is not None:
-        shown.append(('synthesised', synthesized, _SYNTHESIZED, 1.2))
+    shown = [('target', target, _TARGET, 2.4), ('synthesised', synthesized, _SYNTHESIZED, 1.2)]
     for label, features, color, width in shown:
         _draw_f0(pitch, features['f0_hz'], frame_rate, color, label, width)
         times = np.arange(len(features['loudness_db'])) / frame_rate
@@ -204,22 +188,12 @@ def feature_curves(
     return save(made, path)
 
 
-def loss_curve(
-    path: str | os.PathLike[str], history: Mapping[str, Sequence[tuple[int, float]]]
-) -> pathlib.Path:
-    """Writes what `losses` draws; returns the path."""
-    return save(losses(history), path)
-
-
 def losses(history: Mapping[str, Sequence[tuple[float, float]]], title: str = '') -> Figure:
     """Draws lines over steps, on a logarithmic axis where all values are above 0.
 
     Args:
       history: Name of a loss, or of a run, to its (step, value) pairs; what is not finite is left out.
       title: What is drawn, where the names do not say it.
-
-    Returns:
-      The figure.
     """
     from cycler import cycler  # comes with matplotlib
 

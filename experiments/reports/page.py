@@ -76,9 +76,6 @@ def listen_page(
       metrics: Totals.
       facts: What is listened to (run, dataset, model): one line under the heading.
       pictures: Pictures that belong to no example, such as the loss curve.
-
-    Returns:
-      HTML.
     """
     return render(
         'listen.html', title=title, examples=examples, metrics=metrics, facts=facts, pictures=pictures

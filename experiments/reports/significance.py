@@ -1,8 +1,8 @@
 """Whether two runs differ by more than chance: paired tests over recordings.
 
-Examples of one recording overlap and sound alike, so they are no independent observations: the unit is the
-recording. Signs of the recordings' mean differences are flipped in every way that there is (Fisher's exact
-randomisation test), or in many random ones where there are too many.
+Examples of one recording overlap and sound alike, so they are not independent observations: the unit is the
+recording. The signs of the recordings' mean differences are flipped in every possible way (Fisher's exact
+randomisation test), or in many random ways where there are too many.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experiments.tracking import store
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 EVALUATION_FILE = 'evaluation/examples.json'
-_EXACT = 14  # recordings of which all 2^n signs are tried
-_RANDOM_FLIPS = 20000
+_FLIPS = 20000  # of signs; all 2^n are tried where there are fewer
 _LEVEL = 0.05
+_UNKNOWN = (
+    'Whether the difference is chance cannot be told: the runs were not evaluated on the same recordings, or '
+    'without noting them. `ddsp evaluate` on one dataset notes them.'
+)
 
 Row = Mapping[str, Any]
 
@@ -30,13 +34,9 @@ Row = Mapping[str, Any]
 def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Tests two runs on the examples that both were evaluated on.
 
-    Args:
-      client: Client of the store.
-      runs: Only two runs are tested; any other number gives nothing.
-
     Returns:
-      One dictionary a metric with `metric`, `text` and what `paired_test` gives; one with `text` only where
-      nothing can be tested, which says why.
+      One dictionary per metric with `metric`, `text` and what `paired_test` gives; one with `text` only where
+      nothing can be tested, which says why; none unless there are two runs.
     """
     if len(runs) != 2:
         return []
@@ -59,27 +59,19 @@ def significance(client: MlflowClient, runs: Sequence[Run]) -> list[dict[str, An
     return found
 
 
-_UNKNOWN = (
-    'Whether the difference is chance cannot be told: the runs were not evaluated on the same recordings, or '
-    'without noting them. `ddsp evaluate` on one dataset notes them.'
-)
-
-
 def paired_test(first: Sequence[float], second: Sequence[float], recordings: Sequence[str]) -> dict[str, Any]:
     """Paired randomisation test of a mean difference, over recordings.
 
     Args:
       first: A measure of each example.
-      second: The same of the other run.
-      recordings: Which recording each example comes from.
+      second: The same for the other run.
+      recordings: The recording that each example comes from.
 
     Returns:
       `difference` (second minus first: mean over recordings of their mean), `low` and `high` of its 95 %
       interval (Student's t over recordings; None with one), two-sided `p` (None with one), `exact` (all signs
       were tried), `examples`, `recordings`.
     """
-    import numpy as np
-
     names = np.asarray(recordings)
     differences = np.asarray(second, float) - np.asarray(first, float)
     means = np.array([differences[names == name].mean() for name in sorted(set(recordings))])
@@ -92,22 +84,11 @@ def paired_test(first: Sequence[float], second: Sequence[float], recordings: Seq
 
         half = stats.t.ppf(1 - _LEVEL / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
         result |= {'low': float(means.mean() - half), 'high': float(means.mean() + half)}
-        result |= {'p': _flip_signs(means), 'exact': len(means) <= _EXACT}
+        flipped = stats.permutation_test(
+            (means,), np.mean, permutation_type='samples', n_resamples=_FLIPS, rng=0
+        )
+        result |= {'p': float(flipped.pvalue), 'exact': 2 ** len(means) <= _FLIPS}
     return result
-
-
-def _flip_signs(means: np.ndarray) -> float:
-    """Share of the ways to flip signs that give a mean as far from zero as the one that was found."""
-    import numpy as np
-
-    n = len(means)
-    if n <= _EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(0).choice([-1, 1], (_RANDOM_FLIPS, n))
-        signs[0] = 1  # what was found is one of the ways
-    sums = np.abs(signs @ means)
-    return float(np.mean(sums >= abs(means.sum()) - 1e-12 * np.abs(means).sum()))
 
 
 def _words(entry: Mapping[str, Any]) -> str:

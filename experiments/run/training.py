@@ -244,7 +244,7 @@ class _Training:
             self._folder / mlflow_model.NAME, self._model, self._data, metrics=metrics
         )
         if last.losses:
-            pictures.append(figures.loss_curve(media / 'loss.png', last.losses))
+            pictures.append(figures.save(figures.losses(last.losses), media / 'loss.png'))
             tracker.log_artifact(pictures[0], 'media')
         if evaluate and self._data.splits.get('test'):
             result = evaluate_model(

@@ -36,7 +36,7 @@ class Elements(html.parser.HTMLParser):
 
 @pytest.fixture
 def picture(tmp_path):
-    return figures.loss_curve(tmp_path / 'loss.png', {'losses/total_loss': [(1, 2.0), (2, 1.0)]})
+    return figures.save(figures.losses({'losses/total_loss': [(1, 2.0), (2, 1.0)]}), tmp_path / 'loss.png')
 
 
 def test_players_hold_the_sound(picture):

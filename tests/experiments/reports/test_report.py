@@ -75,16 +75,16 @@ def test_curves_and_loss(tmp_path):
     features = {'f0_hz': np.linspace(200, 400, 250), 'loudness_db': np.linspace(-60, -20, 250)}
     shifted = {name: value * 1.05 for name, value in features.items()}
     curves = figures.feature_curves(tmp_path / 'curves.png', features, shifted)
-    loss = figures.loss_curve(
-        tmp_path / 'loss.png', {'losses/total_loss': [(1, 10.0), (2, 5.0)], 'losses/x': []}
+    loss = figures.save(
+        figures.losses({'losses/total_loss': [(1, 10.0), (2, 5.0)], 'losses/x': []}), tmp_path / 'loss.png'
     )
     for path in (curves, loss):
         assert pixels(path).std() > 10
 
 
 def test_a_loss_of_one_summary_is_visible(tmp_path):
-    one = pixels(figures.loss_curve(tmp_path / 'one.png', {'losses/total_loss': [(1, 10.0)]}))
-    none = pixels(figures.loss_curve(tmp_path / 'none.png', {'losses/total_loss': []}))
+    one = pixels(figures.save(figures.losses({'losses/total_loss': [(1, 10.0)]}), tmp_path / 'one.png'))
+    none = pixels(figures.save(figures.losses({'losses/total_loss': []}), tmp_path / 'none.png'))
     blue = np.array([0x1F, 0x5F, 0xA8], float)
     assert (np.abs(one - blue).max(axis=2) < 20).sum() > 10
     assert (np.abs(none - blue).max(axis=2) < 20).sum() == 0
