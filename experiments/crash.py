@@ -26,11 +26,9 @@ _LOG = '_ddsp_crash_log'  # attribute of an error that has its log
 
 @contextlib.contextmanager
 def logged(folder: str | os.PathLike[str], *expected: str) -> Iterator[None]:
-    """Writes a crash log when the block ends with an error that nobody foresaw, which goes on its way.
+    """Writes a crash log into `folder` when the block ends with an unexpected error, which goes on its way.
 
-    Args:
-      folder: Where the log is written, such as a training folder.
-      expected: Names of errors that need no log; those for users (`DDSPError`) never do.
+    Errors for users (`DDSPError`) and those with one of the `expected` names need no log.
     """
     try:
         yield
@@ -50,12 +48,7 @@ def log_of(error: BaseException) -> pathlib.Path | None:
 def write(folder: str | os.PathLike[str], error: BaseException) -> pathlib.Path | None:
     """Writes `crash-TIME.log`: traceback, command, versions and configuration, without passwords.
 
-    Args:
-      folder: Where to write it; made when it is missing.
-      error: What went wrong. An error has one log: the first that was written for it.
-
-    Returns:
-      The log; None when it cannot be written.
+    Returns the log, or None when it cannot be written. An error has one log: the first that was written.
     """
     if (known := log_of(error)) is not None:
         return known

@@ -71,14 +71,11 @@ class Check:
 
 
 def run_checks() -> list[Check]:
-    """Looks at this machine.
+    """Looks at this machine; no check raises, whatever is broken.
 
     TensorFlow alone takes ten CPU seconds to import. So packages are not imported: their versions are
     compared with what they ask of each other, and the native libraries are loaded by a process of their own,
     which may crash.
-
-    Returns:
-      The checks in the order in which they are shown; none raises, whatever is broken.
     """
     checks: list[Check] = []
     for name, look in _CHECKS.items():

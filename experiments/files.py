@@ -17,12 +17,8 @@ __all__ = ['local_folder', 'read_json', 'settle', 'write_json']
 def local_folder(path: str | os.PathLike[str], option: str) -> pathlib.Path:
     """A folder for a training or a sweep, which must be on a disk.
 
-    Args:
-      path: What was asked for.
-      option: The command-line option that named it.
-
     Raises:
-      ConfigError: It is an address such as `gs://bucket/run`.
+      ConfigError: `path` is an address such as `gs://bucket/run`; the message names the `option`.
     """
     text = os.fspath(path)
     if '://' in text or text.startswith('gs:/'):

@@ -42,11 +42,7 @@ _LOGGERS = (
 
 @contextlib.contextmanager
 def terminal(debug: bool = False) -> Iterator[None]:
-    """Keeps warnings and framework logs off the terminal while a command runs.
-
-    Args:
-      debug: True leaves everything as the frameworks have it.
-    """
+    """Keeps warnings and framework logs off the terminal while a command runs; not with `debug`."""
     if debug:
         yield
         return

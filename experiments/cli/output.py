@@ -85,15 +85,10 @@ def waiting(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(description: str, *, enabled: bool = True, interval: float = 20.0) -> Iterator[Progress]:
-    """A bar on the terminal, or a line now and then where stderr is not a terminal.
+    """A bar on the terminal, or a line every `interval` seconds where stderr is not a terminal.
 
-    Args:
-      description: What is going on, such as `'Preparing'`.
-      enabled: False gives a callback that shows nothing (for `--json`).
-      interval: Seconds between two lines in a log.
-
-    Yields:
-      `progress(done, total, text)`; total 0 means that it is unknown.
+    Yields `progress(done, total, text)`, where total 0 means that it is unknown; it shows nothing unless
+    `enabled` (for `--json`).
     """
     if not enabled:
         yield lambda done, total, text: None

@@ -53,43 +53,25 @@ _FIGURES = {
 
 @dataclasses.dataclass(frozen=True)
 class DemoSettings:
-    """What a demo is made of; a folder keeps the settings that it was begun with.
+    """What a demo is made of; a folder keeps the settings that it was begun with."""
 
-    Attributes:
-      audio: Recordings to learn from (a file or a folder); None synthesises a corpus.
-      seconds: Length of the synthetic corpus.
-      seed: Random seed of the corpus, the initial weights and the order of the examples.
-      steps: Training steps; None for what the preset says.
-    """
-
-    audio: str | None = None
-    seconds: float = 180.0
-    seed: int = 0
-    steps: int | None = None
+    audio: str | None = None  # recordings, a file or a folder; None synthesises a corpus
+    seconds: float = 180.0  # length of the synthetic corpus
+    seed: int = 0  # random seed of the corpus, the initial weights and the order of the examples
+    steps: int | None = None  # of the training; None for what the preset says
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """What a demo reached.
-
-    Attributes:
-      folder: The demo's folder.
-      dataset: The dataset directory.
-      bundle: The model bundle.
-      metrics: Figures of the held-out recordings, by name.
-      sounds: What each sound is, and its WAV file.
-      pictures: What each picture shows, and its PNG file.
-      costs: Wall seconds, CPU seconds and peak memory in MB of each stage, when it last ran.
-      run_id: Id of the MLflow run.
-    """
+    """What a demo reached."""
 
     folder: pathlib.Path
     dataset: pathlib.Path
     bundle: pathlib.Path
-    metrics: dict[str, float]
-    sounds: dict[str, str]
-    pictures: dict[str, str]
-    costs: dict[str, dict[str, float]]
+    metrics: dict[str, float]  # of the held-out recordings
+    sounds: dict[str, str]  # what each is -> WAV file
+    pictures: dict[str, str]  # what each shows -> PNG file
+    costs: dict[str, dict[str, float]]  # wall seconds, CPU seconds and peak MB of each stage when it last ran
     run_id: str
 
     def figures(self) -> list[tuple[str, str]]:

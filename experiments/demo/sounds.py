@@ -42,19 +42,9 @@ def make_sounds(
     seed: int,
     progress: Progress,
 ) -> tuple[Files, Files]:
-    """Makes WAVs and pictures.
+    """Makes WAVs and pictures of an example of a held-out split: what each is to its file.
 
-    Args:
-      bundle: The model.
-      dataset: Its dataset.
-      split: The split that was held out from the training.
-      example: Number of an example of that split.
-      folder: Where to write.
-      seed: Random seed of the noise and of the melody.
-      progress: `progress(done, total, text)`.
-
-    Returns:
-      Sounds and pictures: what each is to its file.
+    The seed is that of the noise and of the melody.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rate = bundle.sample_rate
@@ -93,17 +83,7 @@ def make_sounds(
 def write_page(
     home: pathlib.Path, sounds: Files, pictures: Files, metrics: Mapping[str, float]
 ) -> pathlib.Path:
-    """Writes `listen.html`: what the demo made, and the held-out examples that the training left.
-
-    Args:
-      home: Folder of the demo.
-      sounds: As `make_sounds` returns them.
-      pictures: As `make_sounds` returns them.
-      metrics: Metrics of the held-out examples.
-
-    Returns:
-      The page.
-    """
+    """Writes `listen.html`: what the demo made, and the held-out examples that the training left."""
     examples = []
     for title, names, drawn in _SECTIONS:
         clips = [page.Clip.of(name.capitalize(), sounds[name]) for name in names if name in sounds]

@@ -13,9 +13,7 @@ Points = Sequence[tuple[int, float]]
 def after_training(losses: Points, held_out: Points) -> str:
     """One sentence when a training was too short or too long, '' when it was neither.
 
-    Args:
-      losses: Steps and training losses.
-      held_out: Steps and losses of held-out examples.
+    Both courses are pairs of step and loss: of the training, and of held-out examples.
     """
     if len(held_out) > 1:
         best_step, best = min(held_out, key=lambda point: point[1])

@@ -127,7 +127,7 @@ def write_example(
     folder: pathlib.Path,
     name: str,
 ) -> tuple[page.Example, list[pathlib.Path]]:
-    """Writes target, resynthesis, spectrogram pair and curves of one example.
+    """Writes target, resynthesis, spectrogram pair and curves of one example as `folder/NAME_*`.
 
     Args:
       bundle: The model.
@@ -138,7 +138,7 @@ def write_example(
       name: How the names of the files begin.
 
     Returns:
-      Section of a page, and the files.
+      Section of a page, and the files: target, resynthesis, spectrograms, curves.
     """
     from ddsp.inference import compute_features
     from ddsp.io.audio import write_wav

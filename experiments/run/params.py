@@ -10,14 +10,10 @@ _MAX_KEY, _MAX_VALUE = 250, 6000
 
 
 def config_to_params(gin_config: str) -> dict[str, str]:
-    """Flattens an operative gin configuration.
+    """Flattens an operative gin configuration: names such as `'Trainer.learning_rate'` to values as text.
 
-    Args:
-      gin_config: Text as gin writes it.
-
-    Returns:
-      Names such as `'Trainer.learning_rate'` to values as text, macros replaced. A module prefix is dropped
-      where the name stays unique without it; scopes are kept (`'evaluate/Provider.batch_size'`).
+    Macros are replaced. A module prefix is dropped where the name stays unique without it; scopes are kept
+    (`'evaluate/Provider.batch_size'`).
 
     Example:
       >>> config_to_params('rate = 0.001\\nddsp.training.Trainer.learning_rate = %rate')

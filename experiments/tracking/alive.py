@@ -20,9 +20,7 @@ LEASE_SECS = 300.0
 class Heartbeat:
     """Gives a sign of life at regular intervals, from a thread that the training never waits for.
 
-    Args:
-      beat: Called with the tag; its errors are ignored, for the next sign may reach the store.
-      every_secs: Seconds between two signs.
+    `beat` is called with the tag; its errors are ignored, for the next sign may reach the store.
     """
 
     def __init__(self, beat: Callable[[dict[str, str]], None], every_secs: float = EVERY_SECS):
@@ -55,16 +53,10 @@ def last_sign(tags: Mapping[str, str]) -> int | None:
 
 
 def silent_since(status: str, tags: Mapping[str, str], now: float | None = None) -> int | None:
-    """Since when a run that has not ended gives no sign of life.
+    """Since when a run that has not ended gives no sign of life, in milliseconds since 1970.
 
-    Args:
-      status: MLflow's status of the run.
-      tags: Its tags.
-      now: Seconds since 1970; None for the present.
-
-    Returns:
-      Milliseconds since 1970; None for a run that has ended, that lives, or that never gave a sign. A sign
-      from the future comes from a clock that is ahead: that run lives.
+    None for a run that has ended, that lives, or that never gave a sign. A sign from the future comes from a
+    clock that is ahead: that run lives. `now` is in seconds; None takes the present.
     """
     last = last_sign(tags) if status == 'RUNNING' else None
     seconds = (time.time() if now is None else now) - (last or 0) / 1000

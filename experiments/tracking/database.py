@@ -108,9 +108,6 @@ def _query(path: pathlib.Path, statement: str) -> list[tuple]:
 def prepare(uri: str) -> None:
     """Makes the database of a store, or brings it to the schema of the installed MLflow.
 
-    Args:
-      uri: Address of the database.
-
     Raises:
       TrackingError: The database cannot be used.
     """
@@ -218,9 +215,7 @@ def _remove(path: pathlib.Path) -> None:
 def _migrate(uri: str, upgrade: bool = False) -> None:
     """Runs MLflow's migrations and makes its first experiment.
 
-    Args:
-      uri: Address of the database.
-      upgrade: It has tables of an older MLflow; the upgrade of older versions fails without any.
+    With `upgrade`, the database has tables of an older MLflow; that upgrade fails on one without tables.
     """
     from mlflow import db
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH

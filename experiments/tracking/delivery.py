@@ -50,12 +50,6 @@ _VALUES: dict[str, Any] = {'metrics': int | float, 'params': str, 'tags': str}
 def deliver(client: MlflowClient, run_id: str, rows: list[Row], folder: pathlib.Path) -> None:
     """Sends rows of a journal to a run, neighbouring metrics in one request.
 
-    Args:
-      client: Client of the store.
-      run_id: The run.
-      rows: What is recorded.
-      folder: Folder that holds every file the rows name.
-
     Raises:
       Rejected: A row is malformed, names a file outside `folder`, or MLflow will never take it.
       Postponed: The store takes no files at the moment.
@@ -120,11 +114,7 @@ def metric_rows(folder: pathlib.Path) -> list[Row]:
 
 
 def _own_path(row: Row, folder: pathlib.Path) -> pathlib.Path:
-    """The file or model that a row names: a regular file inside the folder, or a folder of such files.
-
-    Raises:
-      UnsafeNameError: It names something else.
-    """
+    """The file or model that a row names: a regular file inside the folder, or a folder of such files."""
     source = f'row {row.get("n")} of {folder}'
     for name in filter(None, (row.get('folder'), row.get('key'))):  # the places in the run
         inside(folder, name, source)
@@ -240,11 +230,7 @@ def _send_image(client: MlflowClient, run_id: str, row: Row) -> None:
 
 
 def create_run(folder: pathlib.Path, client: MlflowClient) -> dict[str, Any]:
-    """Creates the run that a folder's `run.json` describes, and notes its id there.
-
-    Returns:
-      The contents of `run.json`.
-    """
+    """Creates the run that a folder's `run.json` describes, and notes its id there; returns the contents."""
     wanted = store.read_run_file(folder)
     experiment_id = store.experiment_id(client, wanted['experiment'])
     run = _made_before(client, wanted) if wanted.get('asked') else None
@@ -273,8 +259,7 @@ def _made_before(client: MlflowClient, wanted: Mapping[str, Any]) -> Run | None:
 def sync(save_dir: str | os.PathLike[str]) -> int:
     """Delivers what a training could not: the rest of its outbox, the run itself included.
 
-    Returns:
-      Number of rows delivered.
+    Returns the number of rows delivered.
 
     Raises:
       TrackingError: The folder holds no run, or the server still does not answer.
@@ -311,11 +296,7 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
 
 
 def _check_store(folder: pathlib.Path, begun_in: str) -> None:
-    """Refuses to record a run of another store.
-
-    Raises:
-      TrackingError: It was begun elsewhere.
-    """
+    """Refuses to record a run that was begun in another store."""
     here = store.shown_uri()
     if masking.shown(begun_in) != here:
         raise store.TrackingError(

@@ -125,11 +125,7 @@ class Journal:
     def flush(self, timeout: float) -> bool:
         """Waits until everything is delivered, or only rows are left that were put off once more.
 
-        Args:
-          timeout: Seconds to wait at most.
-
-        Returns:
-          False when rows are left.
+        Returns False when rows are left, also after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -145,8 +141,7 @@ class Journal:
     def close(self, timeout: float = 30.0) -> int:
         """Delivers what can be delivered within `timeout` seconds and ends the thread.
 
-        Returns:
-          Rows that are left on disk.
+        Returns the number of rows that are left on disk.
         """
         deadline = time.monotonic() + timeout
         self.flush(timeout)

@@ -49,9 +49,6 @@ def log_bundle(
       step: Training step of its weights; the run's metrics of that step belong to the model.
       register_as: Name in the model registry, or None.
       name: Name of the logged model.
-
-    Returns:
-      `models:/...` address of the logged model.
     """
     from mlflow.models import Model
 

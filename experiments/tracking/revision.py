@@ -9,11 +9,8 @@ from ddsp.version import __version__
 
 
 def code_revision() -> dict[str, str]:
-    """Tags that identify the code.
-
-    Returns:
-      `ddsp.version`, and in a git checkout `mlflow.source.git.commit` and `ddsp.code_clean` ('true' or
-      'false').
+    """Tags that identify the code: `ddsp.version`, and in a git checkout `mlflow.source.git.commit` and
+    `ddsp.code_clean` ('true' or 'false').
     """
     folder = pathlib.Path(__file__).resolve().parents[1]
     tags = {'ddsp.version': __version__}

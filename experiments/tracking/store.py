@@ -64,12 +64,7 @@ def shown_uri() -> str:
 
 
 def server_problem(uri: str, timeout: float = 5.0) -> str:
-    """Why a tracking server cannot be used; '' when it answers.
-
-    Args:
-      uri: Address such as `'http://127.0.0.1:5000'`.
-      timeout: Seconds to wait.
-    """
+    """Why a tracking server cannot be used; '' when it answers within `timeout` seconds."""
     try:
         with urllib.request.urlopen(uri.rstrip('/') + '/health', timeout=timeout) as answer:
             return '' if answer.status == 200 else f'answers with status {answer.status}'
@@ -185,11 +180,7 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
 
 
 def check_experiment(name: str) -> None:
-    """Refuses what is not a name of an experiment.
-
-    Raises:
-      ConfigError: It is empty, too long, or holds control characters.
-    """
+    """Refuses an empty or overlong name of an experiment, and one with control characters (ConfigError)."""
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise ConfigError(
             f'--experiment {name!r}: give a name of 1 to {_LONGEST_NAME} printable characters, such as '
@@ -261,11 +252,11 @@ def search(
     order: list[str] | None = None,
     limit: int | None = None,
 ) -> list[Run]:
-    """Runs that match a filter, newest first.
+    """Runs that match a filter in MLflow's grammar, such as "metrics.`losses/total_loss` < 5", newest first.
 
     Args:
       mlflow_client: Client of the store.
-      filter_string: In MLflow's grammar, such as `"metrics.`losses/total_loss` < 5"`.
+      filter_string: The filter.
       experiments: Names; None takes all of them.
       order: MLflow's order_by clauses.
       limit: Most runs to return; None for all.

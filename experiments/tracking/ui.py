@@ -48,13 +48,7 @@ def create_app() -> Any:
 
 
 class UIServer:
-    """An MLflow server over a store that has none, such as the SQLite file; use as a context.
-
-    Args:
-      uri: Address of the store.
-      host: Address to listen on.
-      port: Port; 0 takes a free one.
-    """
+    """An MLflow server over a store that has none, such as the SQLite file; use as a context."""
 
     def __init__(self, uri: str, host: str = '127.0.0.1', port: int = 0):
         self.host = host
