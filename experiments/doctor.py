@@ -70,6 +70,11 @@ class Check:
     advice: str = ''
 
 
+def _judged(name: str, good: bool, found: str, advice: str, otherwise: str = WARNING) -> Check:
+    """A check with its advice where it is needed."""
+    return Check(name, OK, found) if good else Check(name, otherwise, found, advice)
+
+
 def run_checks() -> list[Check]:
     """Looks at this machine; no check raises, whatever is broken.
 
@@ -91,7 +96,7 @@ def _python() -> Iterator[Check]:
     """The interpreter, against the range that setup.py allows."""
     right = (3, 11) <= sys.version_info[:2] < (3, 14)
     found = f'{platform.python_version()} ({sys.executable})'
-    yield Check('python', OK if right else MISSING, found, '' if right else 'use Python 3.11 to 3.13')
+    yield _judged('python', right, found, 'use Python 3.11 to 3.13', MISSING)
 
 
 def _packages() -> Iterator[Check]:
@@ -104,8 +109,7 @@ def _packages() -> Iterator[Check]:
             yield Check(name, WARNING if extra else MISSING, 'not installed', advice)
             continue
         wrong = unmet_requirements(name)
-        advice = f'needs {", ".join(wrong)}: {_INSTALL_AGAIN}' if wrong else ''
-        yield Check(name, WARNING if wrong else OK, found, advice)
+        yield _judged(name, not wrong, found, f'needs {", ".join(wrong)}: {_INSTALL_AGAIN}')
 
 
 def unmet_requirements(name: str) -> list[str]:
@@ -164,14 +168,12 @@ def _backend_name() -> str:
 def _devices(backend: str) -> Check:
     """Processors that a training can use. TensorFlow's GPU libraries are packages of their own."""
     gpus = _gpus()
-    if not gpus:
-        return Check('devices', OK, 'CPU')
-    found = f'CPU, {", ".join(gpus)}'
     installed = {(found.metadata['Name'] or '').lower() for found in importlib.metadata.distributions()}
     here = any(name.startswith('nvidia-cudnn') for name in installed)
-    if backend == 'tensorflow' and not here and ctypes.util.find_library('cudnn') is None:
-        return Check('devices', WARNING, found, "for the GPU: pip install 'tensorflow[and-cuda]'")
-    return Check('devices', OK, found)
+    usable = not gpus or backend != 'tensorflow' or here or ctypes.util.find_library('cudnn') is not None
+    return _judged(
+        'devices', usable, ', '.join(['CPU', *gpus]), "for the GPU: pip install 'tensorflow[and-cuda]'"
+    )
 
 
 def _gpus() -> list[str]:
@@ -189,13 +191,11 @@ def _machine() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     yield Check('cores', OK, f'{cores} usable of {os.cpu_count()}')
     if (memory := _available_memory_gb()) is not None:
-        enough = memory >= _MINIMUM_MEMORY_GB
-        advice = '' if enough else f'training on the defaults needs {_MINIMUM_MEMORY_GB:.0f} GB'
-        yield Check('memory', OK if enough else WARNING, f'{memory:.1f} GB available', advice)
-    free = shutil.disk_usage('.').free / 1e9
-    enough = free >= _MINIMUM_DISK_GB
-    advice = '' if enough else 'datasets, checkpoints and artefacts need room'
-    yield Check('disk', OK if enough else WARNING, f'{free:.1f} GB free in {pathlib.Path.cwd()}', advice)
+        advice = f'training on the defaults needs {_MINIMUM_MEMORY_GB:.0f} GB'
+        yield _judged('memory', memory >= _MINIMUM_MEMORY_GB, f'{memory:.1f} GB available', advice)
+    free, where = shutil.disk_usage('.').free / 1e9, pathlib.Path.cwd()
+    advice = 'datasets, checkpoints and artefacts need room'
+    yield _judged('disk', free >= _MINIMUM_DISK_GB, f'{free:.1f} GB free in {where}', advice)
 
 
 def _available_memory_gb() -> float | None:
@@ -211,7 +211,7 @@ def _ffmpeg() -> Iterator[Check]:
     """Decoder for compressed formats that libsndfile does not read."""
     found = shutil.which('ffmpeg')
     advice = 'only for formats beyond WAV, FLAC, OGG, MP3, AIFF; install the package ffmpeg'
-    yield Check('ffmpeg', OK, found) if found else Check('ffmpeg', WARNING, 'not found', advice)
+    yield _judged('ffmpeg', bool(found), found or 'not found', advice)
 
 
 def _f0_estimators() -> Iterator[Check]:

@@ -11,8 +11,6 @@ from typing import Any
 from ddsp.errors import ConfigError
 from ddsp.io.files import write_json
 
-__all__ = ['local_folder', 'read_json', 'settle', 'write_json']
-
 
 def local_folder(path: str | os.PathLike[str], option: str) -> pathlib.Path:
     """A folder for a training or a sweep, which must be on a disk.

@@ -27,17 +27,9 @@ _ENVIRONMENT = {
     'PYTHONWARNINGS': 'ignore',
 }
 _LOGGERS = (
-    'absl',
-    'alembic',
-    'apache_beam',
-    'git',
-    'matplotlib',
-    'mlflow',
-    'optuna',
-    'psycopg',
-    'tensorflow',
+    'absl', 'alembic', 'apache_beam', 'git', 'matplotlib', 'mlflow', 'optuna', 'psycopg', 'tensorflow',
     'urllib3',
-)
+)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         _say(f'{told[0].upper()}{told[1:]}.' if told else INTERRUPTED_MESSAGE)
         return getattr(stop, 'exit_code', INTERRUPTED)
     except BrokenPipeError:
-        _discard_stdout()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush at exit is silent
         return 1
     except Exception as error:
         if debug:
@@ -191,8 +191,3 @@ def _say(message: str) -> None:
 
     with contextlib.suppress(OSError):
         print(masking.clean(message), file=sys.stderr, flush=True)
-
-
-def _discard_stdout() -> None:
-    """Points stdout away from a pipe whose reader has gone; the last flush at exit is then silent."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import pathlib
 
@@ -13,17 +12,10 @@ from ddsp.io.files import check_output
 from experiments import metrics
 from experiments.cli import output
 from experiments.cli.app import app
-from experiments.cli.options import FILTER, JSON, MODEL, argument, option
+from experiments.cli.options import FILTER, JSON, MODEL, argument, choice, option
 
 PANEL = 'Runs and models'
 _MOST = 60.0  # semitones and decibels of a shift, as `ddsp.inference.TransferSettings` has it
-
-
-class ExportFormat(enum.StrEnum):
-    """What `ddsp export` can write."""
-
-    impulse_response = 'impulse-response'
-    saved_model = 'saved-model'
 
 
 @app.command(
@@ -103,7 +95,7 @@ def _number(value: str | float, option: str, more: str = '') -> float:
 )
 def export(
     model: str = argument('MODEL', MODEL),
-    form: ExportFormat = option(..., 'What to export.', '--format'),
+    form: str = option(..., 'What to export.', '--format', **choice('impulse-response', 'saved-model')),
     to: pathlib.Path = option(..., 'File or folder to write.', '--output'),
     as_json: bool = JSON,
 ) -> int:
@@ -117,12 +109,12 @@ def export(
     from ddsp import inference
 
     bundle = inference.load_bundle(folder)
-    if form is ExportFormat.impulse_response:
+    if form == 'impulse-response':
         path = exporting.export_impulse_response(bundle, to)
     else:
         path = exporting.export_saved_model(bundle, to)
     if as_json:
-        output.print_json({'output': str(path), 'format': form.value})
+        output.print_json({'output': str(path), 'format': form})
     else:
         print(path)
     return 0

@@ -167,7 +167,7 @@ def compare(
     as_json: bool = JSON,
 ) -> int:
     """Put runs side by side: parameters that differ, and metrics with the best marked."""
-    from experiments.reports import comparison, significance
+    from experiments.reports import comparison
     from experiments.tracking import store
 
     if bool(references) == bool(experiment):
@@ -183,7 +183,7 @@ def compare(
     if len(found) < 2:
         raise store.TrackingError(f'{len(found)} run found; a comparison needs two.')
     result = comparison.compare(found, all_params=all_params)
-    verdicts = [] if result.warnings else significance.significance(client, found)
+    verdicts = [] if result.warnings else comparison.significance(client, found)
     if html is not None:
         comparison.write_page(client, found, result, html, verdicts)
     if as_json:

@@ -17,15 +17,17 @@ import dataclasses
 import json
 import os
 import pathlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ddsp.errors import require
 from ddsp.io.dataset import Dataset, open_dataset
-from ddsp.io.files import locked
+from ddsp.io.files import locked, write_json
 from ddsp.io.progress import Progress
 from experiments import crash
-from experiments.demo.resources import measured
-from experiments.files import read_json, settle, write_json
+from experiments.files import read_json, settle
 
 if TYPE_CHECKING:
     from ddsp.inference import Bundle
@@ -38,6 +40,7 @@ EXPERIMENT = 'demo'
 DATASET = 'demo'
 _SETTINGS, _RESULTS = 'demo.json', 'results.json'
 _LISTEN = 'listen.html'
+_INTERVAL_SECS = 0.5  # between looks at the memory
 # Key of the metrics: what people call it, how it is printed.
 _FIGURES = {
     'spectral_loss': ('spectral loss', '{:.2f}'),
@@ -125,9 +128,7 @@ class _Demo:
     sound are done when `results.json` says so."""
 
     def __init__(self, home: pathlib.Path, settings: DemoSettings, stage: Stage):
-        self._home = home
-        self._settings = settings
-        self._stage = stage
+        self._home, self._settings, self._stage = home, settings, stage
         self._known = read_json(home / _RESULTS)
 
     def run(self) -> DemoResult:
@@ -245,3 +246,44 @@ class _Demo:
 def _split(dataset: Dataset) -> str:
     """The held-out split, or the only one that there is."""
     return 'test' if dataset.splits.get('test') else next(iter(dataset.splits))
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Measures a block, Beam's workers included: yields `wall_s`, `cpu_s` and `peak_mb`, known at its end."""
+    used: dict[str, float] = {}
+    peaks, stop = [0.0], threading.Event()
+
+    def sample() -> None:
+        while True:
+            peaks.append(max(peaks.pop(), _tree_mb()))
+            if stop.wait(_INTERVAL_SECS):
+                return
+
+    thread = threading.Thread(target=sample, daemon=True)
+    start, start_cpu = time.monotonic(), _cpu_seconds()
+    thread.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        thread.join()
+    used['wall_s'] = round(time.monotonic() - start, 1)
+    used['cpu_s'] = round(_cpu_seconds() - start_cpu, 1)
+    used['peak_mb'] = round(peaks[0])
+
+
+def _tree_mb() -> float:
+    """Proportional set size of the process tree in MB: pages that processes share are counted once."""
+    psutil = require('psutil', 'to measure memory')
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it ended between the listing and the look
+            memory = process.memory_full_info()
+            total += getattr(memory, 'pss', memory.rss)
+    return total / 2**20
+
+
+def _cpu_seconds() -> float:
+    """User and system seconds of this process and of its finished children."""
+    return sum(os.times()[:4])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,8 @@ from ddsp.inference import Bundle, dereverberate, transfer
 from ddsp.io.audio import load_audio, write_wav
 from ddsp.io.dataset import Dataset
 from ddsp.io.progress import Progress
-from ddsp.training.data import DatasetProvider
 from experiments.reports import figures, page
-from experiments.run.evaluation import voiced_f0, write_example
+from experiments.run.evaluation import examples, voiced_f0, write_example
 
 Files = dict[str, str]  # what it is -> the file
 
@@ -55,7 +54,7 @@ def make_sounds(
         write_wav(sounds[what], audio, rate)
 
     progress(0, 4, 'resynthesis')
-    features = _example(dataset, split, example)
+    features = next(itertools.islice(examples(dataset, split, example + 1), example, None))
     _, files = write_example(
         bundle, features, {'example': example}, bundle.metadata['f0_estimator'], folder, 'held-out'
     )
@@ -84,10 +83,10 @@ def write_page(
     home: pathlib.Path, sounds: Files, pictures: Files, metrics: Mapping[str, float]
 ) -> pathlib.Path:
     """Writes `listen.html`: what the demo made, and the held-out examples that the training left."""
-    examples = []
+    sections = []
     for title, names, drawn in _SECTIONS:
         clips = [page.Clip.of(name.capitalize(), sounds[name]) for name in names if name in sounds]
-        examples.append(page.Example(title, clips, [pictures[name] for name in drawn if name in pictures]))
+        sections.append(page.Example(title, clips, [pictures[name] for name in drawn if name in pictures]))
     media = home / 'run' / 'media'
     for target in sorted(media.glob('example_*_target.wav')):
         name = target.name.removesuffix('_target.wav')
@@ -95,21 +94,14 @@ def write_page(
             page.Clip.of('Target', target), page.Clip.of('Synthesised', media / f'{name}_synthesized.wav')
         ]  # fmt: skip
         spectrogram = [*media.glob(f'{name}_spectrogram.png')]
-        examples.append(page.Example(name.replace('_', ' ').capitalize(), clips, spectrogram))
+        sections.append(page.Example(name.replace('_', ' ').capitalize(), clips, spectrogram))
     path = home / 'listen.html'
-    text = page.listen_page(
-        'What the demo learned', examples, metrics=metrics, facts={'folder': home.name},
-        pictures=[*media.glob('loss.png')],
+    text = page.render(
+        'listen.html', title='What the demo learned', examples=sections, metrics=metrics,
+        facts={'folder': home.name}, pictures=[*media.glob('loss.png')],
     )  # fmt: skip
     path.write_text(text, encoding='utf-8')
     return path
-
-
-def _example(dataset: Dataset, split: str, number: int) -> dict[str, np.ndarray]:
-    """One example of a split, each feature [n]."""
-    examples: Any = DatasetProvider(dataset, split).get_dataset(shuffle=False)
-    record = next(iter(examples.skip(number)))
-    return {key: record[key].numpy() for key in ('audio', 'f0_hz', 'f0_confidence', 'loudness_db')}
 
 
 def _transfer(

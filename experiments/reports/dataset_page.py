@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -169,13 +170,9 @@ def _source_cells(row: dict[str, Any], folder: str) -> tuple[Any, ...]:
 
 def _common_folder(paths: Sequence[str]) -> str:
     """The folder that all inputs are in, with a slash at its end; '' where there is none."""
-    folders = [path.rpartition('/')[0].split('/') for path in paths]
-    common = []
-    for names in zip(*folders, strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return '/'.join(common) + '/' if any(common) else ''
+    folders = [path.rpartition('/')[0] + '/' for path in paths]
+    common = os.path.commonprefix(folders).rpartition('/')[0]  # noqa: RUF071 (ends at a slash; gs:// stays)
+    return f'{common}/' if common else ''
 
 
 def _sample_words(inspection: Inspection) -> str:

@@ -60,28 +60,6 @@ def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(values)
 
 
-def listen_page(
-    title: str,
-    examples: Sequence[Example],
-    *,
-    metrics: Mapping[str, float] | None = None,
-    facts: Mapping[str, str] | None = None,
-    pictures: Sequence[str | os.PathLike[str]] = (),
-) -> str:
-    """A page of examples to listen to: all players first, then figures and pictures.
-
-    Args:
-      title: Heading.
-      examples: Sections.
-      metrics: Totals.
-      facts: What is listened to (run, dataset, model): one line under the heading.
-      pictures: Pictures that belong to no example, such as the loss curve.
-    """
-    return render(
-        'listen.html', title=title, examples=examples, metrics=metrics, facts=facts, pictures=pictures
-    )
-
-
 def format_number(value: float) -> str:
     """Four significant digits, without an exponent where it stays readable."""
     if value != value:

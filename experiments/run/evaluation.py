@@ -26,19 +26,12 @@ _LISTENED = 4
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found and wrote.
+    """What an evaluation found and wrote."""
 
-    Attributes:
-      metrics: Totals, named `eval/...`.
-      rows: Metrics of each example.
-      artifacts: Files that were written, and their folders among the artefacts of a run.
-      listen_page: Page of a few examples; None without a folder.
-    """
-
-    metrics: dict[str, float]
-    rows: list[dict[str, Any]]
-    artifacts: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
-    listen_page: pathlib.Path | None = None
+    metrics: dict[str, float]  # totals, named `eval/...`
+    rows: list[dict[str, Any]]  # metrics of each example
+    artifacts: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # file -> folder in the run
+    listen_page: pathlib.Path | None = None  # of a few examples; None without a folder
 
 
 def evaluate_model(
@@ -87,10 +80,12 @@ def evaluate_model(
     folder.mkdir(parents=True, exist_ok=True)
     rows_file, listen_page = folder / 'examples.json', folder / 'listen.html'
     rows_file.write_text(json.dumps(result.rows, indent=1) + '\n')
-    examples, files = _listen(bundle, data, split, result, folder)
+    sections, files = _listen(bundle, data, split, result, folder)
     facts = {'model': str(model), 'dataset': f'{data.name}/{data.version}', 'split': split, **(facts or {})}
     title = f'{data.name}: held-out examples'
-    text = page.listen_page(title, examples, metrics=metrics, facts=facts, pictures=pictures)
+    text = page.render(
+        'listen.html', title=title, examples=sections, metrics=metrics, facts=facts, pictures=pictures
+    )
     listen_page.write_text(text, encoding='utf-8')
     artifacts = {**dict.fromkeys(files, 'media'), listen_page: '', rows_file: 'evaluation'}
     return Evaluation(metrics, result.rows, artifacts, listen_page)
@@ -104,13 +99,13 @@ def _listen(
     chosen = {int(row) for row in np.linspace(0, len(rows) - 1, min(_LISTENED, len(rows)))}
     made = [
         write_example(bundle, example, rows[index], result.estimator, folder, f'example_{index:03d}')
-        for index, example in enumerate(_examples(data, split, max(chosen) + 1))
+        for index, example in enumerate(examples(data, split, max(chosen) + 1))
         if index in chosen
     ]
     return [example for example, _ in made], [path for _, files in made for path in files]
 
 
-def _examples(data: Dataset, split: str, count: int) -> Iterator[dict[str, np.ndarray]]:
+def examples(data: Dataset, split: str, count: int) -> Iterator[dict[str, np.ndarray]]:
     """The first examples of a split, in the order in which they are evaluated."""
     from ddsp.training.data import DatasetProvider
 

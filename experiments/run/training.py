@@ -112,9 +112,12 @@ def train_run(
     _check_arguments(gin_files, seed, strategy)
     data, tell = open_dataset(dataset), warn or (lambda text: None)
     warnings = check_dataset(data)
-    bindings = _bindings(gin_params, num_steps, batch_size, seed)
+    counts = {'num_steps': num_steps, 'batch_size': batch_size}
+    bindings = [*gin_params, f'Trainer.seed = {seed}']
+    bindings += [f'train.{name} = {count}' for name, count in counts.items() if count is not None]
     files = configure(data, preset, gin_files, bindings)
-    folder = local_folder(save_dir, '--save-dir') if save_dir else _default_folder(data, files)
+    name = re.sub(r'[^\w.-]+', '_', f'{data.name}-{pathlib.Path(files[-1]).stem}')
+    folder = local_folder(save_dir or pathlib.Path('runs') / name, '--save-dir')
     wanted, notes = _settings(data, files, bindings)
     if not _is_chief(strategy):  # another of the workers records the run and makes the bundle
         training_folder.check(folder, wanted)
@@ -141,11 +144,7 @@ def train_run(
 
 
 def check_backend() -> None:
-    """Refuses a Keras backend that cannot train, without importing Keras.
-
-    Raises:
-      ConfigError: `KERAS_BACKEND` names such a backend.
-    """
+    """Refuses a Keras backend (`KERAS_BACKEND`) that cannot train, without importing Keras."""
     backend = os.environ.get('KERAS_BACKEND') or 'tensorflow'
     if backend not in _BACKENDS:
         raise ConfigError(
@@ -235,8 +234,8 @@ class _Training:
     ) -> RunResult:
         """Saves the bundle, evaluates it on the held-out split, records figures, sound and model."""
         from ddsp import inference
-        from experiments.run import advice
         from experiments.run.evaluation import evaluate_model
+        from experiments.run.watchers import after_training
 
         last, media, step = self.last, self._folder / 'media', self.trainer.step
         metrics, page, pictures = dict(last.metrics), None, []
@@ -257,31 +256,15 @@ class _Training:
                 tracker.log_artifact(path, place)
             inference.add_metrics(bundle, metrics)
         tracker.log_model(bundle, step, register_as)
-        words = advice.after_training(last.losses.get('losses/total_loss', []), last.held_out)
+        words = after_training(last.losses.get('losses/total_loss', []), last.held_out)
         return RunResult(tracker.run_id, self._folder, bundle, metrics, step, page, words)
 
 
-def _bindings(
-    gin_params: Sequence[str], num_steps: int | None, batch_size: int | None, seed: int
-) -> list[str]:
-    """The caller's bindings, then what the arguments say."""
-    bindings = [*gin_params, f'Trainer.seed = {seed}']
-    bindings += [f'train.num_steps = {num_steps}'] if num_steps is not None else []
-    bindings += [f'train.batch_size = {batch_size}'] if batch_size is not None else []
-    return bindings
-
-
 def configure(data: Dataset, preset: str, gin_files: Sequence[str], bindings: Sequence[str]) -> list[str]:
-    """Sets the configuration, with rates and lengths from the dataset.
+    """Sets the configuration, with rates and lengths from the dataset; returns its files.
 
-    Args:
-      data: The dataset.
-      preset: Packaged preset, parsed first; the default when there is no `gin_files` either.
-      gin_files: Gin files, later ones win.
-      bindings: Bindings, which win over all files.
-
-    Returns:
-      The files.
+    The preset (the default when there are no `gin_files` either) is parsed first; later files win, and
+    bindings win over all of them.
 
     Raises:
       ConfigError: A name or a value that cannot work.
@@ -294,11 +277,6 @@ def configure(data: Dataset, preset: str, gin_files: Sequence[str], bindings: Se
     safe_config.check_parts()
     _check_counts()
     return files
-
-
-def _default_folder(data: Dataset, files: Sequence[str]) -> pathlib.Path:
-    """`runs/DATASET-CONFIGURATION`: the same command finds it again."""
-    return pathlib.Path('runs') / re.sub(r'[^\w.-]+', '_', f'{data.name}-{pathlib.Path(files[-1]).stem}')
 
 
 def _devices(strategy: str) -> Any:
@@ -331,13 +309,7 @@ def _settings(
 
 
 def check_dataset(data: Dataset) -> list[str]:
-    """Finds what makes training on a dataset hard, before any time is spent on it.
-
-    Args:
-      data: The dataset.
-
-    Returns:
-      A sentence for each warning.
+    """A sentence for each thing that makes training on a dataset hard, before any time is spent on it.
 
     Raises:
       DatasetError: No training can work with it.

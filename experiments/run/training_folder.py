@@ -54,11 +54,7 @@ def owned(
 
 
 def check(folder: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Refuses a folder that a training cannot go on in; changes nothing.
-
-    Raises:
-      ConfigError: It was begun with other settings, or its checkpoints are gone.
-    """
+    """Refuses a folder that was begun with other settings or has lost its checkpoints; changes nothing."""
     if not has_steps(folder):
         return
     if (folder / _SETTINGS).exists():

@@ -1,11 +1,12 @@
-"""Callbacks of a training besides its tracking: progress, latest metrics, held-out examples."""
+"""Callbacks of a training besides its tracking: progress, latest metrics, held-out examples, and advice."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import MLflowTracker
 
 
+Course = Sequence[tuple[int, float]]  # steps and losses
+
 HELD_OUT = 'held_out/'  # how the names of these metrics begin
 # Listening to held-out examples during a training takes at most this share of its time.
 _SAMPLING_SHARE = 0.02
+_FALLING = 0.04  # share of the loss, from one quarter of the training to the next
+_RISEN = 0.04  # share of the held-out loss, above its best
 
 
 class ProgressWatcher(TrainingCallback):
@@ -91,38 +96,20 @@ class LastMetrics(TrainingCallback):
             self.held_out.append((step, float(metrics[f'{HELD_OUT}spectral_loss'])))
 
 
+@dataclasses.dataclass(eq=False)
 class HeldOutWatcher(TrainingCallback):
     """Synthesises held-out examples at the beginning, at the end and now and then between, and records
     losses, spectrograms and sound by step.
-
-    Args:
-      tracker: Where to record.
-      last: Gets the losses, too.
-      model: The model in training.
-      batch: Held-out examples with `audio` [batch, n_samples], `f0_hz` [batch, n_frames].
-      sample_rate: Sample rate in Hz.
-      frame_rate: Frame rate in Hz.
-      folder: Where to write pictures and sound.
     """
 
-    def __init__(
-        self,
-        tracker: MLflowTracker,
-        last: LastMetrics,
-        model: Any,
-        batch: Mapping[str, Any],
-        sample_rate: int,
-        frame_rate: float,
-        folder: pathlib.Path,
-    ):
-        self._tracker = tracker
-        self._last = last
-        self._model = model
-        self._batch = batch
-        self._sample_rate = sample_rate
-        self._frame_rate = frame_rate
-        self._folder = folder
-        self._next = 0.0
+    tracker: MLflowTracker
+    last: LastMetrics  # gets the losses, too
+    model: Any
+    batch: Mapping[str, Any]  # held-out examples: `audio` [batch, n_samples], `f0_hz` [batch, n_frames]
+    sample_rate: int  # in Hz
+    frame_rate: float  # in Hz
+    folder: pathlib.Path  # for pictures and sound
+    _next: float = 0.0
 
     def on_train_begin(self, *, start_step: int, num_steps: int, save_dir: str, gin_config: str) -> None:
         """Samples the untrained model, for comparison."""
@@ -131,36 +118,66 @@ class HeldOutWatcher(TrainingCallback):
 
     def on_save(self, step: int, checkpoint: str) -> None:
         """Samples when enough time has passed."""
-        if time.monotonic() >= self._next and self._last.held_out_step != step:
+        if time.monotonic() >= self._next and self.last.held_out_step != step:
             self._sample(step)
 
     def on_train_end(self, step: int, reason: str) -> None:
         """Samples the result, however short the training was."""
-        if reason in ('done', 'early_stop') and self._last.held_out_step != step:
+        if reason in ('done', 'early_stop') and self.last.held_out_step != step:
             self._sample(step)
 
     def _sample(self, step: int) -> None:
         """Synthesises the examples; records losses and the first one's spectrogram."""
         start = time.monotonic()
-        outputs, losses = self._model(self._batch, return_losses=True, training=True)
+        outputs, losses = self.model(self.batch, return_losses=True, training=True)
         values = {f'{HELD_OUT}{name}': float(value) for name, value in losses.items()}
-        self._tracker.log_metrics(values, step)
-        self._last.on_held_out(step, values)
-        audio = np.asarray(self._model.get_audio_from_outputs(outputs))[0]
+        self.tracker.log_metrics(values, step)
+        self.last.on_held_out(step, values)
+        audio = np.asarray(self.model.get_audio_from_outputs(outputs))[0]
         picture = figures.spectrogram_pair(
-            self._folder / f'step_{step:07d}.png',
-            np.asarray(self._batch['audio'])[0],
+            self.folder / f'step_{step:07d}.png',
+            np.asarray(self.batch['audio'])[0],
             audio,
-            self._sample_rate,
-            f0_hz=np.asarray(self._batch['f0_hz'])[0],
-            frame_rate=self._frame_rate,
+            self.sample_rate,
+            f0_hz=np.asarray(self.batch['f0_hz'])[0],
+            frame_rate=self.frame_rate,
             titles=('Target', f'Synthesised at step {step}'),
         )
-        self._tracker.log_image(picture, 'held_out/spectrogram', step)
+        self.tracker.log_image(picture, 'held_out/spectrogram', step)
         sounds = {f'step_{step:07d}.wav': audio}
         if step == 0:
-            sounds['target.wav'] = np.asarray(self._batch['audio'])[0]
+            sounds['target.wav'] = np.asarray(self.batch['audio'])[0]
         for name, sound in sounds.items():
-            write_wav(self._folder / name, sound, self._sample_rate)
-            self._tracker.log_artifact(self._folder / name, 'media/steps')
+            write_wav(self.folder / name, sound, self.sample_rate)
+            self.tracker.log_artifact(self.folder / name, 'media/steps')
         self._next = time.monotonic() + (time.monotonic() - start) / _SAMPLING_SHARE
+
+
+def after_training(losses: Course, held_out: Course) -> str:
+    """One sentence when a training was too short or too long, '' when it was neither.
+
+    Both courses are pairs of step and loss: of the training, and of held-out examples.
+    """
+    if len(held_out) > 1:
+        best_step, best = min(held_out, key=lambda point: point[1])
+        last_step, last = held_out[-1]
+        if last > best * (1 + _RISEN) and best_step < last_step:
+            return (
+                f'The held-out loss was best at step {best_step} ({best:.3g}) and rose to {last:.3g} at step '
+                f'{last_step}: the model memorises its recordings. Train on more of them, or stop '
+                f'there with --steps {max(best_step, 1)}.'
+            )
+    quarter = max(1, len(losses) // 4)
+    if len(losses) < 2 * quarter:
+        return ''
+    before, after = (
+        sum(value for _, value in part) / quarter
+        for part in (losses[-2 * quarter : -quarter], losses[-quarter:])
+    )
+    if after < before * (1 - _FALLING):
+        step = losses[-1][0]
+        return (
+            f'The loss was still falling at step {step} ({before:.3g} to {after:.3g} over the last quarter): '
+            f'more steps may sound better, such as --steps {2 * step}.'
+        )
+    return ''

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -14,7 +15,7 @@ from ddsp.io.files import FolderInUseError
 from ddsp.io.progress import Progress
 from ddsp.training.train_util import TrainingCallback
 from experiments.sweeps import study
-from experiments.sweeps.result import SweepPlace, SweepResult, first_error, progress_of
+from experiments.sweeps.result import SweepPlace, SweepResult, first_error, progress_of, record_summary
 from experiments.sweeps.spec import SweepSpec
 from experiments.sweeps.study import SLOT, SweepError, TrialLost, TrialQueue
 from experiments.sweeps.study_storage import is_away, optuna, patiently, reason
@@ -75,7 +76,6 @@ def _check_names(spec: SweepSpec, dataset: Dataset) -> None:
 def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:
     """Records what trials of this machine kept while the tracking server was away, and the summary of a sweep
     that is done."""
-    from experiments.sweeps.summary import record_summary
     from experiments.tracking.delivery import sync
 
     def record() -> None:
@@ -177,36 +177,36 @@ def _run_trial(queue: TrialQueue, trial: optuna.Trial, place: SweepPlace, report
         raise
 
 
+@dataclasses.dataclass(eq=False)
 class PruningWatcher(TrainingCallback):
     """Reports a training to its Optuna trial, and ends it when it is not worth continuing.
 
     While the study's database is away the training goes on; the reports follow.
     """
 
-    def __init__(self, queue: TrialQueue, trial: optuna.Trial, tell: Callable[[str], None]):
-        self._queue = queue
-        self._trial = trial
-        self._tell = tell
-        self._waiting: list[tuple[int, float]] = []
+    queue: TrialQueue
+    trial: optuna.Trial
+    tell: Callable[[str], None]  # called with the progress as text
+    _waiting: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
     def on_summary(self, step: int, metrics: Mapping[str, float]) -> None:
         """Ends the training by `optuna.TrialPruned` when the pruner says so, and by `TrialLost` when another
         worker has taken the trial over."""
-        spec = self._queue.spec
+        spec = self.queue.spec
         value = metrics.get(spec.prune_on)
-        self._tell(f'step {step}' + ('' if value is None else f', {spec.prune_on} {value:.4g}'))
+        self.tell(f'step {step}' + ('' if value is None else f', {spec.prune_on} {value:.4g}'))
         if value is None:
             return
         self._waiting.append((step, value if spec.minimize else -value))
         try:
             while self._waiting:
-                self._trial.report(self._waiting[0][1], self._waiting[0][0])
+                self.trial.report(self._waiting[0][1], self._waiting[0][0])
                 del self._waiting[0]
-            pruned = self._trial.should_prune()
+            pruned = self.trial.should_prune()
         except optuna.exceptions.UpdateFinishedTrialError as error:
             raise TrialLost from error
         except Exception as error:
-            if not self._queue.database.notice(error):
+            if not self.queue.database.notice(error):
                 raise
             return
         if pruned:

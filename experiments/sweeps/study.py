@@ -190,15 +190,12 @@ class TrialQueue:
         except DatabaseAwayError as error:  # which has been waited for
             stop = stop or error
         except Exception as error:  # Optuna's own; a trial that has ended already cannot be ended
-            if stop is None and not self.database.notice(error) and self._is_mine(mine):
-                raise
+            if stop is None and not self.database.notice(error):
+                running = [found.number for found in self.trials() if not found.state.is_finished()]
+                if mine is None or mine.number in running:
+                    raise
         if stop is not None:
             raise stop
-
-    def _is_mine(self, trial: optuna.Trial | None) -> bool:
-        """Whether a trial has neither ended nor been taken over."""
-        running = [found.number for found in self.trials() if not found.state.is_finished()]
-        return trial is None or trial.number in running
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values of all parameters for a trial."""

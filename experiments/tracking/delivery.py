@@ -68,7 +68,7 @@ def _deliver_batch(client: MlflowClient, run_id: str, rows: list[Row], folder: p
             raise Rejected(f'row {row.get("n")} of {folder}: {problem}')
     try:
         if rows[0]['kind'] == 'metrics':
-            _send_metrics(client, run_id, [metric for row in rows for metric in _metrics(row)])
+            _send_metrics(client, run_id, rows)
         else:
             row = dict(rows[0])
             if row['kind'] in ('artifact', 'image', 'model'):
@@ -149,12 +149,6 @@ def _takes_no_files(error: Exception) -> str:
     return ''
 
 
-def _metrics(row: Row) -> list:
-    from mlflow.entities import Metric
-
-    return [Metric(name, value, row['time'], row['step']) for name, value in row['metrics'].items()]
-
-
 def _send(client: MlflowClient, run_id: str, row: Row) -> None:
     """Sends one row that is not of metrics."""
     from experiments.tracking import mlflow_model
@@ -179,7 +173,14 @@ def _send(client: MlflowClient, run_id: str, row: Row) -> None:
             client.set_terminated(run_id, row['status'], end_time=row['time'])
 
 
-def _send_metrics(client: MlflowClient, run_id: str, metrics: list) -> None:
+def _send_metrics(client: MlflowClient, run_id: str, rows: list[Row]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(name, value, row['time'], row['step'])
+        for row in rows
+        for name, value in row['metrics'].items()
+    ]
     for start in range(0, len(metrics), _METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
 
@@ -273,8 +274,12 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     journal = Journal(folder)
     waiting = count_unsent(folder)
     # Only the store in use is asked, whatever the folder says: it may be somebody else's.
-    if known.get('run_id'):
-        _check_store(folder, known.get('tracking_uri', ''))
+    begun_in, here = masking.shown(known.get('tracking_uri', '')), store.shown_uri()
+    if known.get('run_id') and begun_in != here:
+        raise store.TrackingError(
+            f'the run of {folder} was begun in {begun_in}, and the store in use is {here}. If you trust that '
+            f'address: MLFLOW_TRACKING_URI={begun_in} ddsp runs sync {folder}'
+        )
     client = store.client()
     run_id = known.get('run_id') or create_run(folder, client)['run_id']
     try:
@@ -282,7 +287,7 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     except store.refusals() as error:
         if store.is_away(error):
             raise
-        raise store.TrackingError(f'the run {run_id} of {folder} is not in {store.shown_uri()}.') from error
+        raise store.TrackingError(f'the run {run_id} of {folder} is not in {here}.') from error
     journal.start(lambda rows: deliver(client, run_id, rows, folder))
     left = journal.close(timeout=_SYNC_SECS)
     if left:
@@ -293,13 +298,3 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
             f'{"; ".join(journal.rejected[:3])}'
         )
     return waiting
-
-
-def _check_store(folder: pathlib.Path, begun_in: str) -> None:
-    """Refuses to record a run that was begun in another store."""
-    here = store.shown_uri()
-    if masking.shown(begun_in) != here:
-        raise store.TrackingError(
-            f'the run of {folder} was begun in {masking.shown(begun_in)}, and the store in use is {here}. If '
-            f'you trust that address: MLFLOW_TRACKING_URI={masking.shown(begun_in)} ddsp runs sync {folder}'
-        )

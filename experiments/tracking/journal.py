@@ -105,17 +105,13 @@ class Journal:
             row = {'n': self._next, **row}
             self._next += 1
             self._waiting[row['n']] = row
-            self._append(('\n' if self._file and self._torn else '') + json.dumps(row) + '\n')
+            if self._file is not None:  # a line that a full disk cuts off is ended before the next
+                line = ('\n' if self._torn else '') + json.dumps(row) + '\n'
+                try:
+                    self._torn = self._file.write(line.encode()) < len(line)
+                except OSError as error:  # it is still delivered from memory
+                    self.problem = f'{self._folder / JOURNAL}: {error.strerror}'
             self._changed.notify_all()
-
-    def _append(self, line: str) -> None:
-        """Writes a line; one that a full disk cuts off is ended before the next."""
-        if self._file is None:
-            return
-        try:
-            self._torn = self._file.write(line.encode()) < len(line)
-        except OSError as error:  # it is still delivered from memory
-            self.problem = f'{self._folder / JOURNAL}: {error.strerror}'
 
     @property
     def waiting(self) -> int:
@@ -163,7 +159,8 @@ class Journal:
             except Exception as error:
                 self.problem = f'{type(error).__name__}: {error}'[:_LONGEST_REASON]
                 self._away = True
-                self._wait_longer()
+                self._again_at = time.monotonic() + self._pause
+                self._pause = min(2 * self._pause, _LONGEST_RETRY_SECS)
             else:
                 self._away = False
                 if not self._put_off:
@@ -184,11 +181,6 @@ class Journal:
                     continue
                 self._changed.wait(pause if self._waiting and pause > 0 else None)
             return []
-
-    def _wait_longer(self) -> None:
-        """Nothing is tried again for a while; for longer the next time."""
-        self._again_at = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_RETRY_SECS)
 
     def _deliver_or_split(self, rows: list[Row]) -> None:
         """Delivers rows of one batch; when one of them is refused, one by one without it."""

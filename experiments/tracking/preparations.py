@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ddsp.io.dataset import open_dataset
 from experiments.tracking import store
 from experiments.tracking.delivery import deliver
-from experiments.tracking.revision import code_revision
+from experiments.tracking.run_tags import code_revision
 from experiments.tracking.tracker import dataset_row
 
 if TYPE_CHECKING:
@@ -62,15 +63,17 @@ def log_preparation(result: PrepareResult, experiment: str = store.EXPERIMENT) -
 
 def _active_run() -> str:
     """The id of this process's active MLflow run; '' without one."""
-    import sys
-
     mlflow = sys.modules.get('mlflow')  # where it was never imported, nothing can be active
     run = mlflow.active_run() if mlflow is not None else None
     return run.info.run_id if run else ''
 
 
 def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list[dict[str, Any]]:
-    """What MLflow is told, in the form of `experiments.tracking.delivery`."""
+    """What MLflow is told, as rows for `experiments.tracking.delivery`; writes their files into `folder`."""
+    from experiments.reports.dataset_page import inspect_page
+    from pipelines.inspect.health import check
+    from pipelines.inspect.inspection import inspect_dataset
+
     pipeline = dataset.json('pipeline.json', {'parameters': dict})
     params = {f'prepare.{name}': str(value) for name, value in pipeline['parameters'].items()}
     params |= {'prepare.f0_estimator': dataset.manifest['f0_estimator']}
@@ -80,7 +83,8 @@ def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list
         metrics[f'dataset/{split}_audio_seconds'] = float(statistics['audio_seconds'])
         metrics[f'dataset/{split}_voiced_share'] = float(statistics['voiced_share'])
     metrics['prepare/wall_seconds'] = result.wall_seconds
-    _page(dataset, folder)
+    inspection = inspect_dataset(dataset)
+    (folder / 'inspect.html').write_text(inspect_page(inspection, check(inspection)), encoding='utf-8')
     for name in ('pipeline.json', 'statistics.json', 'rejected.jsonl'):
         shutil.copyfile(dataset.file(name), folder / name)
     rows: list[dict[str, Any]] = [
@@ -91,13 +95,3 @@ def _rows(dataset: Dataset, result: PrepareResult, folder: pathlib.Path) -> list
     for path in sorted(folder.iterdir()):
         rows.append({'kind': 'artifact', 'path': path.name, 'folder': 'dataset'})
     return rows
-
-
-def _page(dataset: Dataset, folder: pathlib.Path) -> None:
-    """Writes the page of `ddsp inspect`."""
-    from experiments.reports.dataset_page import inspect_page
-    from pipelines.inspect.health import check
-    from pipelines.inspect.inspection import inspect_dataset
-
-    inspection = inspect_dataset(dataset)
-    (folder / 'inspect.html').write_text(inspect_page(inspection, check(inspection)), encoding='utf-8')

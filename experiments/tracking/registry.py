@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.files import inside
@@ -23,17 +23,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = 'champion'
-
-
 _LONGEST_NAME = 255  # of models and aliases, MLflow's limit
 
 
 def check_model_name(name: str, option: str = '--name') -> None:
-    """Refuses what is not a name of a registered model.
-
-    Raises:
-      ConfigError: It is empty, too long, or holds a slash, a colon or a control character.
-    """
+    """Refuses what is not a name of a registered model, by a ConfigError with the nearest one."""
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable() or set(name) & set('/:'):
         better = re.sub(r'[/:]+', '-', name).strip(' -')
         nearest = f', such as {better!r}' if better.isprintable() and 0 < len(better) <= _LONGEST_NAME else ''
@@ -43,24 +37,13 @@ def check_model_name(name: str, option: str = '--name') -> None:
 
 
 def check_alias(alias: str) -> None:
-    """Refuses what is not an alias of a model's version.
-
-    Raises:
-      ConfigError: It is a word that MLflow keeps for itself, or holds other signs than letters and digits.
-    """
+    """Refuses what is not an alias of a model's version, by a ConfigError."""
     reserved = alias.lower() == 'latest' or re.fullmatch(r'[vV]\d+', alias)
     if reserved or len(alias) > _LONGEST_NAME or not re.fullmatch(r'[\w-]+', alias):
         raise ConfigError(
             f"--alias {alias!r}: an alias is letters, digits, _ and -, and neither 'latest' nor a "
             f'version such as v1, such as {CHAMPION!r}.'
         )
-
-
-class Promotion(NamedTuple):
-    """The version that has an alias, and whether the alias has moved to it now."""
-
-    version: ModelVersion
-    moved: bool
 
 
 class ModelNotFoundError(DDSPError):
@@ -118,12 +101,7 @@ def _download(uri: str) -> pathlib.Path:
 
 
 def model_of_run(client: MlflowClient, reference: str) -> str:
-    """Id of the newest model that a run has logged.
-
-    Raises:
-      ModelNotFoundError: It has none.
-      TrackingError: There is no such run.
-    """
+    """Id of the newest model that a run has logged; ModelNotFoundError where there is none."""
     run = store.find_run(client, reference)
     outputs = run.outputs.model_outputs if run.outputs else []
     if not outputs:
@@ -167,7 +145,9 @@ def _local_copy(client: MlflowClient, model_id: str) -> pathlib.Path:
     return folder
 
 
-def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str = '') -> Promotion:
+def promote(
+    reference: str, name: str, *, alias: str = CHAMPION, better_by: str = ''
+) -> tuple[ModelVersion, bool]:
     """Registers a run's model and gives it an alias, which moves away from the version that had it.
 
     Args:
@@ -177,8 +157,8 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str 
       better_by: Metric; the alias moves only when the run is better by it than the one that has the alias.
 
     Returns:
-      The version that has the alias now. A run that is registered under the name already is not registered
-      again.
+      The version that has the alias now, and whether the alias has moved. A run that is registered under the
+      name already is not registered again.
 
     Raises:
       ModelNotFoundError: The run has no model.
@@ -194,11 +174,11 @@ def promote(reference: str, name: str, *, alias: str = CHAMPION, better_by: str 
     if better_by:
         holder = _holder(client, name, alias)
         if holder is not None and not _better(client, run, holder, better_by):
-            return Promotion(holder, moved=False)
+            return holder, False
     version = register(client, model_id, name)
     client.set_registered_model_alias(name, alias, version.version)
     client.set_tag(run.info.run_id, 'ddsp.registered', f'{name}/{version.version}')
-    return Promotion(client.get_model_version(name, version.version), moved=True)
+    return client.get_model_version(name, version.version), True
 
 
 def _check_files(client: MlflowClient, run: Run, model_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddsp.errors import DDSPError
 from experiments.metrics import lower_is_better
-from experiments.tracking import alive, store
+from experiments.tracking import run_tags, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +58,7 @@ def row(run: Run) -> dict[str, Any]:
         'status': run.info.status,
         'start_time': run.info.start_time,
         'end_time': run.info.end_time,
-        'silent_since': alive.silent_since(run.info.status, run.data.tags),
+        'silent_since': run_tags.silent_since(run.info.status, run.data.tags),
         'sweep_id': run.data.tags.get('sweep_id', ''),
         'save_dir': run.data.tags.get('ddsp.save_dir', ''),
         'params': run.data.params,
@@ -76,15 +76,8 @@ def export(runs: Sequence[Run], path: pathlib.Path) -> None:
         raise DDSPError(f'{path}: the ending must be .csv or .parquet.')
     import pandas as pd  # comes with MLflow
 
-    flat = []
-    for run in runs:
-        cells = row(run)
-        params, metrics = cells.pop('params'), cells.pop('metrics')
-        cells |= {f'params.{name}': value for name, value in params.items()}
-        flat.append(cells | {f'metrics.{name}': value for name, value in metrics.items()})
-    columns = list(dict.fromkeys(name for cells in flat for name in cells))
-    columns.sort(key=lambda name: (name.startswith(('params.', 'metrics.')), name if '.' in name else ''))
-    table = pd.DataFrame(flat, columns=columns)
+    table = pd.json_normalize([row(run) for run in runs])
+    table = table[sorted(table, key=lambda name: ('.' in name, name if '.' in name else ''))]
     table = table.astype({name: 'Int64' for name in ('end_time', 'silent_since') if name in table})
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.csv':
@@ -110,11 +103,11 @@ def end_run(client: MlflowClient, reference: str, force: bool = False) -> str:
     run = store.find_run(client, reference)
     if run.info.status != 'RUNNING':
         raise store.TrackingError(f'the run {run.info.run_name} has ended: it is {run.info.status}.')
-    last = alive.last_sign(run.data.tags)
-    if not force and last is not None and alive.silent_since('RUNNING', run.data.tags) is None:
+    last = run_tags.last_sign(run.data.tags)
+    if not force and last is not None and run_tags.silent_since('RUNNING', run.data.tags) is None:
         raise store.TrackingError(
             f'the run {run.info.run_name} lives: its last sign of life came at {clock(last)}, less than '
-            f'{alive.LEASE_SECS / 60:g} minutes ago. Stop its training, or add --force.'
+            f'{run_tags.LEASE_SECS / 60:g} minutes ago. Stop its training, or add --force.'
         )
     client.set_terminated(run.info.run_id, 'KILLED')
     return run.info.run_id
@@ -129,5 +122,5 @@ def clock(milliseconds: int) -> str:
 
 def state(run: Run) -> str:
     """A run's status for people, with the time of its last sign of life when there is none any more."""
-    since = alive.silent_since(run.info.status, run.data.tags)
+    since = run_tags.silent_since(run.info.status, run.data.tags)
     return run.info.status if since is None else f'no sign of life since {clock(since)}'

@@ -6,6 +6,7 @@ server is used when `MLFLOW_TRACKING_URI` names one.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import pathlib
@@ -36,6 +37,7 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
 
 _LONGEST_NAME = 500  # of an experiment, MLflow's limit
+_ALL = 10**9  # more runs than there are
 # MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
 _AWAY_CODES = ('TEMPORARILY_UNAVAILABLE', 'INTERNAL_ERROR', 'BAD_REQUEST')
 
@@ -180,7 +182,7 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
 
 
 def check_experiment(name: str) -> None:
-    """Refuses an empty or overlong name of an experiment, and one with control characters (ConfigError)."""
+    """Refuses what is not a name of an experiment, by a ConfigError."""
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise ConfigError(
             f'--experiment {name!r}: give a name of 1 to {_LONGEST_NAME} printable characters, such as '
@@ -222,15 +224,9 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
         raise TrackingError(
             f'{len(starting)} runs have an id that begins with {reference!r}; give more of it.'
         )
-    raise TrackingError(f'no run {reference!r} in {shown_uri()}.{_nearest(reference, everything)}')
-
-
-def _nearest(reference: str, runs: list[Run]) -> str:
-    """A sentence with the most similar run name, or how to list them."""
-    import difflib
-
-    close = difflib.get_close_matches(reference, [run.info.run_name or '' for run in runs], n=1)
-    return f' Did you mean {close[0]!r}?' if close else ' `ddsp runs` lists them.'
+    close = difflib.get_close_matches(reference, [run.info.run_name or '' for run in everything], n=1)
+    advice = f'Did you mean {close[0]!r}?' if close else '`ddsp runs` lists them.'
+    raise TrackingError(f'no run {reference!r} in {shown_uri()}. {advice}')
 
 
 def equals(field: str, text: str) -> str:
@@ -269,24 +265,17 @@ def search(
         if name not in known:
             raise TrackingError(f'no experiment {name!r}; there are: {", ".join(sorted(known)) or "none"}.')
     ids = [known[name] for name in experiments] if experiments else list(known.values())
-    runs: list[Run] = []
-    token = None
+    if not ids:
+        return []
+    from mlflow import search_runs  # of the store in use, as the client is; page by page
+
     try:
-        while ids and (limit is None or len(runs) < limit):
-            page = mlflow_client.search_runs(
-                ids,
-                filter_string,
-                max_results=min(limit or 1000, 1000),
-                order_by=order or ['attributes.start_time DESC'],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                break
+        return search_runs(
+            ids, filter_string, max_results=limit or _ALL, output_format='list',
+            order_by=order or ['attributes.start_time DESC'],
+        )  # fmt: skip
     except refusals() as error:
         raise TrackingError(f'the filter {filter_string!r} is not understood: {_first_line(error)}') from None
-    return runs[:limit]
 
 
 def run_id_of(save_dir: pathlib.Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import platform
 import re
 import shutil
 import sys
@@ -14,15 +13,13 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddsp.io.files import UnsafeNameError, inside, writable
+from ddsp.io.files import UnsafeNameError, inside, writable, write_json
 from experiments import masking
-from experiments.files import write_json
 from experiments.run.params import config_to_params
-from experiments.run.system_metrics import SystemMetrics
-from experiments.tracking import alive, store
+from experiments.tracking import run_tags, store
+from experiments.tracking.background import Repeated, load_sampler
 from experiments.tracking.delivery import create_run, deliver, metric_rows
 from experiments.tracking.journal import JOURNAL, Journal, Row
-from experiments.tracking.revision import code_revision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,11 +81,11 @@ class MLflowTracker:
         except BaseException:
             self._journal.close(0)
             raise
-        self._last_step = -1 if resend else self._last_recorded_step()
+        self._last_step = -1 if resend else self._last_recorded('training')
         self._journal.start(self._deliver, resend=resend)
-        self._system = SystemMetrics(self._log_system, self._next_system_step(), metrics_every)
         self._metrics_every = metrics_every
-        self._heartbeat = alive.Heartbeat(self._beat)
+        self._load: Repeated | None = None
+        self._heartbeat = Repeated(self._beat, run_tags.EVERY_SECS)
 
     # The run
 
@@ -123,7 +120,7 @@ class MLflowTracker:
         """Creates the run that `run.json` describes."""
         assert self._client is not None
         wanted = store.read_run_file(self.save_dir)
-        write_json(self.save_dir / 'run.json', {**wanted, 'tags': {**wanted['tags'], **_context_tags()}})
+        write_json(self.save_dir / 'run.json', {**wanted, 'tags': wanted['tags'] | run_tags.context_tags()})
         known = create_run(self.save_dir, self._client)
         self.run_id, self.experiment_id = known['run_id'], known['experiment_id']
 
@@ -139,7 +136,7 @@ class MLflowTracker:
         if run.info.lifecycle_stage == 'deleted':
             self._client.restore_run(self.run_id)
         self.experiment_id = run.info.experiment_id
-        for key, value in _context_tags().items():
+        for key, value in run_tags.context_tags().items():
             self._client.set_tag(self.run_id, key, value)
         return True
 
@@ -150,21 +147,16 @@ class MLflowTracker:
             'run_id': '',
             'experiment_id': '',
             **wanted,
-            'tags': {**code_revision(), **_context_tags(), **wanted['tags'], **folder},
+            'tags': {**run_tags.code_revision(), **run_tags.context_tags(), **wanted['tags'], **folder},
             'tracking_uri': masking.shown(self.uri),
             'start_time': _now(),
         }
         write_json(self.save_dir / 'run.json', content)
 
-    def _last_recorded_step(self) -> int:
-        """Last step with recorded metrics; a resumed training repeats those after its checkpoint."""
+    def _last_recorded(self, mark: str) -> int:
+        """Last step with recorded metrics of a kind; -1 when there are none."""
         rows = metric_rows(self.save_dir)
-        return max((row['step'] for row in rows if row.get('training')), default=-1)
-
-    def _next_system_step(self) -> int:
-        """Where the count of machine samples goes on."""
-        rows = metric_rows(self.save_dir)
-        return max((row['step'] for row in rows if row.get('system')), default=-1) + 1
+        return max((row['step'] for row in rows if row.get(mark)), default=-1)
 
     # What a training tells (ddsp.training.train_util.TrainingCallback)
 
@@ -179,7 +171,11 @@ class MLflowTracker:
         if self._dataset is not None:
             self._journal.put({'kind': 'input', **dataset_row(self._dataset)})
         if self._metrics_every > 0:
-            self._system.start()
+            sample = load_sampler(
+                lambda metrics, step: self._put_metrics(metrics, step, system=True),
+                self._last_recorded('system') + 1,
+            )
+            self._load = Repeated(sample, self._metrics_every)
 
     def on_step(self, step: int) -> None:
         """Nothing: metrics come with the summaries."""
@@ -197,7 +193,8 @@ class MLflowTracker:
     def on_train_end(self, step: int, reason: str) -> None:
         """Remembers how the training ended; the run stays open for its evaluation until `close`."""
         self._reason = reason
-        self._system.stop()
+        if self._load is not None:
+            self._load.stop()
 
     # What comes beside the training
 
@@ -242,8 +239,8 @@ class MLflowTracker:
         Returns:
           '' or a sentence about what could not be recorded, for the user.
         """
-        self._system.stop()
-        self._heartbeat.stop()
+        for repeated in filter(None, (self._load, self._heartbeat)):
+            repeated.stop()
         self._journal.put({'kind': 'status', 'status': status or _STATUS[self._reason], 'time': _now()})
         left = self._journal.close(timeout)
         if left:
@@ -288,13 +285,10 @@ class MLflowTracker:
         values = {name: float(value) for name, value in metrics.items()}
         self._journal.put({'kind': 'metrics', 'metrics': values, 'step': int(step), 'time': _now(), **marks})
 
-    def _log_system(self, metrics: dict[str, float], step: int) -> None:
-        self._put_metrics(metrics, step, system=True)
-
-    def _beat(self, sign: dict[str, str]) -> None:
+    def _beat(self) -> None:
         """Renews the sign of life, past the journal: an old one is worth nothing."""
         if self._client is not None and self.run_id:
-            for name, value in sign.items():
+            for name, value in run_tags.sign().items():
                 self._client.set_tag(self.run_id, name, value)
 
     # Delivery, in the journal's thread
@@ -308,11 +302,6 @@ class MLflowTracker:
         if not self.run_id:
             self._create_run()
         deliver(self._client, self.run_id, rows, self.save_dir)
-
-
-def _context_tags() -> dict[str, str]:
-    """Who runs the training where, for people who look for it, and its first sign of life."""
-    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid()), **alive.sign()}
 
 
 def dataset_row(dataset: Dataset) -> Row:

@@ -72,8 +72,10 @@ class UIServer:
             )
         command = [
             sys.executable, '-m', 'mlflow', 'server', '--host', self.host, '--port', str(self.port),
-            '--workers', '1', *_app_options(), *_artifact_options(self._uri), *_host_options(self.host),
+            '--workers', '1', *_app_options(), *_host_options(self.host),
         ]  # fmt: skip
+        if path := database.sqlite_path(self._uri):  # new runs keep their artefacts beside the database
+            command += ['--artifacts-destination', str(path.resolve().parent / 'mlartifacts')]
         # The address by the environment: command lines are for everyone to read, and it may hold a password.
         addresses = {'MLFLOW_TRACKING_URI': self._uri, 'MLFLOW_BACKEND_STORE_URI': self._uri}
         environment = {**os.environ, **_ENVIRONMENT, **addresses}
@@ -90,9 +92,10 @@ class UIServer:
         """
         assert self._process is not None
         start = time.monotonic()
+        here = '127.0.0.1' if self.host in ('0.0.0.0', '::') else self.host  # where it answers from here
         answered = False
         while not answered:
-            answered = not store.server_problem(f'http://{_reachable(self.host)}:{self.port}', timeout=2.0)
+            answered = not store.server_problem(f'http://{here}:{self.port}', timeout=2.0)
             if self._process.poll() is not None or time.monotonic() - start > _START_SECS:
                 raise store.TrackingError(
                     f'the MLflow server on port {self.port} did not start:\n{self._tail()}'
@@ -136,26 +139,12 @@ def _app_options() -> list[str]:
     return ['--app-name', APP] if {entry.value for entry in announced} == {here} else []
 
 
-def _artifact_options(uri: str) -> list[str]:
-    """New runs made through this server keep their artefacts beside the embedded database."""
-    path = database.sqlite_path(uri)
-    if path is None:
-        return []
-    folder = path.resolve().parent / 'mlartifacts'
-    return ['--artifacts-destination', str(folder)]
-
-
 def _host_options(host: str) -> list[str]:
     """MLflow answers only to known host names; beyond the loopback those are this machine's."""
     if host in ('127.0.0.1', 'localhost', '::1'):
         return []
     names = {'localhost', '127.0.0.1', host, socket.gethostname(), socket.getfqdn()}
     return ['--allowed-hosts', ','.join(sorted(f'{name}:*' for name in names))]
-
-
-def _reachable(host: str) -> str:
-    """An address at which a server that listens on `host` answers from here."""
-    return '127.0.0.1' if host in ('0.0.0.0', '::') else host
 
 
 def free_port(host: str = '127.0.0.1', preferred: int = 5000) -> int:

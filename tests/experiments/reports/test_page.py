@@ -39,14 +39,18 @@ def picture(tmp_path):
     return figures.save(figures.losses({'losses/total_loss': [(1, 2.0), (2, 1.0)]}), tmp_path / 'loss.png')
 
 
+def listen(title: str, examples: list[page.Example], **rest) -> str:
+    return page.render(
+        'listen.html', title=title, examples=examples, **{'metrics': {}, 'facts': {}, 'pictures': [], **rest}
+    )
+
+
 def test_players_hold_the_sound(picture):
     audio = 0.5 * np.sin(np.arange(8000) / 10).astype(np.float32)
     example = page.Example(
         'First <take>', [page.Clip('Target', audio, 16000)], [picture], {'spectral_loss': 1.25}
     )
-    text = page.listen_page(
-        'Run & co', [example], metrics={'eval/x': 0.5}, facts={'run': 'abc'}, pictures=[picture]
-    )
+    text = listen('Run & co', [example], metrics={'eval/x': 0.5}, facts={'run': 'abc'}, pictures=[picture])
     elements = Elements(text)
     assert elements.open == []  # every element is closed
     (player,) = elements.of('audio')
@@ -68,7 +72,7 @@ def test_players_come_before_figures_and_pictures(picture):
         page.Example(f'Take {i}', [page.Clip(f'clip {i}', np.zeros(10), 8000)], [picture], {'x': 1.0})
         for i in range(4)
     ]
-    text = page.listen_page('Run', examples, metrics={'eval/x': 0.5}, pictures=[picture])
+    text = listen('Run', examples, metrics={'eval/x': 0.5}, pictures=[picture])
     last_player = text.rindex('<audio')
     assert last_player < text.index('<table')
     assert last_player < text.index('<img')
@@ -97,7 +101,7 @@ def test_the_demos_page_plays_all_that_it_made(tmp_path, picture):
 
 
 def test_nothing_is_loaded_from_elsewhere(picture):
-    text = page.listen_page('x', [page.Example('y', [page.Clip('z', np.zeros(10), 8000)], [picture])])
+    text = listen('x', [page.Example('y', [page.Clip('z', np.zeros(10), 8000)], [picture])])
     assert 'http' not in text
     assert 'src="/' not in text
     assert '<link' not in text

@@ -6,8 +6,8 @@ import matplotlib
 import optuna
 import pytest
 
+from experiments.sweeps.result import draw
 from experiments.sweeps.spec import parse_spec
-from experiments.sweeps.summary import draw
 
 
 @pytest.mark.parametrize(

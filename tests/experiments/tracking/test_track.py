@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import tracking
 from experiments import quiet
-from experiments.tracking import alive, runs, store
+from experiments.tracking import run_tags, runs, store
 from experiments.tracking.tracker import MLflowTracker
 
 GIN = 'Trainer.learning_rate = 0.01\ntrain.batch_size = 8\nNet.layers = \\\n    (1,\n     2)\n'
@@ -150,12 +150,12 @@ def test_a_list_changes_nothing_and_says_who_gives_no_sign_of_life(workdir, ddsp
     assert done.returncode == -9
     client = store.client()
     run_id = store.run_id_of(pathlib.Path('run'))
-    last = alive.last_sign(client.get_run(run_id).data.tags)
+    last = run_tags.last_sign(client.get_run(run_id).data.tags)
     (row,) = json.loads(ddsp('runs', '--json')[1])
     assert (row['status'], row['silent_since']) == ('RUNNING', None)  # it may live
     assert ddsp('runs', 'end', 'run')[2].endswith('Stop its training, or add --force.\n')
 
-    monkeypatch.setattr(alive, 'LEASE_SECS', 0.0)
+    monkeypatch.setattr(run_tags, 'LEASE_SECS', 0.0)
     (row,) = json.loads(ddsp('runs', '--json')[1])
     assert (row['status'], row['silent_since']) == ('RUNNING', last)
     assert f'no sign of life since {runs.clock(last)}' in ddsp('runs')[1]
@@ -166,11 +166,11 @@ def test_a_list_changes_nothing_and_says_who_gives_no_sign_of_life(workdir, ddsp
 
 
 def test_a_run_lives_while_it_renews_its_sign(workdir, ddsp, monkeypatch):
-    monkeypatch.setattr(alive.Heartbeat.__init__, '__defaults__', (0.05,))
+    monkeypatch.setattr(run_tags, 'EVERY_SECS', 0.05)
     client = store.client()
 
     def sign() -> int:
-        return alive.last_sign(client.get_run(tracker.run_id).data.tags)
+        return run_tags.last_sign(client.get_run(tracker.run_id).data.tags)
 
     with MLflowTracker('run', metrics_every=0) as tracker:
         first = sign()
@@ -196,9 +196,9 @@ def test_a_run_lives_while_it_renews_its_sign(workdir, ddsp, monkeypatch):
 )
 def test_a_lease_outlasts_clocks_that_differ(status, age_secs, silent):
     now = 1.8e9
-    tags = {alive.TAG: str(int((now - age_secs) * 1000))}
-    assert (alive.silent_since(status, tags, now) is not None) == silent
-    assert alive.silent_since(status, {}, now) is None
+    known = {run_tags.TAG: str(int((now - age_secs) * 1000))}
+    assert (run_tags.silent_since(status, known, now) is not None) == silent
+    assert run_tags.silent_since(status, {}, now) is None
 
 
 def test_a_value_that_mlflow_refuses_costs_only_itself(workdir):
