@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 
 from ddsp.errors import ConfigError, DDSPError, require
@@ -192,6 +193,9 @@ class StudyStorage(RDBStorage):
                 database.address, engine_kwargs=options, heartbeat_interval=database.heartbeat_secs,
                 grace_period=4 * database.heartbeat_secs,
             )  # fmt: skip
+        for table in BaseModel.metadata.tables.values() if database.address.startswith(_SQLITE) else ():
+            for index in table.indexes:  # a process that is killed in between leaves a table without them
+                index.create(self.engine, checkfirst=True)
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Records that the trial's worker is alive, if the database can be reached."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import pathlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -305,6 +308,16 @@ def test_many_processes_use_a_new_study_at_once(spec, storage):
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (0, '6\n'), err
+    assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_kill_between_a_table_and_its_index_breaks_nothing(spec, storage):
+    """Without its index the name of a study is not unique."""
+    (path := pathlib.Path(storage.removeprefix('sqlite:///'))).parent.mkdir()
+    optuna.storages.RDBStorage(storage)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute('DROP INDEX ix_studies_study_name')
+    TrialQueue(spec, storage)
     assert sorted(work(spec, storage)) == [0, 1, 2, 3, 4, 5]
 
 
