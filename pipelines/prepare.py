@@ -72,7 +72,9 @@ def prepare_dataset(
     """
     started = time.monotonic()
     tell = progress or (lambda *_: None)
-    request = make_request(sources, root, name, version, options, runner, beam_options)
+    request = make_request(sources, root, name, version, options, runner)
+    if runner != 'local' or beam_options:
+        engines.check(runner, beam_options, root=request.root, sources=request.sources)
     home = open_home(root, name)
     with home.locked():
         tell(0, 1, 'looking into the inputs')
@@ -97,14 +99,12 @@ def make_request(
     version: str | None = None,
     options: PrepareOptions | None = None,
     runner: str = 'local',
-    beam_options: Sequence[str] = (),
 ) -> Request:
     """What a preparation is asked to do; raises ConfigError and DDSPError as `prepare_dataset`."""
     options = options or PrepareOptions()
     _check_name(root, name, version)
     estimator = get_estimator(options.f0)
     items = check_sources(sources)
-    engines.check(runner, beam_options, root=os.fspath(root), sources=items)
     root = os.fspath(root)
     provenance = Provenance.of_this_process(estimator)
     if runner != 'local':

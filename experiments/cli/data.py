@@ -160,7 +160,7 @@ def _show_submission(
     from pipelines.beam import engines, graph
     from pipelines.prepare import make_request
 
-    request = make_request(sources, root, name, version, options, runner, beam_options)
+    request = make_request(sources, root, name, version, options, runner)
     shown = engines.describe(
         runner, beam_options, lambda pipeline: graph.build(pipeline, request), label=request.label
     )

@@ -1,12 +1,9 @@
 """Choosing an engine, checking Beam's options, following a job."""
 
-import sys
-import types
-
 import pytest
 
 from ddsp.errors import ConfigError, DDSPError
-from pipelines.beam import engines
+from pipelines.beam import engines, portable
 from pipelines.beam.jobs import cause, job_name
 
 EMBEDDED = ['--job_endpoint=embed', '--environment_type=LOOPBACK']  # Beam's own job service, in this process
@@ -14,10 +11,7 @@ EMBEDDED = ['--job_endpoint=embed', '--environment_type=LOOPBACK']  # Beam's own
 
 @pytest.fixture(autouse=True)
 def nothing_beside_what_is_given(monkeypatch):
-    module = types.ModuleType('pipelines.beam.portable')
-    module.flags = lambda runner, given: []
-    monkeypatch.setitem(sys.modules, 'pipelines.beam.portable', module)
-    monkeypatch.setattr('pipelines.beam.portable', module, raising=False)
+    monkeypatch.setattr(portable, 'flags', lambda runner, given: [])
     monkeypatch.setattr(engines, '_DEFAULT_POLL_SECS', 0.05)
 
 
@@ -49,7 +43,7 @@ def test_options_of_the_user_and_of_the_engine_come_together(monkeypatch):
 
     asked = []
     flags = lambda *given: asked.append(given) or ['--job_endpoint=localhost:1']  # noqa: E731
-    monkeypatch.setattr(sys.modules['pipelines.beam.portable'], 'flags', flags)
+    monkeypatch.setattr(portable, 'flags', flags)
     options = engines.check('flink', ['--flink_version=1.20', '--parallelism=2'])
     assert asked == [('flink', ['--flink_version=1.20', '--parallelism=2'])]
     assert options.view_as(StandardOptions).runner == 'FlinkRunner'
