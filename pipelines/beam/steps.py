@@ -88,7 +88,7 @@ class ReadSurvey(beam.DoFn):
 
     def process(self, _: None) -> Iterator[tuple[int, str]]:
         survey = self._request.home.survey
-        with contextlib.suppress(DDSPError):  # what cannot be remembered is looked into again
+        with contextlib.suppress(DDSPError, OSError):  # what cannot be remembered is looked into again
             files = storage.list_files(f'{self._request.staging}/survey')
             for file in [survey, *files] if storage.size(survey) else files:
                 with (
