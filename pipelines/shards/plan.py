@@ -112,8 +112,8 @@ class Totals:
         self.digest += other.digest
         if self.lengths is not None:
             self.lengths = None if other.lengths is None else self.lengths | other.lengths
-        self.counted += other.counted
-        self.own += other.own
+        self.counted.update(other.counted)  # a sum of Counters would forget what is 0 long
+        self.own.update(other.own)
         self.failures += other.failures
         self._limit()
 
@@ -138,7 +138,6 @@ class Plan:
       num_shards: Number of shards of a split that was asked for; None: as the leaves say.
       lanes: For each shard (split, index) a number: shards of one lane are made one after the other.
       seconds: Length of all recordings.
-      named: The first inputs that cannot be used, and how many there are.
     """
 
     splits: dict[str, float]

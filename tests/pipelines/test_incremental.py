@@ -187,6 +187,16 @@ def test_the_number_of_shards_can_be_asked_for(rng, count):
     assert seconds.std() / seconds.mean() < (0.02 if count < 1000 else 0.1)
 
 
+@pytest.mark.parametrize('count', [20, 2000])
+def test_recordings_whose_length_is_not_known_have_a_shard_too(rng, count):
+    unknown = [
+        dataclasses.replace(row, info=dataclasses.replace(row.info, n_samples=None))
+        for row in random_recordings(count, rng)
+    ]
+    groups = shards_of(unknown)
+    assert sum(map(len, groups)) == count
+
+
 def test_long_corpora_get_longer_shards_not_more(rng):
     hours = random_recordings(20000, rng, 300)
     assert len(shards_of(hours)) < 1500
