@@ -144,7 +144,8 @@ class TrialQueue:
             states = {trial.state.name for trial in self.trials()}
             if 'WAITING' in states and self.database.is_steady:
                 self._run_one(objective)
-            elif states & {'WAITING', 'RUNNING'}:
+            elif states & {'WAITING', 'RUNNING'} or self._missing():
+                # Also where a trial was given back since `_take_over` looked.
                 time.sleep(min(POLL_SECS, self.database.heartbeat_secs / 2))
             else:
                 return

@@ -37,7 +37,6 @@ _DEFAULTS = {  # MLflow's own wait for many minutes before they give up, draw ba
 _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
 
 _LONGEST_NAME = 500  # of an experiment, MLflow's limit
-_ALL = 10**9  # more runs than there are
 # MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
 _AWAY_CODES = ('TEMPORARILY_UNAVAILABLE', 'INTERNAL_ERROR', 'BAD_REQUEST')
 
@@ -265,17 +264,21 @@ def search(
         if name not in known:
             raise TrackingError(f'no experiment {name!r}; there are: {", ".join(sorted(known)) or "none"}.')
     ids = [known[name] for name in experiments] if experiments else list(known.values())
-    if not ids:
-        return []
-    from mlflow import search_runs  # of the store in use, as the client is; page by page
-
+    runs: list[Run] = []
+    token = None
     try:
-        return search_runs(
-            ids, filter_string, max_results=limit or _ALL, output_format='list',
-            order_by=order or ['attributes.start_time DESC'],
-        )  # fmt: skip
+        while ids and (limit is None or len(runs) < limit):
+            page = mlflow_client.search_runs(
+                ids, filter_string, max_results=min(limit or 1000, 1000), page_token=token,
+                order_by=order or ['attributes.start_time DESC'],
+            )  # fmt: skip
+            runs += page
+            token = page.token
+            if not token:
+                break
     except refusals() as error:
         raise TrackingError(f'the filter {filter_string!r} is not understood: {_first_line(error)}') from None
+    return runs[:limit]
 
 
 def run_id_of(save_dir: pathlib.Path) -> str:
