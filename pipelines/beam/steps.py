@@ -127,6 +127,9 @@ class Probe(_Watched):
             except watch.Cancelled as error:
                 yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(error))
                 return
+            if isinstance(result, Failure):
+                yield beam.pvalue.TaggedOutput(FAILURES, result)
+                return
             self._count('probed/inputs', 1)
             if isinstance(result, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED, result)
@@ -137,13 +140,18 @@ class Probe(_Watched):
         if len(self._lines) >= _SURVEY_LINES:
             self.finish_bundle()
 
-    def _look(self, found: Found | Rejected, known: Probed | None) -> tuple[bool, Probed | Rejected]:
+    def _look(
+        self, found: Found | Rejected, known: Probed | None
+    ) -> tuple[bool, Probed | Rejected | Failure]:
         if isinstance(found, Rejected):
             return False, found
         found = stamped(found)
         if known and found.stamp and known.found.stamp == found.stamp:
             return False, dataclasses.replace(known, found=found)
-        return True, look_into(found, self._request.cache)
+        try:
+            return True, look_into(found, self._request.cache)
+        except DDSPError as error:
+            return True, Failure.of(error)
 
     def finish_bundle(self) -> None:
         if self._lines:

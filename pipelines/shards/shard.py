@@ -188,7 +188,7 @@ def _fill(
         watch.at(piece.path)
         mark = writer.mark()
         try:
-            with at_hand(piece.path, piece.file, piece.stamp, cache) as local:
+            with at_hand(piece.path, piece.stamp, cache) as local:
                 recording = Recording(dataclasses.replace(piece, file=local), estimator, plan.options)
                 _write_examples(writer, recording, watch)
                 recording.judge(writer.examples - mark[1])

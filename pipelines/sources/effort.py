@@ -34,10 +34,10 @@ def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
         return 0.0  # the preparation itself will say what is wrong
     known = _known(survey, {row.path: row.stamp for row in found}) if survey else set()
     left = [row for row in found if row.path not in known]
-    rates = [rate for row in left[:_HEADERS] if (rate := _bytes_per_second(row))]
+    unknown = [row for row in left if not row.seconds]
+    rates = [rate for row in unknown[:_HEADERS] if (rate := _bytes_per_second(row))]
     rate = sum(rates) / len(rates) if rates else _BYTES_PER_SECOND
-    sizes = [_size(row) for row in left]
-    return sum(sizes) / rate
+    return sum(row.seconds or _size(row) / rate for row in left)
 
 
 def _known(survey: str, stamps: dict[str, str]) -> set[str]:
@@ -55,14 +55,14 @@ def _size(row: Found) -> float:
     if row.record:
         return 4.0 * _BYTES_PER_SECOND  # of a record of a dataset: a few seconds
     try:
-        return os.path.getsize(row.file)
+        return os.path.getsize(row.path)
     except OSError:
         return 1e6  # an object of a bucket
 
 
 def _bytes_per_second(row: Found) -> float:
     try:
-        info = soundfile.info(row.file)
+        info = soundfile.info(row.path)
     except (RuntimeError, OSError):
         return 0.0
     return _size(row) / info.duration if info.duration else 0.0

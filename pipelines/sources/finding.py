@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from ddsp.errors import DDSPError
 from ddsp.io import gcs
-from pipelines.sources import tfds_source
+from pipelines.sources import synthetic_source, tfds_source
 from pipelines.sources.stages import Found, Rejected
-from pipelines.synthetic.corpus import synthesize_corpus
 
 # Looked for in folders; a file that is named by itself is opened whatever its name.
 AUDIO_SUFFIXES = frozenset({
@@ -21,7 +20,6 @@ AUDIO_SUFFIXES = frozenset({
     '.aifc', '.caf', '.au', '.snd', '.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.alac',
     '.ac3', '.amr', '.voc', '.sph', '.mov', '.mkv',
 })  # fmt: skip
-_SYNTHETIC = 'synthetic:'
 
 PathLike = str | os.PathLike[str]
 
@@ -68,8 +66,8 @@ def _expand(item: str) -> Iterable[Found | Rejected]:
         return _expand_remote(item)
     if item.startswith(tfds_source.SCHEME):
         return tfds_source.find_records(item)
-    if item.startswith(_SYNTHETIC):
-        return _synthesize(item)
+    if item.startswith(synthetic_source.SCHEME):
+        return synthetic_source.find_takes(item)
     path = os.path.abspath(os.path.expanduser(item))
     if os.path.isdir(path):
         return _nonempty(item, _walk(path, set()))
@@ -85,19 +83,6 @@ def _expand(item: str) -> Iterable[Found | Rejected]:
         for match in matches
         for row in (_walk(match, set()) if os.path.isdir(match) else [_judge_name(match)])
     ]
-
-
-def _synthesize(item: str) -> list[Found]:
-    """The synthetic corpus, made in the cache folder unless it is there."""
-    match = re.fullmatch(r'([0-9]+)(?::([0-9]+))?', item.removeprefix(_SYNTHETIC))
-    if not match:
-        raise DDSPError(
-            f'{item!r}: expected synthetic:SECONDS or synthetic:SECONDS:SEED, such as synthetic:180.'
-        )
-    seconds, seed = int(match[1]), int(match[2] or 0)
-    folder = gcs.cache_folder() / 'synthetic' / f'{seconds}-{seed}'
-    synthesize_corpus(folder, seconds=seconds, seed=seed)
-    return [Found(f'{item}/{file.name}', local=str(file)) for file in (folder / 'audio').glob('*.wav')]
 
 
 def _expand_remote(item: str) -> Iterable[Found | Rejected]:

@@ -28,7 +28,7 @@ from ddsp.io.audio import AudioError, AudioInfo, probe
 from ddsp.io.dataset import DatasetError, file_sha256
 from ddsp.io.decoding import decode, shown
 from ddsp.io.json_types import COUNT, TEXT, fault
-from pipelines.sources import tfds_source
+from pipelines.sources import synthetic_source, tfds_source
 from pipelines.sources.stages import Found, Probed, Rejected
 
 _HEAD_SECS = 2.0
@@ -69,10 +69,10 @@ def recall(line: str) -> Probed | None:
 
 def stamped(found: Found) -> Found:
     """An input with its stamp, which changes with its content; `''` where nothing reliable is known."""
-    if found.stamp or found.record or gcs.is_gcs(found.file):
+    if found.stamp or found.record or gcs.is_gcs(found.path):
         return found
     try:
-        status = os.stat(found.file)
+        status = os.stat(found.path)
     except OSError:
         return found
     if time.time() - status.st_mtime < _FRESH_SECS:
@@ -81,21 +81,24 @@ def stamped(found: Found) -> Found:
 
 
 @contextlib.contextmanager
-def at_hand(path: str, file: str, stamp: str, cache: str) -> Iterator[str]:
+def at_hand(path: str, stamp: str, cache: str) -> Iterator[str]:
     """The local file of an input; `cache` is a folder where copies of objects stay, `''` for none."""
+    if path.startswith(synthetic_source.SCHEME):
+        yield synthetic_source.make(path)
+        return
     digest = hashlib.sha256(os.fsencode(f'{path}#{stamp}')).hexdigest()
     keep = os.path.join(cache, digest[:32] + os.path.splitext(path)[1][:16]) if cache else ''
-    with storage.local_copy(file, keep) as local:
+    with storage.local_copy(path, keep) as local:
         yield local
 
 
 def look_into(found: Found, cache: str = '') -> Probed | Rejected:
     """Reads an input; rejects what is not audio."""
-    local = found.file
+    local = found.path
     try:
         if found.record:
             return Probed(found, *tfds_source.look_into(found.path, found.record))
-        with at_hand(found.path, found.file, found.stamp, cache) as local:
+        with at_hand(found.path, found.stamp, cache) as local:
             info = probe(local)
             digest = file_sha256(local)
             head = _digest(info, _HEAD_SECS) if info.n_samples else ''
@@ -146,7 +149,7 @@ def _sound(row: Probed, cache: str) -> str:
     if row.found.record:
         return ''
     try:
-        with at_hand(row.path, row.found.file, row.found.stamp, cache) as local:
+        with at_hand(row.path, row.found.stamp, cache) as local:
             return _digest(dataclasses.replace(row.info, path=local))
     except (gcs.GcsError, OSError):
         return ''

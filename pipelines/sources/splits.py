@@ -21,8 +21,8 @@ _GRID_SECS = 0.004  # recordings are cut at multiples of this
 class Piece:
     """A part of a recording that goes into one split, from `start_s` to `end_s` (None: the end), in seconds.
 
-    `seconds` is its length as the header has it, or 0; `file` is what to read; `stamp` and `record` are as in
-    `Found`.
+    `seconds` is its length as the header has it, or 0; `stamp` and `record` are as in `Found`; `file` is the
+    local file to read, known to the worker that reads it.
     """
 
     path: str
@@ -164,9 +164,7 @@ def _tolerance(splits: dict[str, float]) -> float:
 
 def _whole(source: Probed, split: str) -> Piece:
     found = source.found
-    return Piece(
-        found.path, source.sha256, split, 0.0, None, source.seconds, found.file, found.record, found.stamp
-    )
+    return Piece(found.path, source.sha256, split, 0.0, None, source.seconds, '', found.record, found.stamp)
 
 
 def _position(sha256: str) -> float:

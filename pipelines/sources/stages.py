@@ -20,21 +20,16 @@ class Found:
     Attributes:
       path: Absolute path, or address.
       stamp: Changes with its content; `''` where only reading it can tell.
-      local: The file that holds it, where that is not `path`.
+      seconds: Its length, where listing tells that; 0 where only the header does.
       record: Where it is, for a record of TensorFlow Datasets (see `pipelines.sources.tfds_source`).
       split: The split that it belongs to; `''`: a hash of its content decides.
     """
 
     path: str
     stamp: str = ''
-    local: str = ''
+    seconds: float = 0.0
     record: dict[str, Any] | None = None
     split: str = ''
-
-    @property
-    def file(self) -> str:
-        """The file to read."""
-        return self.local or self.path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,54 @@ class CorpusInfo:
     made: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """One file, which is made when it is needed; its bytes follow from everything but the paths.
+
+    Attributes:
+      wav, truth: The recording, and what is known about it.
+      instrument: Who plays.
+      seconds: Length of the recording.
+      rate: Sample rate in Hz.
+      seed: Random seed of the corpus, and number of the file.
+    """
+
+    wav: pathlib.Path
+    truth: pathlib.Path
+    instrument: Instrument
+    seconds: float
+    rate: int
+    seed: tuple[int, int]
+
+    @property
+    def recipe(self) -> str:
+        """All that decides the bytes."""
+        return json.dumps([_VERSION, dataclasses.asdict(self.instrument), self.seconds, self.rate, self.seed])
+
+    def make(self) -> bool:
+        """Plays it; returns False where it was complete already.
+
+        Processes that do this at the same time write the same bytes, each file in one step.
+        """
+        if self._is_complete():
+            return False
+        samples = round(self.seconds * self.rate)
+        audio, known = play(self.instrument, samples, self.rate, np.random.default_rng(self.seed))
+        write_wav(self.wav, audio, self.rate)
+        self.truth.parent.mkdir(parents=True, exist_ok=True)
+        # It vouches for the WAV: it comes last.
+        with replacing(self.truth) as part, part.open('wb') as file:
+            np.savez(file, recipe=self.recipe, sha256=file_sha256(self.wav), **dataclasses.asdict(known))
+        return True
+
+    def _is_complete(self) -> bool:
+        try:
+            with np.load(self.truth) as file:
+                return [str(file['recipe']), str(file['sha256'])] == [self.recipe, file_sha256(self.wav)]
+        except (OSError, ValueError, KeyError):
+            return False
+
+
 def synthesize_corpus(
     out_dir: str | os.PathLike[str],
     *,
@@ -55,6 +103,20 @@ def synthesize_corpus(
       AudioError: `out_dir` cannot be written.
       ConfigError: The length or the rate is not allowed.
     """
+    takes = list_takes(pathlib.Path(out_dir), seconds=seconds, sample_rate=sample_rate, seed=seed)
+    made = 0
+    for i, take in enumerate(takes):
+        made += take.make()
+        if progress:
+            progress(take.seconds * (i + 1), seconds, f'playing {take.wav.name}')
+    audio_dir = takes[0].wav.parent
+    return CorpusInfo(audio_dir, tuple(t.wav for t in takes), tuple(t.truth for t in takes), made)
+
+
+def list_takes(
+    folder: pathlib.Path, *, seconds: float, sample_rate: int = 16000, seed: int = 0
+) -> list[Take]:
+    """The files of a corpus, none of which is made by this; raises ConfigError as `synthesize_corpus`."""
     low, high = _SECONDS
     if not low <= seconds <= high:
         raise ConfigError(f'seconds is {seconds}; it must be {low} to {high}.')
@@ -62,17 +124,14 @@ def synthesize_corpus(
         raise ConfigError(
             f'sample_rate is {sample_rate}; it must be a multiple of {FRAME_RATE} from 8000 Hz.'
         )
-    folder = pathlib.Path(out_dir)
-    n_files = max(1, round(seconds / FILE_SECS))
-    files = [folder / 'audio' / f'take_{i + 1:02d}.wav' for i in range(n_files)]
-    truths = [folder / 'truth' / f'take_{i + 1:02d}.npz' for i in range(n_files)]
-    each = seconds / n_files
-    made = 0
-    for i, (wav, truth) in enumerate(zip(files, truths, strict=True)):
-        made += _make_file(wav, truth, BOWED, each, sample_rate, (seed, i))
-        if progress:
-            progress(each * (i + 1), seconds, f'playing {wav.name}')
-    return CorpusInfo(folder / 'audio', tuple(files), tuple(truths), made)
+    count = max(1, round(seconds / FILE_SECS))
+    return [
+        Take(
+            folder / 'audio' / f'take_{i + 1:02d}.wav', folder / 'truth' / f'take_{i + 1:02d}.npz', BOWED,
+            seconds / count, sample_rate, (seed, i),
+        )
+        for i in range(count)
+    ]  # fmt: skip
 
 
 def synthesize_melody(
@@ -83,7 +142,7 @@ def synthesize_melody(
     Returns the path of the WAV file; what is known about it goes beside it as .npz.
     """
     wav = pathlib.Path(path)
-    _make_file(wav, wav.with_suffix('.npz'), BREATHY, seconds, sample_rate, (seed, 1000))
+    Take(wav, wav.with_suffix('.npz'), BREATHY, seconds, sample_rate, (seed, 1000)).make()
     return wav
 
 
@@ -91,31 +150,3 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     """Reads what is known about a synthetic recording."""
     with np.load(path) as file:
         return Truth(file['f0_hz'], file['loudness_db'], file['voiced'], file['room'])
-
-
-def _make_file(
-    wav: pathlib.Path,
-    truth: pathlib.Path,
-    instrument: Instrument,
-    seconds: float,
-    rate: int,
-    seed: tuple[int, int],
-) -> bool:  # fmt: skip
-    """Plays one file; returns False where it was complete already."""
-    recipe = json.dumps([_VERSION, dataclasses.asdict(instrument), seconds, rate, seed])
-    if _is_complete(wav, truth, recipe):
-        return False
-    audio, known = play(instrument, round(seconds * rate), rate, np.random.default_rng(seed))
-    write_wav(wav, audio, rate)
-    truth.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(truth) as part, part.open('wb') as file:  # it vouches for the WAV: it comes last
-        np.savez(file, recipe=recipe, sha256=file_sha256(wav), **dataclasses.asdict(known))
-    return True
-
-
-def _is_complete(wav: pathlib.Path, truth: pathlib.Path, recipe: str) -> bool:
-    try:
-        with np.load(truth) as file:
-            return [str(file['recipe']), str(file['sha256'])] == [recipe, file_sha256(wav)]
-    except (OSError, ValueError, KeyError):
-        return False

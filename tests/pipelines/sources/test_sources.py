@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +13,7 @@ from ddsp.errors import DDSPError
 from ddsp.io.audio import AudioInfo, write_wav
 from pipelines.sources.effort import seconds_to_analyse
 from pipelines.sources.finding import expand, find_sources
-from pipelines.sources.probing import look_into, remember, stamped
+from pipelines.sources.probing import at_hand, look_into, remember, stamped
 from pipelines.sources.splits import cut, describe_shares, share_out
 from pipelines.sources.stages import Found, Probed
 
@@ -185,3 +187,33 @@ def test_the_effort_is_guessed_from_sizes_and_a_few_headers(tmp_path, known):
 def test_a_folder_without_audio_is_an_error(tmp_path):
     with pytest.raises(DDSPError, match='holds no audio files'):
         find_sources(tmp_path)
+
+
+def test_a_synthetic_corpus_is_made_by_whoever_reads_it(tmp_path, monkeypatch):
+    """Probed on one machine, read on another: neither needs the other's cache, and listing makes nothing."""
+    bytes_of = {}
+    for machine in ('one', 'other'):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / machine))
+        found = find_sources('synthetic:30:3')
+        assert [row.path for row in found] == [f'synthetic:30:3/take_0{i}.wav' for i in (1, 2)]
+        assert not (tmp_path / machine).exists()
+        with at_hand(found[1].path, found[1].stamp, '') as local:
+            assert pathlib.Path(local).is_relative_to(tmp_path / machine)
+            bytes_of[machine] = pathlib.Path(local).read_bytes()
+        assert [file.name for file in (tmp_path / machine).rglob('*.wav')] == ['take_02.wav']
+    assert bytes_of['one'] == bytes_of['other']
+    assert seconds_to_analyse(['synthetic:30:3']) == 30
+
+
+def test_processes_that_make_the_same_take_do_not_harm_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    code = (
+        'import hashlib\nfrom pipelines.sources.synthetic_source import make\n'
+        'print(hashlib.sha256(open(make("synthetic:4/take_01.wav"), "rb").read()).hexdigest())'
+    )
+    running = [
+        subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert len({process.communicate()[0] for process in running}) == 1
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(list((tmp_path / 'ddsp/synthetic/4-0').rglob('*.*'))) == 2  # and nothing half-written

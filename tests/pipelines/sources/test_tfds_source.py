@@ -1,6 +1,7 @@
 """Recordings out of TensorFlow Datasets, written by TFDS itself: an NSynth in small, and integer sound."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
+from pipelines.beam import steps
 from pipelines.records import encode_example, read_examples, read_features
 from pipelines.sources.finding import find_sources
 
@@ -156,6 +158,36 @@ def test_the_synthetic_corpus_is_a_source(tmp_path, monkeypatch):
     assert rows[0]['path'] == 'synthetic:24:3/take_01.wav'
     again = prepare_dataset('synthetic:24:3', tmp_path / 'out', 'bowed', options=QUICK)
     assert again.path == result.path
+
+
+def test_a_synthetic_corpus_needs_no_common_disk(tmp_path, monkeypatch):
+    """One machine looks into the files, another makes the shards."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    here = prepare_dataset('synthetic:30', tmp_path / 'here', 'bowed', options=QUICK)
+    make_shard = steps.make_shard
+
+    def make_elsewhere(*arguments):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'other'))
+        return make_shard(*arguments)
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'one'))
+    monkeypatch.setattr(steps, 'make_shard', make_elsewhere)
+    there = prepare_dataset('synthetic:30', tmp_path / 'there', 'bowed', options=QUICK)
+    for machine in ('one', 'other'):
+        assert len(list((tmp_path / machine).rglob('take_*.wav'))) == 2
+    assert open_dataset(there.path).manifest['fingerprint'] == open_dataset(here.path).manifest['fingerprint']
+    assert not (there.path / 'rejected.jsonl').read_text()
+    for file in open_dataset(here.path).files('train'):
+        assert (there.path / pathlib.Path(file).name).read_bytes() == pathlib.Path(file).read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_stops_a_synthetic_corpus(tmp_path, monkeypatch):
+    (tmp_path / 'cache').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    with pytest.raises(
+        DDSPError, match=r'synthetic:4/take_01\.wav cannot be made in the cache folder: .*Not a'
+    ):
+        prepare_dataset('synthetic:4', tmp_path, 'bowed', options=QUICK)
 
 
 def test_all_kinds_of_features_are_read(rng):
