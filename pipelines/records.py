@@ -120,9 +120,14 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 def read_record(path: str | os.PathLike[str], offset: int) -> bytes:
     """The message of the record that begins at `offset`; raises as `read_records`."""
-    with open(path, 'rb') as file:
-        file.seek(offset)
-        return next(_messages(file, path))
+    try:
+        with open(path, 'rb') as file:
+            file.seek(offset)
+            for message in _messages(file, path):
+                return message
+    except OSError as error:
+        raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
+    raise DatasetError(f'{path} is damaged: it has no record at byte {offset}.')
 
 
 def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:

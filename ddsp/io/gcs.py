@@ -107,13 +107,22 @@ def read(address: str) -> bytes:
         return _client().bucket(bucket).blob(key).download_as_bytes()
 
 
-def download(address: str, path: pathlib.Path) -> None:
-    """Writes an object to a file in one step; its checksum is compared on the way."""
+def download(address: str, path: pathlib.Path, generation: int | None = None) -> None:
+    """Writes an object to a file in one step; its checksum is compared on the way.
+
+    Args:
+      address: The object.
+      path: Where to.
+      generation: The version of the content to read; None or 0: the newest.
+
+    Raises:
+      NotFound: There is no such object, or not this version of it any more.
+    """
     bucket, key = split(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as part, _readable(address):
-            _client().bucket(bucket).blob(key).download_to_filename(part)
+            _client().bucket(bucket).blob(key, generation=generation or None).download_to_filename(part)
     except OSError as error:
         raise GcsError(f'{path} cannot be written: {error.strerror or error}.') from None
 

@@ -87,22 +87,23 @@ def local_folder(folder: str, names: Iterable[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def local_copy(address: str, keep: str = '') -> Iterator[str]:
+def local_copy(address: str, keep: str = '', generation: int | None = None) -> Iterator[str]:
     """A path to read a file from: its own, or for the length of the block that of a copy.
 
     Args:
       address: The file.
       keep: Where a copy of an object stays for the next call; '' where it does not.
+      generation: Version of an object, as in `ddsp.io.gcs.download`.
     """
     if not gcs.is_gcs(address):
         yield address
     elif keep:
         if not os.path.isfile(keep):
-            gcs.download(address, pathlib.Path(keep))
+            gcs.download(address, pathlib.Path(keep), generation)
         yield keep
     else:
         suffix = os.path.splitext(address)[1][:16]
         with tempfile.TemporaryDirectory(prefix='ddsp-') as folder:
             path = pathlib.Path(folder, f'object{suffix}')
-            gcs.download(address, path)
+            gcs.download(address, path, generation)
             yield str(path)

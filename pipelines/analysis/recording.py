@@ -44,7 +44,7 @@ class Recording:
         record, audio = self._piece.record, None
         rate = record['sample_rate'] if record else probe(self._piece.file).sample_rate
         if record:
-            audio, kept = tfds_source.read(self._piece.path, record)
+            audio, kept = tfds_source.read(self._piece.path, record, self._piece.sha256)
             if kept and self._options.keep_features:
                 yield from self._cut(iter([self._keep(audio, rate, kept)]))
                 return

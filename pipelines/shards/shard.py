@@ -29,7 +29,7 @@ from pipelines.analysis.statistics import STATISTICS_SHAPE, Statistics
 from pipelines.options import PrepareOptions
 from pipelines.records import RecordWriter
 from pipelines.shards.watch import Watch
-from pipelines.sources.probing import at_hand
+from pipelines.sources.probing import at_hand, check_unchanged
 from pipelines.sources.splits import Piece
 
 FEATURES_VERSION = 2  # raise it when the same input would give other records
@@ -146,6 +146,7 @@ def make_shard(folder: str, plan: ShardPlan, watch: Watch, cache: str = '') -> d
       What the .json holds: size, hash, examples, statistics, one row for each piece, costs in CPU seconds.
 
     Raises:
+      ChangedError: A recording is not the one that was planned with.
       DDSPError: The shard cannot be written (no space, no permission), or the preparation was interrupted.
     """
     estimator = get_estimator(plan.estimator)
@@ -187,14 +188,16 @@ def _fill(
     for piece in plan.pieces:
         watch.at(piece.path)
         mark = writer.mark()
-        try:
-            with at_hand(piece.path, piece.stamp, cache) as local:
-                recording = Recording(dataclasses.replace(piece, file=local), estimator, plan.options)
+        with at_hand(piece, cache) as local:
+            recording = Recording(dataclasses.replace(piece, file=local), estimator, plan.options)
+            try:
                 _write_examples(writer, recording, watch)
                 recording.judge(writer.examples - mark[1])
-        except AudioError as error:
-            writer.rewind(mark)
-            recording.reject(error)
+                check_unchanged(piece, doubtful=False)
+            except AudioError as error:
+                check_unchanged(piece, doubtful=True)
+                writer.rewind(mark)
+                recording.reject(error)
         rows.append(recording.row(writer.examples - mark[1]))
         watch.count('made/audio_ms', 1000 * rows[-1]['seconds'])
         if recording.statistics.examples:

@@ -29,7 +29,8 @@ from ddsp.io.dataset import DatasetError, file_sha256
 from ddsp.io.decoding import decode, shown
 from ddsp.io.json_types import COUNT, TEXT, fault
 from pipelines.sources import synthetic_source, tfds_source
-from pipelines.sources.stages import Found, Probed, Rejected
+from pipelines.sources.splits import Piece
+from pipelines.sources.stages import ChangedError, Found, Probed, Rejected
 
 _HEAD_SECS = 2.0
 _BLOCK = 65536  # samples
@@ -81,15 +82,49 @@ def stamped(found: Found) -> Found:
 
 
 @contextlib.contextmanager
-def at_hand(path: str, stamp: str, cache: str) -> Iterator[str]:
-    """The local file of an input; `cache` is a folder where copies of objects stay, `''` for none."""
+def at_hand(source: Found | Piece, cache: str) -> Iterator[str]:
+    """The local file of an input, if it has one of its own; `cache` keeps copies of objects, `''` does not.
+
+    Raises:
+      ChangedError: The object that was listed is not there any more.
+    """
+    path, stamp = source.path, source.stamp
     if path.startswith(synthetic_source.SCHEME):
         yield synthetic_source.make(path)
+    elif source.record or not gcs.is_gcs(path):
+        yield path
+    else:
+        digest = hashlib.sha256(os.fsencode(f'{path}#{stamp}')).hexdigest()
+        keep = os.path.join(cache, digest[:32] + os.path.splitext(path)[1][:16]) if cache else ''
+        with contextlib.ExitStack() as stack:
+            try:
+                local = stack.enter_context(storage.local_copy(path, keep, int(stamp)))
+            except gcs.NotFound:
+                raise ChangedError.of(path) from None
+            yield local
+
+
+def check_unchanged(piece: Piece, doubtful: bool) -> None:
+    """Raises ChangedError where a file is no longer the one that was looked into; called after reading it.
+
+    Only files of a disk can change: objects are read by their generation, records of datasets are compared
+    when they are read, and what is synthetic follows from its name.
+
+    Args:
+      piece: What was read.
+      doubtful: Whether something was wrong with it, which a change may have caused; then the stamp alone
+        does not tell (a file that nobody may read any more keeps its own).
+    """
+    if piece.record or gcs.is_gcs(piece.path) or piece.path.startswith(synthetic_source.SCHEME):
         return
-    digest = hashlib.sha256(os.fsencode(f'{path}#{stamp}')).hexdigest()
-    keep = os.path.join(cache, digest[:32] + os.path.splitext(path)[1][:16]) if cache else ''
-    with storage.local_copy(path, keep) as local:
-        yield local
+    if piece.stamp and not doubtful and stamped(Found(piece.path)).stamp == piece.stamp:
+        return
+    try:
+        same = file_sha256(piece.path) == piece.sha256
+    except OSError:
+        same = False
+    if not same:
+        raise ChangedError.of(piece.path)
 
 
 def look_into(found: Found, cache: str = '') -> Probed | Rejected:
@@ -98,14 +133,14 @@ def look_into(found: Found, cache: str = '') -> Probed | Rejected:
     try:
         if found.record:
             return Probed(found, *tfds_source.look_into(found.path, found.record))
-        with at_hand(found.path, found.stamp, cache) as local:
+        with at_hand(found, cache) as local:
             info = probe(local)
             digest = file_sha256(local)
             head = _digest(info, _HEAD_SECS) if info.n_samples else ''
         return Probed(found, digest, dataclasses.replace(info, path=found.path), head)
     except AudioError as error:
         return Rejected(found.path, error.reason, str(error).replace(shown(local), shown(found.path)))
-    except (gcs.GcsError, DatasetError) as error:
+    except (gcs.GcsError, DatasetError, ChangedError) as error:
         return Rejected(found.path, 'unreadable', str(error))
     except OSError as error:
         return Rejected(found.path, 'unreadable', f'{found.path} cannot be read: {error.strerror}.')
@@ -149,9 +184,9 @@ def _sound(row: Probed, cache: str) -> str:
     if row.found.record:
         return ''
     try:
-        with at_hand(row.path, row.found.stamp, cache) as local:
+        with at_hand(row.found, cache) as local:
             return _digest(dataclasses.replace(row.info, path=local))
-    except (gcs.GcsError, OSError):
+    except (gcs.GcsError, ChangedError, OSError):
         return ''
 
 

@@ -10,7 +10,21 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from ddsp.errors import DDSPError
 from ddsp.io.audio import AudioInfo
+from ddsp.io.decoding import shown
+
+
+class ChangedError(DDSPError):
+    """An input is no longer the one that was looked into, which its shard is named after."""
+
+    @classmethod
+    def of(cls, path: str) -> ChangedError:
+        """That of an input."""
+        return cls(
+            f'{shown(path)} was changed or removed while the dataset was being made. Run the same command '
+            'again: finished shards are kept.'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

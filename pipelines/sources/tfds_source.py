@@ -20,12 +20,12 @@ import numpy as np
 
 from ddsp.errors import DDSPError
 from ddsp.io.audio import MAX_PEAK, AudioError, AudioInfo
-from ddsp.io.dataset import NAME
+from ddsp.io.dataset import NAME, DatasetError
 from ddsp.io.decoding import MAX_CHANNELS, SAMPLE_RATES
 from ddsp.io.files import inside
 from ddsp.io.json_types import COUNT, TEXT, fault
 from pipelines.records import read_features, read_record, record_offsets
-from pipelines.sources.stages import Found
+from pipelines.sources.stages import ChangedError, Found
 
 SCHEME = 'tfds:'
 _RATE = 16000  # where features.json does not say; NSynth's
@@ -76,22 +76,34 @@ def find_records(address: str) -> Iterator[Found]:
 
 def look_into(path: str, where: dict[str, Any]) -> tuple[str, AudioInfo]:
     """The SHA-256 and the header of a record; raises AudioError where it cannot be used."""
-    digest = hashlib.sha256(read_record(where['file'], where['offset'])).hexdigest()
-    audio, _ = read(path, where)
+    message = read_record(where['file'], where['offset'])
+    digest = hashlib.sha256(message).hexdigest()
+    audio, _ = _decode(path, message, where)
     codec = f'TFDS {where["dtype"]}'
     return digest, AudioInfo(path, where['sample_rate'], where['channels'], len(audio), codec, 'tfds')
 
 
-def read(path: str, where: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reads one record.
+def read(path: str, where: dict[str, Any], sha256: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reads one record, whose SHA-256 is known.
 
     Returns:
       Mono samples [n], full scale is 1, and `f0_hz, f0_confidence, loudness_db` where the record has them.
 
     Raises:
       AudioError: Its sound is missing or not finite.
+      ChangedError: It is not the one that `look_into` read.
     """
-    features = read_features(read_record(where['file'], where['offset']))
+    try:
+        message = read_record(where['file'], where['offset'])
+    except DatasetError:
+        raise ChangedError.of(path) from None
+    if hashlib.sha256(message).hexdigest() != sha256:
+        raise ChangedError.of(path)
+    return _decode(path, message, where)
+
+
+def _decode(path: str, message: bytes, where: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    features = read_features(message)
     if where['audio'] not in features:
         raise AudioError('no_samples', f'{path} has no {where["audio"]!r}.')
     try:

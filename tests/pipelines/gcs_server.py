@@ -179,7 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {'kind': 'storage#objects', 'items': items, 'prefixes': sorted(folders)})
 
     def _object(self, where: tuple[str, str], query: dict[str, str]) -> None:
-        if where not in self.server.objects:
+        generation = query.get('generation')
+        if where not in self.server.objects or generation not in (None, str(self.server.generations[where])):
             return self._missing()
         if self.command == 'DELETE':
             wanted = query.get('ifGenerationMatch')

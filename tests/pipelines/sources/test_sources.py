@@ -197,7 +197,7 @@ def test_a_synthetic_corpus_is_made_by_whoever_reads_it(tmp_path, monkeypatch):
         found = find_sources('synthetic:30:3')
         assert [row.path for row in found] == [f'synthetic:30:3/take_0{i}.wav' for i in (1, 2)]
         assert not (tmp_path / machine).exists()
-        with at_hand(found[1].path, found[1].stamp, '') as local:
+        with at_hand(found[1], '') as local:
             assert pathlib.Path(local).is_relative_to(tmp_path / machine)
             bytes_of[machine] = pathlib.Path(local).read_bytes()
         assert [file.name for file in (tmp_path / machine).rglob('*.wav')] == ['take_02.wav']
