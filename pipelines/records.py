@@ -7,6 +7,7 @@ the files with TensorFlow and with TFDS.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
+from ddsp.io import storage
 from ddsp.io.dataset import DatasetError
 
 _LENGTH = struct.Struct('<Q')
@@ -118,34 +120,43 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
         yield from _messages(file, path)
 
 
-def read_record(path: str | os.PathLike[str], offset: int) -> bytes:
-    """The message of the record that begins at `offset`; raises as `read_records`."""
+def read_record(path: str | os.PathLike[str], offset: int, size: int, generation: int | None = None) -> bytes:
+    """The message of the record at `offset`, here or on gs://, in one request.
+
+    Args:
+      path: The file.
+      offset, size: Where the record is, as `record_spans` gives it.
+      generation: Version of an object, as in `ddsp.io.gcs.download`.
+
+    Raises:
+      DatasetError: As `read_records`.
+      GcsError: The object cannot be read.
+    """
     try:
-        with open(path, 'rb') as file:
-            file.seek(offset)
-            for message in _messages(file, path):
-                return message
+        content = storage.read_range(os.fspath(path), offset, size, generation)
     except OSError as error:
         raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
+    for message in _messages(io.BytesIO(content), path):
+        return message
     raise DatasetError(f'{path} is damaged: it has no record at byte {offset}.')
 
 
-def record_offsets(path: str | os.PathLike[str]) -> Iterator[int]:
-    """Where the records of a TFRecord file begin, in bytes; raises as `read_records`."""
+def record_spans(path: str | os.PathLike[str], generation: int | None = None) -> Iterator[tuple[int, int]]:
+    """Where the records of a TFRecord file begin and their size, in bytes; raises as `read_record`."""
     try:
-        with open(path, 'rb') as file:
-            size, at = os.fstat(file.fileno()).st_size, 0
+        with storage.opened(os.fspath(path), generation) as file:
+            size, at = _size(file), 0
             while at < size:
                 length = _read_length(file, f'{path} is damaged at byte {at}: a length cannot be read.')
-                yield at
-                at += 16 + length
-                file.seek(min(at, size))
+                end = min(at + 16 + length, size)
+                yield at, end - at
+                at = file.seek(end)
     except OSError as error:
         raise DatasetError(f'{path} cannot be read: {error.strerror}.') from None
 
 
 def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
-    number, size = 0, os.fstat(file.fileno()).st_size
+    number, size = 0, _size(file)
     while file.tell() < size:
         length = _read_length(file, f'{path} is damaged at record {number}: its length cannot be read.')
         message, crc = file.read(min(length, size)), file.read(4)
@@ -153,6 +164,13 @@ def _messages(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[bytes]:
             raise DatasetError(f'{path} is damaged in record {number}: the checksum differs.')
         yield message
         number += 1
+
+
+def _size(file: BinaryIO) -> int:
+    """Size of a file of which nothing was read."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _read_length(file: BinaryIO, damaged: str) -> int:

@@ -46,7 +46,15 @@ def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib
       UnsafeNameError: The name is empty, absolute, climbs out of the folder (`..`, a link), or holds a
         drive letter, a backslash or a control character; look-alikes of these characters count as well.
     """
-    folder = pathlib.Path(folder)
+    check_name(folder, name, source)
+    path = pathlib.Path(folder) / str(name)
+    if not path.resolve().is_relative_to(pathlib.Path(folder).resolve()):
+        raise UnsafeNameError(f'{source} names {name!r}, which is a link that leaves {folder}.')
+    return path
+
+
+def check_name(folder: str | os.PathLike[str], name: object, source: str) -> None:
+    """Raises as `inside`, except for links: for places that have none, such as buckets."""
     text = unicodedata.normalize('NFKC', name) if isinstance(name, str) else ''
     parts = text.split('/')
     if (
@@ -55,10 +63,6 @@ def inside(folder: str | os.PathLike[str], name: object, source: str) -> pathlib
         or any(unicodedata.category(sign) in ('Cc', 'Cf', 'Cs') for sign in text)
     ):
         raise UnsafeNameError(f'{source} names {name!r}, which is not a file name inside {folder}.')
-    path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UnsafeNameError(f'{source} names {name!r}, which is a link that leaves {folder}.')
-    return path
 
 
 def writable(text: str) -> str:

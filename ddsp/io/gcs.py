@@ -13,12 +13,13 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from ddsp.errors import DDSPError, require
 from ddsp.io.files import replacing
 
 SCHEME = 'gs://'
+CHUNK_BYTES = 8 << 20  # that an open object is fetched in
 
 
 class GcsError(DDSPError):
@@ -105,6 +106,35 @@ def read(address: str) -> bytes:
     bucket, key = split(address)
     with _readable(address):
         return _client().bucket(bucket).blob(key).download_as_bytes()
+
+
+def read_range(address: str, start: int, size: int, generation: int | None = None) -> bytes:
+    """Some bytes of an object, fewer at its end, in one request; `generation` is as in `download`.
+
+    Nothing is compared with a checksum: the service has one for whole objects only.
+    """
+    bucket, key = split(address)
+    with _readable(address):
+        from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+        blob = _client().bucket(bucket).blob(key, generation=generation or None)
+        with contextlib.suppress(RequestRangeNotSatisfiable):
+            return bytes(blob.download_as_bytes(start=start, end=start + size - 1, checksum=None))
+        return b''
+
+
+@contextlib.contextmanager
+def opened(address: str, generation: int | None = None) -> Iterator[BinaryIO]:
+    """An object as a file to read from the beginning on, with leaps forward.
+
+    It is fetched in steps of 8 MiB: where a request costs 50 ms and 100 MB/s come through, what is leapt over
+    costs more than a request only beyond 5 MB.
+    """
+    bucket, key = split(address)
+    with _readable(address):
+        blob = _client().bucket(bucket).blob(key, generation=generation or None)
+        with blob.open('rb', chunk_size=CHUNK_BYTES) as file:
+            yield file
 
 
 def download(address: str, path: pathlib.Path, generation: int | None = None) -> None:

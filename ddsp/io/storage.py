@@ -9,10 +9,12 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from ddsp.errors import DDSPError
 from ddsp.io import gcs
-from ddsp.io.files import replacing
+from ddsp.io.files import check_name, replacing
+from ddsp.io.files import inside as inside_folder
 
 _AT_ONCE = 8  # requests to a bucket
 
@@ -34,6 +36,39 @@ def size(address: str) -> int | None:
         return os.stat(address).st_size
     except OSError:
         return None
+
+
+def read_range(address: str, start: int, size: int, generation: int | None = None) -> bytes:
+    """Some bytes of a file, in one request where it is an object; fewer at its end.
+
+    Args:
+      address: The file.
+      start: The first byte.
+      size: How many bytes to read, at least 1.
+      generation: Version of an object, as in `ddsp.io.gcs.download`.
+
+    Raises:
+      OSError: A file on disk cannot be read.
+      GcsError: An object cannot be read.
+    """
+    if gcs.is_gcs(address):
+        return gcs.read_range(address, start, size, generation)
+    with open(address, 'rb') as file:
+        file.seek(start)
+        return file.read(size)
+
+
+def opened(address: str, generation: int | None = None) -> contextlib.AbstractContextManager[BinaryIO]:
+    """A file to read from the beginning on, with leaps forward; raises as `read_range`."""
+    return gcs.opened(address, generation) if gcs.is_gcs(address) else open(address, 'rb')
+
+
+def inside(folder: str, name: object, source: str) -> str:
+    """Address of a file that data names; raises as `ddsp.io.files.inside` where it is outside its folder."""
+    if not gcs.is_gcs(folder):
+        return str(inside_folder(folder, name, source))
+    check_name(folder, name, source)
+    return f'{folder}/{name}'
 
 
 def write(address: str, content: bytes | pathlib.Path) -> None:
@@ -63,6 +98,14 @@ def list_files(folder: str) -> list[str]:
         return [address for address in found if '/' not in address.removeprefix(f'{folder}/')]
     path = pathlib.Path(folder)
     return sorted(map(str, path.iterdir())) if path.is_dir() else []
+
+
+def list_folders(folder: str) -> list[str]:
+    """Names of the folders directly in a folder, sorted; none where it is missing."""
+    if gcs.is_gcs(folder):
+        return gcs.list_folders(folder)
+    path = pathlib.Path(folder)
+    return sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
 
 
 def remove_folder(folder: str) -> None:

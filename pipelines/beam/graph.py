@@ -1,6 +1,6 @@
 """The graph of a preparation, for any engine: recordings in, a published dataset out.
 
-    Sources -> Find -> FoundByPath -> Probe -> ByLikeness -> Duplicates -> Totals -> Plan
+    Sources -> Divide -> Find -> FoundByPath -> Probe -> ByLikeness -> Duplicates -> Totals -> Plan
     recordings, Plan -> Assign -> ByLane -> MakeShards -> what became of all inputs -> Rows -> Publish
 
 What is shuffled are paths, headers and hashes, never audio. Inputs and results go through storage: a folder
@@ -56,9 +56,14 @@ def _look(
     pipeline: beam.Pipeline, request: Request
 ) -> tuple[beam.PCollection[Probed], beam.PCollection[Rejected], beam.PCollection[Failure]]:
     """Finds the inputs, looks into each and rejects what is there twice."""
-    found = (
+    divided = (
         pipeline
         | 'Sources' >> beam.Create([steps.Source(item) for item in request.sources])
+        | 'Divide' >> beam.ParDo(steps.Divide()).with_outputs(steps.FAILURES, main='parts')
+    )
+    found = (
+        divided.parts
+        | 'SpreadParts' >> beam.Reshuffle()  # otherwise one worker would list all of them
         | 'Find' >> beam.ParDo(steps.Find()).with_outputs(steps.FAILURES, main='found')
     )
     known = pipeline | 'Survey' >> beam.Create([None]) | 'Known' >> beam.ParDo(steps.ReadSurvey(request))
@@ -75,7 +80,7 @@ def _look(
         >> beam.ParDo(steps.Duplicates(request)).with_outputs(steps.REJECTED, main='recordings')
     )
     rejected = (probed[steps.REJECTED], checked[steps.REJECTED]) | 'Rejected' >> beam.Flatten()
-    failures = (found[steps.FAILURES], probed[steps.FAILURES]) | 'Failures' >> beam.Flatten()
+    failures = [each[steps.FAILURES] for each in (divided, found, probed)] | 'Failures' >> beam.Flatten()
     return checked.recordings, rejected, failures
 
 

@@ -29,7 +29,7 @@ from pipelines.publish.outcomes import Part, RowFile, count_inputs, outcomes, pa
 from pipelines.shards import watch
 from pipelines.shards.plan import SHOWN, Failure, Totals
 from pipelines.shards.shard import Shard, ShardPlan, finished_shard, make_shard
-from pipelines.sources.finding import expand
+from pipelines.sources.finding import Listable, divide, expand
 from pipelines.sources.probing import likeness, look_into, recall, reject_duplicates, remember, stamped
 from pipelines.sources.splits import Piece
 from pipelines.sources.stages import Found, Probed, Rejected, unusable
@@ -64,13 +64,23 @@ class _Watched(beam.DoFn):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What the user named; Beam's own coder of strings refuses names that are not UTF-8."""
+    """What the user named, or a part of it; Beam's coder of strings refuses names that are not UTF-8."""
 
-    item: str
+    item: Listable
+
+
+class Divide(beam.DoFn):
+    """Divides sources into parts that can be listed side by side."""
+
+    def process(self, source: Source) -> Iterator[Source]:
+        try:
+            yield from map(Source, divide(str(source.item)))
+        except DDSPError as error:
+            yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(error))
 
 
 class Find(beam.DoFn):
-    """Lists what one source means."""
+    """Lists what a part of a source means."""
 
     def process(self, source: Source) -> Iterator[tuple[int, Found | Rejected]]:
         try:

@@ -21,7 +21,7 @@ from ddsp.io.dataset import PADDED_LOUDNESS_DB, Dataset, DatasetError, open_data
 from ddsp.io.json_types import COUNT, NUMBER, TEXT
 from pipelines.analysis import quality
 from pipelines.analysis.statistics import Statistics
-from pipelines.records import decode_example, read_examples, read_record, record_offsets
+from pipelines.records import decode_example, read_examples, read_record, record_spans
 
 _SOUNDING_DB = 40.0  # below the loudest frame: what is quieter is not a note
 _FLOOR_DB = -60.0
@@ -239,11 +239,11 @@ def _padded_frames(features: dict[str, np.ndarray]) -> int:
 
 def _read_some(file: str, indices: Sequence[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The examples of a file at `indices`, which ascend."""
-    offsets = list(itertools.islice(record_offsets(file), indices[-1] + 1)) if indices else []
+    spans = list(itertools.islice(record_spans(file), indices[-1] + 1)) if indices else []
     for index in indices:
-        if index >= len(offsets):
-            raise DatasetError(f'{file} is damaged: it has {len(offsets)} examples where more were written.')
-        features = decode_example(read_record(file, offsets[index]))
+        if index >= len(spans):
+            raise DatasetError(f'{file} is damaged: it has {len(spans)} examples where more were written.')
+        features = decode_example(read_record(file, *spans[index]))
         _check_features(features, f'{file}: example {index}')
         yield index, features
 
@@ -275,7 +275,7 @@ def _inspect_bare(path: str, files: list[str], examples: int) -> Inspection:
     seconds = len(first.get('audio_16k', first['audio'])) / _RATE_16K
     frame_rate = int(len(first['f0_hz']) / seconds)  # a centred example has one frame more
     reader = _Reader(frame_rate, '')
-    counted = [(file, sum(1 for _ in record_offsets(file))) for file in files]
+    counted = [(file, sum(1 for _ in record_spans(file))) for file in files]
     reader.read('all', counted, examples)
     total = sum(count for _, count in counted)
     summary = reader.frames['all'].statistics.summary()

@@ -10,13 +10,15 @@ import soundfile
 
 from ddsp.errors import DDSPError
 from ddsp.io import storage
-from pipelines.sources.finding import expand
+from pipelines.sources.finding import divide, expand
 from pipelines.sources.probing import recall, stamped
 from pipelines.sources.stages import Found
+from pipelines.sources.tfds_source import RecordFile
 
 _INPUTS = 2000  # looked at, at most
 _HEADERS = 8  # read, at most
 _BYTES_PER_SECOND = 64e3  # of a recording whose header was not read
+_RECORD_SECS = 4.0  # of a record of a dataset, which nothing is read of
 
 
 def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
@@ -28,7 +30,9 @@ def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
     """
     found: list[Found] = []
     try:
-        rows = itertools.chain.from_iterable(map(expand, sources))
+        parts = list(itertools.chain.from_iterable(map(divide, sources)))
+        records = sum(part.count for part in parts if isinstance(part, RecordFile))
+        rows = itertools.chain.from_iterable(expand(part) for part in parts if isinstance(part, str))
         found = [stamped(row) for row in itertools.islice(rows, _INPUTS) if isinstance(row, Found)]
     except DDSPError:
         return 0.0  # the preparation itself will say what is wrong
@@ -37,7 +41,7 @@ def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
     unknown = [row for row in left if not row.seconds]
     rates = [rate for row in unknown[:_HEADERS] if (rate := _bytes_per_second(row))]
     rate = sum(rates) / len(rates) if rates else _BYTES_PER_SECOND
-    return sum(row.seconds or _size(row) / rate for row in left)
+    return sum(row.seconds or _size(row) / rate for row in left) + records * _RECORD_SECS
 
 
 def _known(survey: str, stamps: dict[str, str]) -> set[str]:
@@ -52,8 +56,6 @@ def _known(survey: str, stamps: dict[str, str]) -> set[str]:
 
 
 def _size(row: Found) -> float:
-    if row.record:
-        return 4.0 * _BYTES_PER_SECOND  # of a record of a dataset: a few seconds
     try:
         return os.path.getsize(row.path)
     except OSError:

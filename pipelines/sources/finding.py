@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import os
 import re
 import stat
@@ -36,8 +37,8 @@ def find_sources(sources: PathLike | Iterable[PathLike]) -> list[Found | Rejecte
       DDSPError: A path or a pattern matches nothing, or a folder holds no audio file.
     """
     rows: dict[str, Found | Rejected] = {}
-    for item in check_sources(sources):
-        for row in expand(item):
+    for part in itertools.chain.from_iterable(map(divide, check_sources(sources))):
+        for row in expand(part):
             known = rows.get(row.path)
             if known is None or (isinstance(known, Rejected) and isinstance(row, Found)):
                 rows[row.path] = row
@@ -56,16 +57,22 @@ def check_sources(sources: PathLike | Iterable[PathLike]) -> tuple[str, ...]:
     return tuple(items)
 
 
-def expand(item: str) -> Iterator[Found | Rejected]:
-    """Lists what one source means, one by one; raises as `find_sources`, also at the end of a folder."""
-    yield from _expand(item)
+Listable = str | tfds_source.RecordFile
+
+
+def divide(item: str) -> list[Listable]:
+    """A source in parts that can be listed side by side: the files of a dataset; raises as `find_sources`."""
+    return [*tfds_source.find_files(item)] if item.startswith(tfds_source.SCHEME) else [item]
+
+
+def expand(part: Listable) -> Iterator[Found | Rejected]:
+    """Lists what one part means, one by one; raises as `find_sources`, also at the end of a folder."""
+    yield from tfds_source.find_records(part) if isinstance(part, tfds_source.RecordFile) else _expand(part)
 
 
 def _expand(item: str) -> Iterable[Found | Rejected]:
     if gcs.is_gcs(item):
         return _expand_remote(item)
-    if item.startswith(tfds_source.SCHEME):
-        return tfds_source.find_records(item)
     if item.startswith(synthetic_source.SCHEME):
         return synthetic_source.find_takes(item)
     path = os.path.abspath(os.path.expanduser(item))

@@ -1,16 +1,17 @@
 """Recordings out of TensorFlow Datasets: each record of a prepared dataset is a recording.
 
 `tfds:NAME[/CONFIG][:VERSION][#SPLIT]` is looked for in TFDS_DATA_DIR (~/tensorflow_datasets by default);
-`tfds:FOLDER[#SPLIT]` is a prepared dataset itself. Its features.json and dataset_info.json say where the
-records are and what is in them; they are read without TensorFlow, which would cost every worker 0.9 GB.
+`tfds:FOLDER[#SPLIT]` is a prepared dataset itself. Either may be on gs://. Its features.json and
+dataset_info.json say where the records are and what is in them; they are read without TensorFlow, which would
+cost every worker 0.9 GB.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from ddsp.errors import DDSPError
+from ddsp.io import gcs, storage
 from ddsp.io.audio import MAX_PEAK, AudioError, AudioInfo
 from ddsp.io.dataset import NAME, DatasetError
 from ddsp.io.decoding import MAX_CHANNELS, SAMPLE_RATES
-from ddsp.io.files import inside
 from ddsp.io.json_types import COUNT, TEXT, fault
-from pipelines.records import read_features, read_record, record_offsets
+from pipelines.records import read_features, read_record, record_spans
 from pipelines.sources.stages import ChangedError, Found
 
 SCHEME = 'tfds:'
@@ -49,10 +50,25 @@ _KEPT = {
 _SCALES = {'int64': 2.0**15, 'int32': 2.0**31, 'int16': 2.0**15}  # TFDS keeps 16 bit sound as int64
 
 
-def find_records(address: str) -> Iterator[Found]:
-    """The records that an address means.
+@dataclasses.dataclass(frozen=True)
+class RecordFile:
+    """A file of records; nothing of it was read.
 
-    Their split is `''` where only one split is meant, for then its recordings are to be shared out.
+    Attributes:
+      path: Its path or address.
+      split: The split of its records; `''` where only one split is meant, for then they are to be shared out.
+      count: Number of records, as the metadata have it.
+      layout: What is in a record, as `look_into` wants it.
+    """
+
+    path: str
+    split: str
+    count: int
+    layout: dict[str, Any]
+
+
+def find_files(address: str) -> list[RecordFile]:
+    """The files that an address means.
 
     Raises:
       DDSPError: There is no such dataset or split, or it has no feature with sound.
@@ -67,16 +83,25 @@ def find_records(address: str) -> Iterator[Found]:
     if wanted and wanted not in splits:
         raise DDSPError(f'{folder} has no split {wanted!r}; its splits are {", ".join(sorted(splits))}.')
     chosen = [wanted] if wanted else [name for name in splits if any(map(int, splits[name]['shardLengths']))]
-    for split in chosen:
-        for file in _files(folder, info['name'], splits[split]):
-            for i, offset in enumerate(record_offsets(file)):
-                where = {'file': str(file), 'offset': offset, **layout}
-                yield Found(f'{file}#{i}', record=where, split=split if len(chosen) > 1 else '')
+    return [
+        RecordFile(file, split if len(chosen) > 1 else '', int(count), layout)
+        for split in chosen
+        for file, count in _files(folder, info['name'], splits[split])
+    ]
+
+
+def find_records(file: RecordFile) -> Iterator[Found]:
+    """The records of a file; raises DDSPError where it cannot be read."""
+    known = gcs.stat(file.path) if gcs.is_gcs(file.path) else None
+    generation = known.generation if known else None
+    for i, (offset, size) in enumerate(record_spans(file.path, generation)):
+        where = {'file': file.path, 'offset': offset, 'bytes': size, 'generation': generation, **file.layout}
+        yield Found(f'{file.path}#{i}', record=where, split=file.split)
 
 
 def look_into(path: str, where: dict[str, Any]) -> tuple[str, AudioInfo]:
     """The SHA-256 and the header of a record; raises AudioError where it cannot be used."""
-    message = read_record(where['file'], where['offset'])
+    message = _message(where)
     digest = hashlib.sha256(message).hexdigest()
     audio, _ = _decode(path, message, where)
     codec = f'TFDS {where["dtype"]}'
@@ -94,12 +119,16 @@ def read(path: str, where: dict[str, Any], sha256: str) -> tuple[np.ndarray, dic
       ChangedError: It is not the one that `look_into` read.
     """
     try:
-        message = read_record(where['file'], where['offset'])
-    except DatasetError:
+        message = _message(where)
+    except (DatasetError, gcs.NotFound):
         raise ChangedError.of(path) from None
     if hashlib.sha256(message).hexdigest() != sha256:
         raise ChangedError.of(path)
     return _decode(path, message, where)
+
+
+def _message(where: dict[str, Any]) -> bytes:
+    return read_record(where['file'], where['offset'], where['bytes'], where['generation'])
 
 
 def _decode(path: str, message: bytes, where: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -140,40 +169,55 @@ def _inflate(packed: bytes) -> bytes:
     return unpacked
 
 
-def _find_folder(name: str) -> pathlib.Path:
-    """The directory of a prepared dataset."""
+def _find_folder(name: str) -> str:
+    """The directory of a prepared dataset, here or on gs://."""
     if not name:
         raise DDSPError(f"{SCHEME} names no dataset; give a name or a folder, such as '{SCHEME}nsynth'.")
-    folder = pathlib.Path(name).expanduser()
-    if (folder / 'dataset_info.json').is_file():
-        return folder.resolve()
-    name, _, version = name.partition(':')
-    root = pathlib.Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
-    found = [path.parent for path in (root / name).glob(f'{version or "*"}/dataset_info.json')]
-    numbered = [path for path in found if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
-    if not numbered:
+    folder = name.rstrip('/') if gcs.is_gcs(name) else os.path.realpath(os.path.expanduser(name))
+    if storage.size(f'{folder}/dataset_info.json') is not None:
+        return folder
+    if gcs.is_gcs(name):
+        versions = _versions(folder)
+        near = f'{SCHEME}{folder}/{versions[-1] if versions else "VERSION"}'
         raise DDSPError(
-            f'{SCHEME}{name}: no prepared dataset {root / name}/{version or "VERSION"}. Name its folder, set '
+            f'{SCHEME}{name} is no prepared dataset, for it has no dataset_info.json. Name the folder of a '
+            f'version, such as {near}.'
+        )
+    name, _, version = name.partition(':')
+    root = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    folder = (
+        f'{root.rstrip("/")}/{name}' if gcs.is_gcs(root) else os.path.join(os.path.expanduser(root), name)
+    )
+    found = [each for each in _versions(folder) if each == version or not version]
+    if not found:
+        raise DDSPError(
+            f'{SCHEME}{name}: no prepared dataset {folder}/{version or "VERSION"}. Name its folder, set '
             f'TFDS_DATA_DIR, or prepare it with `tfds build {name}`.'
         )
-    return max(numbered, key=lambda path: [int(part) for part in path.name.split('.')])
+    return f'{folder if gcs.is_gcs(folder) else os.path.realpath(folder)}/{found[-1]}'
 
 
-def _files(folder: pathlib.Path, name: str, split: dict[str, Any]) -> list[pathlib.Path]:
+def _versions(folder: str) -> list[str]:
+    """Versions of a dataset, the newest last."""
+    numbered = [each for each in storage.list_folders(folder) if re.fullmatch(r'\d+\.\d+\.\d+', each)]
+    there = [each for each in numbered if storage.size(f'{folder}/{each}/dataset_info.json') is not None]
+    return sorted(there, key=lambda each: [int(part) for part in each.split('.')])
+
+
+def _files(folder: str, name: str, split: dict[str, Any]) -> Iterator[tuple[str, str | int]]:
+    """The files of a split, each with its number of records."""
     template = split.get('filepathTemplate') or '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
-    count = len(split['shardLengths'])
-    files = []
-    for i in range(count):
+    lengths = split['shardLengths']
+    for i, length in enumerate(lengths):
         fields = {
             'DATASET': name, 'SPLIT': split['name'], 'FILEFORMAT': 'tfrecord', 'SHARD_INDEX': f'{i:05d}',
-            'NUM_SHARDS': f'{count:05d}', 'SHARD_X_OF_Y': f'{i:05d}-of-{count:05d}',
+            'NUM_SHARDS': f'{len(lengths):05d}', 'SHARD_X_OF_Y': f'{i:05d}-of-{len(lengths):05d}',
         }  # fmt: skip
         named = re.sub(r'\{(\w+)\}', lambda match: fields.get(match[1], match[0]), template)  # noqa: B023
-        files.append(inside(folder, named, f'{folder}/dataset_info.json'))
-    return files
+        yield storage.inside(folder, named, f'{folder}/dataset_info.json'), length
 
 
-def _layout(folder: pathlib.Path) -> dict[str, Any]:
+def _layout(folder: str) -> dict[str, Any]:
     """What is in the records of a dataset.
 
     `audio` is the feature with the sound, `encoding` how its samples are packed ('none', 'bytes' or 'zlib');
@@ -205,12 +249,10 @@ def _layout(folder: pathlib.Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _flatten(
-    row: dict[str, Any], folder: pathlib.Path, name: str = ''
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _flatten(row: dict[str, Any], folder: str, name: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
     """Features with their names as records have them: `f0/hz`."""
     if found := fault(row, _FEATURE, name or 'it'):
-        raise DDSPError(f'{folder / "features.json"} is damaged: {found}.')
+        raise DDSPError(f'{folder}/features.json is damaged: {found}.')
     if 'featuresDict' in row:
         for key, child in row['featuresDict']['features'].items():
             yield from _flatten(child, folder, f'{name}/{key}' if name else key)
@@ -218,12 +260,15 @@ def _flatten(
         yield name, row
 
 
-def _read(folder: pathlib.Path, name: str, shape: Any) -> dict[str, Any]:
-    path = inside(folder, name, f'the dataset {folder}')
+def _read(folder: str, name: str, shape: Any) -> dict[str, Any]:
+    path = storage.inside(folder, name, f'the dataset {folder}')
     try:
-        content = json.loads(path.read_bytes())
+        content = storage.read(path)
+        if content is None:
+            raise DDSPError(f'{path} is missing.')
+        row = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise DDSPError(f'{path} cannot be read: {error}.') from None
-    if found := fault(content, shape):
+    if found := fault(row, shape):
         raise DDSPError(f'{path} is damaged: {found}.')
-    return content
+    return dict(row)

@@ -387,6 +387,7 @@ def test_a_missing_client_is_one_line_with_the_command(service, monkeypatch):
     [
         ('data', ['gs://bucket/in'], "--output is 'data'.*must be on gs://"),
         ('gs://bucket/data', ['gs://bucket/in', 'recordings/'], "SOURCE is 'recordings/'.*gcloud storage cp"),
+        ('gs://bucket/data', ['tfds:nsynth'], "SOURCE is 'tfds:nsynth'.*such as tfds:gs://BUCKET/"),
     ],
 )
 def test_places_that_workers_cannot_see_are_refused(root, sources, expected):
@@ -394,4 +395,6 @@ def test_places_that_workers_cannot_see_are_refused(root, sources, expected):
 
     with pytest.raises(ConfigError, match=expected):
         dataflow.check_places(root, sources)
-    dataflow.check_places('gs://bucket/data', ['gs://bucket/in/*.wav', 'tfds:nsynth', 'synthetic:60'])
+    dataflow.check_places(
+        'gs://bucket/data', ['gs://bucket/in/*.wav', 'tfds:gs://bucket/nsynth/full/2.3.3', 'synthetic:60']
+    )

@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 
 from ddsp.errors import DDSPError
+from ddsp.io import gcs
 from ddsp.io.dataset import DatasetError, open_dataset
 from ddsp.io.files import UnsafeNameError
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.inspect.inspection import inspect_dataset
-from pipelines.records import RecordWriter, encode_example, read_features, read_record, read_records
+from pipelines.records import (
+    RecordWriter,
+    encode_example,
+    read_features,
+    read_record,
+    read_records,
+    record_spans,
+)
 from pipelines.sources.finding import find_sources
 from pipelines.sources.probing import look_into, recall
 
@@ -77,6 +85,20 @@ def test_a_tfds_folder_names_no_file_outside(tmp_path, canary, name, field):
     (folder / 'link').symlink_to(canary)
     with pytest.raises(DDSPError, match=r'dataset_info\.json (names|is damaged)|splits\[0\]'):
         find_sources(f'tfds:{folder}')
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'link'], ids=ascii)
+def test_a_tfds_folder_in_a_bucket_names_no_object_outside(tmp_path, canary, bucket_server, name):
+    name = str(canary) if name == '{absolute}' else name
+    folder = tfds_folder(tmp_path / 'tfds', split={'filepathTemplate': name})
+    for file in folder.iterdir():
+        gcs.upload(file, f'gs://bucket/tfds/{file.name}')
+    gcs.upload(b'', 'gs://bucket/canary')
+    bucket_server.calls.clear()
+    with pytest.raises(UnsafeNameError, match=r'gs://bucket/tfds/dataset_info\.json names'):
+        find_sources('tfds:gs://bucket/tfds')
+    asked = {path.rpartition('/o/')[2] for _, path in bucket_server.calls}
+    assert asked == {'tfds/dataset_info.json', 'tfds/features.json'}
 
 
 @pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
@@ -162,7 +184,7 @@ def test_a_record_longer_than_its_file_is_damage(tmp_path, length):
     with pytest.raises(DatasetError, match='is damaged in record 0'):
         list(read_records(tmp_path / 'x'))
     with pytest.raises(DatasetError, match='is damaged'):
-        read_record(tmp_path / 'x', 0)
+        read_record(tmp_path / 'x', *next(record_spans(tmp_path / 'x')))
 
 
 def test_records_that_are_no_examples_are_a_sentence():
