@@ -10,6 +10,7 @@ import functools
 import hashlib
 import pathlib
 import re
+import threading
 
 from ddsp.errors import DDSPError
 from ddsp.io import gcs
@@ -18,6 +19,7 @@ from pipelines.sources.stages import Found
 from pipelines.synthetic.corpus import Take, list_takes
 
 SCHEME = 'synthetic:'
+_ONE_AT_A_TIME = threading.Lock()  # threads that play at once hinder each other
 
 
 def find_takes(item: str) -> list[Found]:
@@ -41,10 +43,11 @@ def make(path: str) -> str:
     item, _, name = path.rpartition('/')
     take = _takes(item, gcs.cache_folder())[int(name.removeprefix('take_').removesuffix('.wav')) - 1]
     try:
-        take.make()
+        with _ONE_AT_A_TIME:
+            take.make()
     except (AudioError, OSError) as error:  # no fault of the recording
         why = error.strerror if isinstance(error, OSError) else error
-        raise DDSPError(f'{path} cannot be made in the cache folder: {why}') from error
+        raise DDSPError(f'{path} cannot be made in the cache folder: {str(why).rstrip(".")}.') from error
     return str(take.wav)
 
 
