@@ -7,10 +7,7 @@ shown when a test fails.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import os
-import pathlib
 import shutil
 import signal
 import socket
@@ -20,53 +17,44 @@ import time
 
 import numpy as np
 import pytest
-from pipelines.beam.plan import plan_shards
-from pipelines.beam.shards import read_failures, read_metrics
+import soundfile
 
-from ddsp.f0 import get_estimator
-from ddsp.io.audio import write_wav
+from ddsp.io import gcs
+from pipelines import PrepareOptions, prepare_dataset
 from pipelines.beam import portable
-from pipelines.beam.runner import build, run_shards
-from pipelines.beam.sdk import PipelineOptions, beam
-from pipelines.options import PrepareOptions
-from pipelines.sources.finding import find_sources
-from pipelines.sources.probing import Inputs, probe_sources
-from pipelines.sources.splits import split_sources
+from pipelines.beam.sdk import beam
 
 BEAM_JOBS = 'apache_beam.runners.portability.local_job_service_main'
 WORKER_POOL = 'apache_beam.runners.worker.worker_pool_main'
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is to be made: the plans of shards, in a folder that all workers see."""
-
-    plans: tuple
-    folder: pathlib.Path
 
 
 class Programs:
     """Servers of one test, each with its log and its children."""
 
     def __init__(self, folder):
-        self._folder, self._running = folder, {}
+        self._folder, self._running, self._ports = folder, {}, {}
         # The pool starts its workers as `python`.
         path = os.pathsep.join((os.path.dirname(sys.executable), os.environ['PATH']))
         self._environ = {**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
 
     def start(self, name, *command, port):
-        """Starts one and waits until it listens; returns its address."""
+        """Starts one; returns its address."""
         with open(self._folder / f'{name}.log', 'wb') as log:
             self._running[name] = subprocess.Popen(
                 command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        self._ports[name] = port
+        return f'127.0.0.1:{port}'
+
+    def wait(self):
+        """Waits until all listen."""
         end = time.monotonic() + 60
-        while time.monotonic() < end and self._running[name].poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
-                return f'127.0.0.1:{port}'
-            time.sleep(0.05)
-        raise AssertionError(f'{name} does not listen on port {port}')
+        for name, port in self._ports.items():
+            while not listens(port):
+                alive = time.monotonic() < end and self._running[name].poll() is None
+                assert alive, f'{name} does not listen on port {port}'
+                time.sleep(0.05)
 
     def stop(self):
         """Stops all with what they started, and prints their logs: pytest shows them on failure."""
@@ -79,6 +67,12 @@ class Programs:
                 os.killpg(program.pid, signal.SIGKILL)
             program.wait()
             print(f'--- {name}\n{(self._folder / f"{name}.log").read_text(errors="replace")[-4000:]}')
+
+
+def listens(port):
+    with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
+        return True
+    return False
 
 
 def free_port():
@@ -110,6 +104,7 @@ def job_service(programs, pool):
     """Beam's own job service."""
     port = free_port()
     address = programs.start('service', sys.executable, '-m', BEAM_JOBS, f'--job_port={port}', port=port)
+    programs.wait()
     return 'portable', (f'--job_endpoint={address}', *pool)
 
 
@@ -121,6 +116,7 @@ def prism(programs, request):
         pytest.skip(f'Prism {beam.__version__} was not built: sh infra/flink/get_engines.sh prism')
     pool, port = request.getfixturevalue('pool'), free_port()
     address = programs.start('prism', program, f'--job_port={port}', '--serve_http=false', port=port)
+    programs.wait()
     return 'portable', (f'--job_endpoint={address}', *pool)
 
 
@@ -132,6 +128,7 @@ def flink(request):
         pytest.skip('the Flink job server is not here: sh infra/flink/get_engines.sh flink (with Java 11)')
     jar = f'--flink_job_server_jar={jars[-1]}'
     pool = request.getfixturevalue('pool')
+    request.getfixturevalue('programs').wait()
     return 'flink', ('--flink_master=[local]', '--parallelism=2', jar, *pool)
 
 
@@ -141,24 +138,28 @@ def engine(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture
-def make_request(tmp_path):
-    """A function: a request for ten recordings of so many seconds; the same ones for the same number."""
+def tone(hz, seconds, rate=16000):
+    """A harmonic tone that swells."""
+    t = np.arange(int(seconds * rate)) / rate
+    return 0.2 * (1 + 0.5 * np.sin(4 * t)) * sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, 6))
 
-    def make(seconds, name):
-        recordings, work, folder = (tmp_path / part for part in (f'recordings{seconds}', 'work', name))
-        for path in (recordings, work, folder):
-            path.mkdir(exist_ok=True)
-        t = np.arange(16000 * seconds) / 16000
-        for i in range(10):
-            tone = sum(np.sin(2 * np.pi * (180 + 25 * i) * k * t) / k for k in range(1, 6))
-            write_wav(recordings / f'{i}.wav', 0.2 * tone * (1 + 0.5 * np.sin(4 * t)), 16000)
-        options = PrepareOptions(f0='yin', num_shards=4)
-        rows = probe_sources(find_sources(recordings), Inputs(work), lambda *_: None)
-        pieces = split_sources(rows, options.splits, options.example_secs)
-        return Request(tuple(plan_shards(pieces, options, get_estimator('yin'))), folder)
 
-    return make
+@pytest.fixture(scope='session')
+def corpus(tmp_path_factory):
+    """Five recordings, one at 8 kHz, one of them again as flac, and what cannot be used."""
+    folder = tmp_path_factory.mktemp('corpus')
+    for i in range(4):
+        soundfile.write(folder / f'{i}.wav', tone(180 + 25 * i, 3), 16000)
+    soundfile.write(folder / 'telephone.wav', tone(300, 3, 8000), 8000)
+    soundfile.write(folder / 'zero again.flac', soundfile.read(folder / '0.wav')[0], 16000)
+    soundfile.write(folder / 'silence.wav', np.zeros(48000), 16000)  # a shard finds that out
+    (folder / 'text.wav').write_bytes(b'not a sound' * 200)
+    (folder / 'empty.wav').touch()
+    (folder / 'notes.txt').write_text('about these recordings')
+    return folder
+
+
+OPTIONS = PrepareOptions(f0='yin', num_shards=2, workers=1)
 
 
 @pytest.fixture
@@ -172,30 +173,27 @@ def job_servers_end(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-def submit(options, request):
-    """Runs a job and waits for its end."""
-    pipeline = beam.Pipeline(options=PipelineOptions(options))
-    build(pipeline, [[plan] for plan in request.plans], request.folder)
-    result = pipeline.run()
-    result.wait_until_finish()
-    return result
+def content(path):
+    """Names and bytes of a published version; all but metrics.json, which holds times."""
+    if gcs.is_gcs(path):
+        addresses = [found.address for found in gcs.list_objects(path)]
+        files = {address.rpartition('/')[2]: gcs.read(address) for address in addresses}
+    else:
+        files = {file.name: file.read_bytes() for file in path.iterdir()}
+    del files['metrics.json']
+    return files
 
 
 @pytest.fixture
-def published_bytes(job_servers_end):
-    """A function: hashes of the files that an engine (None: this process) makes, and its counters."""
+def prepare(job_servers_end, monkeypatch):
+    """A function: prepares with an engine (None: in this process); gives the files and the result."""
+    monkeypatch.setenv('SOURCE_DATE_EPOCH', '0')
 
-    def run(engine, request):
-        if engine:
-            runner, given = engine
-            name = {'portable': 'PortableRunner', 'flink': 'FlinkRunner'}[runner]
-            options = [*given, *portable.flags(runner, given), f'--runner={name}']
-            result = portable.run_again(lambda: submit(options, request))
-            assert read_failures(result) == []
-            counters = read_metrics(result)
-        else:
-            counters = run_shards(list(request.plans), request.folder, 1)
-        files = (request.folder / plan.key for plan in request.plans)
-        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}, counters
+    def run(sources, root, engine=None, options=OPTIONS):
+        runner, beam_options = engine or ('local', ())
+        result = prepare_dataset(
+            sources, root, 'notes', options=options, runner=runner, beam_options=beam_options
+        )
+        return content(result.path), result
 
     return run

@@ -1,13 +1,11 @@
-"""Every engine makes the same bytes, also after a worker was killed in the middle."""
+"""Every engine publishes the same files, from here or from a bucket."""
 
-import os
-import signal
 import sys
-import threading
-import time
 
 import pytest
-from pipelines.beam.shards import AT_SUFFIX
+
+from ddsp.io import gcs
+from pipelines import PrepareOptions
 
 # Takes the place of Java: Beam's own job service, on the port that the client asks for.
 STAND_IN = """#!{python}
@@ -18,32 +16,59 @@ service.run(['--job_port', sys.argv[sys.argv.index('--job-port') + 1]])
 """
 
 
-def counted(counters):
+def counted(result):
     """Counters without times, which differ."""
-    return {name: value for name, value in counters.items() if 'cpu' not in name and 'wall' not in name}
+    return {name: n for name, n in result.metrics.items() if 'cpu' not in name and 'wall' not in name}
 
 
-@pytest.fixture
-def expected(make_request, published_bytes):
-    """A function: bytes and counters of ten recordings in this process."""
+@pytest.fixture(scope='module')
+def expected(corpus, tmp_path_factory):
+    """A function: what this process publishes of the corpus, made once."""
+    made = []
 
-    def make(seconds):
-        made, counters = published_bytes(None, make_request(seconds, 'expected'))
-        return made, counted(counters)
+    def publish(prepare):
+        if not made:
+            made.append(prepare(corpus, tmp_path_factory.mktemp('expected')))
+        return made[0]
 
-    return make
+    return publish
+
+
+def test_the_corpus_holds_every_outcome(prepare, expected):
+    _, result = expected(prepare)
+    assert result.accepted == 5
+    assert result.rejected == {'not_audio': 1, 'empty': 1, 'silent': 1}
+    assert (result.duplicates, result.skipped) == (1, 1)
+    assert any('upsampled' in text for _, text in result.warnings)
+
+
+def test_two_processes_publish_the_same_files(corpus, prepare, expected, tmp_path):
+    files, result = prepare(corpus, tmp_path, options=PrepareOptions(f0='yin', num_shards=2, workers=2))
+    assert (files, counted(result)) == (expected(prepare)[0], counted(expected(prepare)[1]))
 
 
 @pytest.mark.parametrize('engine', ['job_service', 'prism', 'flink'], indirect=True)
-def test_the_bytes_are_the_same(engine, make_request, published_bytes, expected):
-    made, counters = published_bytes(engine, make_request(3, 'made'))
-    assert (made, counted(counters)) == expected(3)
-    assert counters['made/recordings'] == 10
-    assert counters['cpu_seconds/f0'] > 0
+def test_every_engine_publishes_the_same_files(engine, corpus, prepare, expected, tmp_path):
+    files, result = prepare(corpus, tmp_path / 'root', engine)
+    assert (files, counted(result)) == (expected(prepare)[0], counted(expected(prepare)[1]))
+    assert result.costs['f0'] > 0
 
 
-def test_the_flink_client_starts_its_job_server(pool, make_request, published_bytes, expected, tmp_path):
+def test_an_engine_publishes_from_bucket_to_bucket(bucket_server, job_service, corpus, prepare):
+    """The workers have an environment of their own, with the address of the service in it."""
+    for file in corpus.iterdir():
+        gcs.upload(file, f'gs://bucket/in/{file.name}')
+    here, _ = prepare('gs://bucket/in', 'gs://bucket/here')
+    there, result = prepare('gs://bucket/in', 'gs://bucket/there', job_service)
+    assert result.path == 'gs://bucket/there/notes/1.0.0'
+    assert there == here
+    left = [name for _, name in bucket_server.objects if name.startswith('there/notes/.staging')]
+    assert not left
+
+
+def test_the_flink_client_starts_its_job_server(programs, pool, corpus, prepare, expected, tmp_path):
     """The client's half: our options, the start of the job server, submission, metrics."""
+    programs.wait()
     jar, java = tmp_path / 'job-server.jar', tmp_path / 'java'
     jar.touch()
     java.write_text(STAND_IN.format(python=sys.executable))
@@ -52,43 +77,7 @@ def test_the_flink_client_starts_its_job_server(pool, make_request, published_by
         '--flink_master=[local]', '--parallelism=2', f'--flink_job_server_jar={jar}',
         f'--job_server_java_launcher={java}', *pool,
     )  # fmt: skip
-    made, counters = published_bytes(('flink', options), make_request(3, 'made'))
-    assert (made, counted(counters)) == expected(3)
+    files, _ = prepare(corpus, tmp_path / 'root', ('flink', options))
+    assert files == expected(prepare)[0]
     words = java.with_name('java.words').read_text().split('\n')
     assert words[:4] == ['-jar', str(jar), '--flink-master', '[local]']
-
-
-def kill_a_worker(folder, stop):
-    """Kills the worker that first notes the recording that it works on."""
-    while not stop.wait(0.01):
-        for file in folder.glob(f'*{AT_SUFFIX}'):
-            time.sleep(0.5)
-            os.kill(int(file.stem), signal.SIGKILL)
-            return
-
-
-@pytest.fixture
-def killer():
-    """A function that kills the first worker of a request, in the middle of its work."""
-    stop, threads = threading.Event(), []
-
-    def start(folder):
-        threads.append(threading.Thread(target=kill_a_worker, args=(folder, stop)))
-        threads[-1].start()
-        return threads[-1]
-
-    yield start
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('engine', ['prism', 'flink'], indirect=True)
-def test_a_killed_worker_changes_nothing(engine, killer, make_request, published_bytes, expected):
-    """Flink restarts its job; Prism's is submitted again. Beam's own job service would wait for ever."""
-    wanted = make_request(45, 'made')
-    killing = killer(wanted.folder)
-    made, _ = published_bytes(engine, wanted)
-    assert not killing.is_alive()
-    assert made == expected(45)[0]
