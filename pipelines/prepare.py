@@ -152,20 +152,20 @@ def _run(
         elif counts.get('probed/inputs'):
             tell(0, 1, f'looking into the inputs: {counts["probed/inputs"]:.0f}')
 
-    if runner == 'local':
-        run_here(request, follow)
-    else:
-        engines.run(
-            runner,
-            beam_options,
-            lambda pipeline: build(pipeline, request),
-            label=request.label,
-            follow=follow,
-        )
-    outcome = request.read_outcome()
-    if outcome is None:
-        raise DDSPError(f'the job ended without a result in {request.outcome}. Run the same command again.')
-    return outcome
+    for _ in range(2):  # another driver of the same request may take the outcome away: once more finds all
+        if runner == 'local':
+            run_here(request, follow)
+        else:
+            engines.run(
+                runner,
+                beam_options,
+                lambda pipeline: build(pipeline, request),
+                label=request.label,
+                follow=follow,
+            )
+        if outcome := request.read_outcome():
+            return outcome
+    raise DDSPError(f'the job ended without a result in {request.outcome}. Run the same command again.')
 
 
 def _done(outcome: Mapping[str, Any], earlier: Mapping[str, float]) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def end(
             outcome = _end(request, decision, shards, row_files, contents)
     except DDSPError as error:
         outcome = {'state': FAILED, **dataclasses.asdict(Failure.of(error))}
+        with contextlib.suppress(DDSPError):  # another driver published it, and removed what it was made of
+            if decision.plan and _is_published(request, decision.version, decision.fingerprint):
+                outcome = {'state': PUBLISHED, 'version': decision.version}
     if outcome['state'] == PUBLISHED:
         with contextlib.suppress(DDSPError):  # the dataset is there; this only saves time and space
             _remember(request, row_files)
