@@ -7,7 +7,9 @@ shown when a test fails.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -23,6 +25,7 @@ from ddsp.io import gcs
 from pipelines import PrepareOptions, prepare_dataset
 from pipelines.beam import portable
 from pipelines.beam.sdk import beam
+from pipelines.synthetic.corpus import synthesize_corpus
 
 BEAM_JOBS = 'apache_beam.runners.portability.local_job_service_main'
 WORKER_POOL = 'apache_beam.runners.worker.worker_pool_main'
@@ -157,6 +160,28 @@ def corpus(tmp_path_factory):
     (folder / 'empty.wav').touch()
     (folder / 'notes.txt').write_text('about these recordings')
     return folder
+
+
+@pytest.fixture(scope='session')
+def wide_corpus(tmp_path_factory):
+    """All odd inputs and recordings of the synthetic instrument: two hundred files."""
+    odd_inputs = load('../sources/odd_inputs.py')
+    folder = tmp_path_factory.mktemp('wide')
+    odd = len(odd_inputs.write(folder))
+    synthesize_corpus(folder / 'synthetic', seconds=300)
+    (folder / 'synthetic' / 'truth').rename(tmp_path_factory.mktemp('truth') / 'truth')
+    for i in range(200 - odd - 20):
+        soundfile.write(folder / f'tone {i}.wav', tone(150 + 3 * i, 1 + 0.05 * i), 16000)
+    return folder
+
+
+def load(name):
+    """A module of the tests beside this folder."""
+    place = pathlib.Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 OPTIONS = PrepareOptions(f0='yin', num_shards=2, workers=1)

@@ -54,6 +54,18 @@ def test_every_engine_publishes_the_same_files(engine, corpus, prepare, expected
     assert result.costs['f0'] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('engine', ['job_service', 'prism', 'flink'], indirect=True)
+def test_two_hundred_odd_files_are_the_same_everywhere(ffmpeg, engine, wide_corpus, prepare, tmp_path):
+    """Names that are not UTF-8, links in circles, damaged headers and notes, as they travel to workers."""
+    options = PrepareOptions(f0='yin', workers=1)
+    expected, here = prepare(wide_corpus, tmp_path / 'here', options=options)
+    files, there = prepare(wide_corpus, tmp_path / 'there', engine, options=options)
+    assert sum(there.metrics[name] for name in there.metrics if name.startswith('files/')) >= 200
+    assert counted(there) == counted(here)
+    assert files == expected
+
+
 def test_an_engine_publishes_from_bucket_to_bucket(bucket_server, job_service, corpus, prepare):
     """The workers have an environment of their own, with the address of the service in it."""
     for file in corpus.iterdir():
