@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import soundfile
 
 from ddsp.io.audio import write_wav
 
@@ -28,6 +29,21 @@ def folder(tmp_path_factory):
     for i, hz in enumerate([196, 233, 277, 330, 392, 466]):
         write_wav(path / f'note_{i}.wav', melody(6, hz), 16000)
     return path
+
+
+@pytest.fixture(scope='session')
+def corpus(tmp_path_factory):
+    """Five recordings, one at 8 kHz, one of them again as flac, and what cannot be used."""
+    folder = tmp_path_factory.mktemp('corpus')
+    for i in range(4):
+        soundfile.write(folder / f'{i}.wav', melody(3, 180 + 25 * i), 16000)
+    soundfile.write(folder / 'telephone.wav', melody(3, 300, 8000), 8000)
+    soundfile.write(folder / 'zero again.flac', soundfile.read(folder / '0.wav')[0], 16000)
+    soundfile.write(folder / 'silence.wav', np.zeros(48000), 16000)  # a shard finds that out
+    (folder / 'text.wav').write_bytes(b'not a sound' * 200)
+    (folder / 'empty.wav').touch()
+    (folder / 'notes.txt').write_text('about these recordings')
+    return folder
 
 
 def _connect(monkeypatch, tmp_path, url):

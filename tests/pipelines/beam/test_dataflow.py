@@ -131,25 +131,36 @@ def run_staged(content):
     return FnApiRunner().run_via_runner_api(proto, PipelineOptions([]))
 
 
-def test_a_preparation_is_the_same_on_dataflow_as_here(service, bucket_server, tmp_path):
+def test_a_preparation_is_the_same_on_dataflow_as_here(service, bucket_server, corpus, monkeypatch):
     """The command, Beam's client, the graph as it was staged, and what it publishes on gs://."""
-    pytest.importorskip('pipelines.beam.graph')
     from pipelines.prepare import prepare_dataset
 
     def execute(job):
         place = job['environment']['sdkPipelineOptions']['options']['pipelineUrl']
         run_staged(gcs.read(place))
 
+    monkeypatch.setenv('SOURCE_DATE_EPOCH', '0')
     service.execute = execute
+    for file in corpus.iterdir():
+        gcs.upload(file, f'gs://bucket/in/{file.name}')
+    options = PrepareOptions(f0='yin', num_shards=2, workers=1)
     result = prepare_dataset(
-        'synthetic:30', 'gs://bucket/data', 'tones', options=PrepareOptions(f0='yin'), runner='dataflow',
+        'gs://bucket/in', 'gs://bucket/there', 'tones', options=options, runner='dataflow',
         beam_options=options_of(service),
     )  # fmt: skip
-    here = prepare_dataset('synthetic:30', tmp_path, 'tones', options=PrepareOptions(f0='yin'))
+    prepare_dataset('gs://bucket/in', 'gs://bucket/here', 'tones', options=options)
     assert len(service.jobs) == 1
-    assert result.examples == here.examples
-    for file in (tmp_path / 'tones' / '1.0.0').glob('*.tfrecord*'):
-        assert bucket_server.objects['bucket', f'data/tones/1.0.0/{file.name}'] == file.read_bytes()
+    assert (result.accepted, sum(result.rejected.values()), result.duplicates) == (5, 3, 1)
+    published = {
+        root: {
+            name.rpartition('/')[2]: content
+            for (_, name), content in bucket_server.objects.items()
+            if name.startswith(f'{root}/tones/1.0.0/') and not name.endswith('metrics.json')
+        }
+        for root in ('here', 'there')
+    }
+    assert len(published['here']) > 6
+    assert published['there'] == published['here']
 
 
 def test_everything_that_a_job_may_ask_for(service):

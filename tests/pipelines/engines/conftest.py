@@ -148,21 +148,6 @@ def tone(hz, seconds, rate=16000):
 
 
 @pytest.fixture(scope='session')
-def corpus(tmp_path_factory):
-    """Five recordings, one at 8 kHz, one of them again as flac, and what cannot be used."""
-    folder = tmp_path_factory.mktemp('corpus')
-    for i in range(4):
-        soundfile.write(folder / f'{i}.wav', tone(180 + 25 * i, 3), 16000)
-    soundfile.write(folder / 'telephone.wav', tone(300, 3, 8000), 8000)
-    soundfile.write(folder / 'zero again.flac', soundfile.read(folder / '0.wav')[0], 16000)
-    soundfile.write(folder / 'silence.wav', np.zeros(48000), 16000)  # a shard finds that out
-    (folder / 'text.wav').write_bytes(b'not a sound' * 200)
-    (folder / 'empty.wav').touch()
-    (folder / 'notes.txt').write_text('about these recordings')
-    return folder
-
-
-@pytest.fixture(scope='session')
 def wide_corpus(tmp_path_factory):
     """All odd inputs and recordings of the synthetic instrument: two hundred files."""
     odd_inputs = load('../sources/odd_inputs.py')
