@@ -96,12 +96,14 @@ def test_a_killed_driver_is_gone_on_with(job_service, long_corpus, prepare, begi
     assert files == expected
 
 
-def test_a_second_driver_is_refused_in_a_folder(job_service, corpus, prepare, tmp_path):
+def test_a_second_driver_is_refused_in_a_folder(corpus, prepare, tmp_path, monkeypatch):
+    """Before anything is submitted: no engine is there."""
+    monkeypatch.setattr(preparation.engines, 'check', lambda *_, **__: None)
     with (
         open_home(tmp_path / 'root', 'notes').locked(),
         pytest.raises(DDSPError, match='another preparation is running in'),
     ):
-        prepare(corpus, tmp_path / 'root', job_service)
+        prepare(corpus, tmp_path / 'root', ('portable', ()))
 
 
 def test_a_result_that_another_driver_took_away_is_made_again(corpus, prepare, tmp_path, monkeypatch):
