@@ -16,6 +16,8 @@ from pipelines.inspect.inspection import read_sources
 from pipelines.publish.home import CLAIM, METRICS
 from pipelines.sources.splits import describe_shares
 
+_NOTES = 1000  # that a result holds; sources.jsonl has all
+
 
 @dataclasses.dataclass(frozen=True)
 class PrepareResult:
@@ -29,7 +31,7 @@ class PrepareResult:
       skipped: Number of files that were passed over (hidden, not audio by their name).
       duplicates: Number of recordings that were there twice.
       dropped: Examples that the options left out, by reason.
-      warnings: Notes on recordings that are used: (path, text).
+      warnings, n_warnings: The first notes on recordings: (path, text); and how many there are.
       estimator: The f0 estimator.
       shards_reused: Shards that were there.
       statistics: statistics.json's content by split.
@@ -52,6 +54,7 @@ class PrepareResult:
     duplicates: int
     dropped: dict[str, int]
     warnings: tuple[tuple[str, str], ...]
+    n_warnings: int
     estimator: str
     shards_reused: int
     statistics: dict[str, Any]
@@ -86,7 +89,7 @@ class PrepareResult:
         if self.warnings:
             path, note = self.warnings[0]
             example = f'{shown(os.path.basename(path))}: {note}'
-            rows.append(('warnings', f'{len(self.warnings)}, such as {example}'))
+            rows.append(('warnings', f'{self.n_warnings}, such as {example}'))
         rows.append(('f0 estimator', self.estimator))
         made = f'{self.shards_made} made ({self.audio_made:.0f} s of audio)'
         rows.append(('shards', f'{made}, {self.shards_reused} reused'))
@@ -100,9 +103,17 @@ class PrepareResult:
 
 def describe(dataset: Dataset) -> PrepareResult:
     """What a published dataset says itself: the result of a call that found it made."""
-    rows = read_sources(dataset)
-    counts = Counter(row['outcome'] for row in rows)
-    rejected = [row for row in rows if row['outcome'] == 'rejected']
+    counts, rejected, dropped = Counter[str](), Counter[str](), Counter[str]()
+    reasons: dict[str, str] = {}
+    warnings: list[tuple[str, str]] = []
+    for row in read_sources(dataset):
+        counts[row['outcome']] += 1
+        if row['outcome'] == 'rejected':
+            rejected[row.get('reason', '')] += 1
+            reasons.setdefault(row.get('reason', ''), row.get('message', ''))
+        dropped.update(row.get('dropped', {}))
+        warnings += [(row['path'], note) for note in row['warnings'][: _NOTES - len(warnings)]]
+        counts['warnings'] += len(row['warnings'])
     statistics = {split: dataset.statistics(split) for split in dataset.splits}
     audio_seconds = {split: part.get('audio_seconds', 0.0) for split, part in statistics.items()}
     splits = dataset.json(CLAIM, {'parameters': {'splits': {SPLIT: NUMBER}}})['parameters']['splits']
@@ -111,12 +122,13 @@ def describe(dataset: Dataset) -> PrepareResult:
         examples=dict(dataset.splits),
         audio_seconds=audio_seconds,
         accepted=counts['accepted'],
-        rejected=dict(Counter(row.get('reason', '') for row in rejected)),
-        reasons={row.get('reason', ''): row.get('message', '') for row in reversed(rejected)},
+        rejected=dict(rejected),
+        reasons=reasons,
         skipped=counts['skipped'],
         duplicates=counts['duplicate'],
-        dropped=dict(sum((Counter(row.get('dropped', {})) for row in rows), Counter())),
-        warnings=tuple((row['path'], note) for row in rows for note in row['warnings']),
+        dropped=dict(dropped),
+        warnings=tuple(warnings),
+        n_warnings=counts['warnings'],
         estimator=dataset.manifest['f0_estimator'],
         shards_reused=sum(len(split['files']) for split in dataset.manifest['splits'].values()),
         statistics=statistics,

@@ -140,7 +140,7 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     if not isinstance(path, Dataset) and (bare := _bare_files(os.fspath(path))):
         return _inspect_bare(os.fspath(path), bare, examples)
     dataset = path if isinstance(path, Dataset) else open_dataset(path)
-    sources = read_sources(dataset)
+    sources = list(read_sources(dataset))
     rows = {split: content['files'] for split, content in dataset.manifest['splits'].items()}
     estimator = str(dataset.manifest.get('f0_estimator', ''))
     reader = _Reader(dataset.frame_rate, estimator, sources)
@@ -156,9 +156,9 @@ def inspect_dataset(path: str | os.PathLike[str] | Dataset, examples: int = 200)
     )  # fmt: skip
 
 
-def read_sources(dataset: Dataset) -> list[dict[str, Any]]:
-    """The rows of sources.jsonl; raises DatasetError where they are damaged."""
-    return dataset.rows('sources.jsonl', _SOURCE)
+def read_sources(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of sources.jsonl one by one; raises DatasetError where they are damaged."""
+    return (row for _, row in dataset.lines('sources.jsonl', _SOURCE))
 
 
 def load_example(example: ExampleFigures) -> dict[str, np.ndarray]:
