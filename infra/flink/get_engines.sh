@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings the engines that are not Python packages into a folder of this user, by the tools that know where from.
 #   sh infra/flink/get_engines.sh flink [FLINK_VERSION] [BEAM_VERSION]   job server for Flink (Maven, Java 11)
+#   sh infra/flink/get_engines.sh flink-jars [FLINK_VERSION] [BEAM_VERSION]  the same as single jars, to start by hand
 #   sh infra/flink/get_engines.sh spark [SPARK_VERSION] [BEAM_VERSION]   job server for Spark
 #   sh infra/flink/get_engines.sh prism [BEAM_VERSION]                   Prism, Beam's own engine (Go)
 # ENGINES_FOLDER names another folder; PYTHON the interpreter whose Beam decides the version.
@@ -27,6 +28,17 @@ case $engine in
       mvn --batch-mode --quiet dependency:copy "-Dartifact=org.apache.beam:$jar:$beam" "-DoutputDirectory=$folder" || \
       { echo "$jar $beam is not to be had from the Maven repositories that are set up here" >&2; exit 1; }
     echo "$folder/$jar-$beam.jar" ;;
+  flink-jars)  # not every repository serves the large jar; these versions were tried with the Python SDK 2.77
+    need mvn 'Debian: maven'
+    flink=${2:-1.19} beam=${3:-2.62.0}
+    jars=$folder/flink-$flink-job-server-$beam
+    [ -d "$jars" ] || {
+      rm -rf "$jars.part"
+      mvn --batch-mode --quiet --file "$(dirname "$0")/pom.xml" dependency:copy-dependencies \
+        "-Dflink.version=$flink" "-Dbeam.version=$beam" -DincludeScope=runtime "-DoutputDirectory=$jars.part"
+      mv "$jars.part" "$jars"
+    }
+    echo "$jars" ;;
   prism)
     need go 'Debian: golang'
     beam=${2:-$(version_of_beam)}
@@ -36,6 +48,6 @@ case $engine in
     }
     echo "$folder/prism-$beam" ;;
   *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
     exit 2 ;;
 esac

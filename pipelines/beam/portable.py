@@ -19,11 +19,12 @@ from pipelines.beam.sdk import PipelineOptions, beam
 
 _RETRIES = 3  # of a job that lost a worker or a task manager; engines have none of their own in batch
 _RETRY_MS = 2000
+_KEEP_WORKERS_MS = 60_000  # Flink would end its Python workers after each step and start others
 _TIMEOUT_SECS = 5.0
 _LOCAL_MASTERS = re.compile(r'\[(local|auto)\]|local(\[.+\])?')
 _JAR = re.compile(r'beam-runners-(flink|spark)-([\d.]+)-job-server-([\d.]+)\.jar')
-# What Prism says when a worker died: the first, or what comes of it in a step that is under way.
-_LOST_WORKER = re.compile('SDK worker disconnected|send on closed channel')
+# When a worker died Prism says the first, or the second of a step that is under way; Flink says the third.
+_LOST_WORKER = re.compile('SDK worker disconnected|send on closed channel|CANCELLED: client cancelled')
 
 Result = TypeVar('Result')
 
@@ -70,6 +71,11 @@ def flags(runner: str, given: Sequence[str]) -> list[str]:
     if runner == 'flink':
         found += _unless_given(given, 'number_of_execution_retries', _RETRIES)
         found += _unless_given(given, 'execution_retry_delay', _RETRY_MS)
+        found += _unless_given(given, 'environment_cache_millis', _KEEP_WORKERS_MS)
+        # The Python SDK joins the steps: Flink's job server fails where a Flatten and another step read one
+        # collection (apache/beam issue 34647).
+        if not any('pre_optimize=' in word for word in given):
+            found.append('--experiments=pre_optimize=all')
     here = _is_here(endpoint) if endpoint else bool(_LOCAL_MASTERS.fullmatch(master))
     return found + _workers(options, here)
 

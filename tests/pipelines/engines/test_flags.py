@@ -84,7 +84,8 @@ def test_flink_within_the_job_server_gets_jar_slots_and_retries(jars, monkeypatc
     assert portable.flags('flink', ['--flink_version=1.20']) == [
         '--parallelism=3', '--sdk_worker_parallelism=3',
         f'--flink_job_server_jar={jars}/beam-runners-flink-1.20-job-server-{beam.__version__}.jar',
-        '--number_of_execution_retries=3', '--execution_retry_delay=2000', '--environment_type=LOOPBACK',
+        '--number_of_execution_retries=3', '--execution_retry_delay=2000',
+        '--environment_cache_millis=60000', '--experiments=pre_optimize=all', '--environment_type=LOOPBACK',
     ]  # fmt: skip
     given = ['--parallelism=2', '--number_of_execution_retries=0']
     found = portable.flags('flink', given)
