@@ -49,7 +49,8 @@ def cause(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r'[\w.]*(Error|Exception|Rejected)\b', line)]
     ours = [line for line in named if not line.startswith(('java.', 'org.'))]
-    return ((ours or named or lines or ['no reason was given'])[-1])[:500].rstrip('.')
+    # Where nothing is named, it is a stack of Go or Java, which begins with what happened.
+    return ((ours or named or lines[:1] or ['no reason was given'])[-1])[:500].rstrip('.')
 
 
 @contextlib.contextmanager

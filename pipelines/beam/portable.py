@@ -17,7 +17,7 @@ from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.gcs import cache_folder
 from pipelines.beam.sdk import PipelineOptions, beam
 
-_RETRIES = 3  # of a job that lost a worker or a task manager; engines have none of their own in batch
+_RETRIES = 3  # of a job that lost a worker or a task manager
 _RETRY_MS = 2000
 _KEEP_WORKERS_MS = 60_000  # Flink would end its Python workers after each step and start others
 _TIMEOUT_SECS = 5.0
@@ -83,7 +83,7 @@ def flags(runner: str, given: Sequence[str]) -> list[str]:
 def run_again(attempt: Callable[[], Result], tell: Callable[[str], None] = lambda text: None) -> Result:
     """Runs a job, and again where it lost a worker: shards that are finished are not made again.
 
-    Flink restarts such a job itself (see `flags`); Prism gives it up. Beam's own job service, which is meant
+    Flink and Prism give such a job up. Beam's own job service, which is meant
     for tests, waits for ever for a worker that died, and a job there looks like one with a long recording:
     neither counters nor states tell them apart. Interrupt it and run the same command again.
 

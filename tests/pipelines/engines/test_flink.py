@@ -87,7 +87,7 @@ def kill_a_worker(root, stop, killed):
 
 @pytest.mark.slow
 def test_a_killed_worker_changes_nothing_on_flink(flink_jars, recordings, prepare, tmp_path):
-    """Flink restarts the job, and shards that are finished are not made again."""
+    """The job is submitted again, and shards that are finished are not made again."""
     sources = recordings(45)
     expected, _ = prepare(sources, tmp_path / 'here')
     stop, killed = threading.Event(), []
