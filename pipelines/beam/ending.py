@@ -55,7 +55,8 @@ def end(
             if decision.plan and _is_published(request, decision.version, decision.fingerprint):
                 outcome = {'state': PUBLISHED, 'version': decision.version}
     if outcome['state'] == PUBLISHED:
-        with contextlib.suppress(DDSPError):  # the dataset is there; this only saves time and space
+        # The dataset is there, this only saves time and space; a repeated step finds the rows gone.
+        with contextlib.suppress(DDSPError, OSError):
             _remember(request, row_files)
             storage.remove_folder(request.staging)
     storage.write(request.outcome, json.dumps(outcome).encode())

@@ -12,6 +12,7 @@ from ddsp.errors import DDSPError
 from ddsp.io.audio import write_wav
 from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
+from pipelines.beam import ending
 from pipelines.shards.watch import Watch, counts, left_by_the_dead
 
 
@@ -55,3 +56,23 @@ def test_the_driver_raises_what_a_worker_reported_and_the_others_stop(tmp_path, 
     with pytest.raises(DDSPError, match=r'^x cannot be written: No route to host\.$'):
         prepare_dataset(folder, tmp_path, 'notes', options=options)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize('where', ['folder', 'bucket'])
+def test_an_engine_may_run_the_last_step_again(tmp_path, folder, monkeypatch, where, request):
+    root = tmp_path
+    if where == 'bucket':
+        request.getfixturevalue('bucket_server')
+        root = 'gs://bucket/out'
+    end, ended = ending.end, []
+
+    def end_twice(*args):
+        ended.extend([end(*args), end(*args)])
+        return ended[-1]
+
+    monkeypatch.setattr(ending, 'end', end_twice)
+    options = PrepareOptions(f0='yin', workers=1, num_shards=2)
+    result = prepare_dataset(folder, root, 'notes', options=options)
+    assert ended == ['published', 'published']
+    assert result.accepted == 6
+    open_dataset(result.path).verify()
