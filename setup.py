@@ -37,7 +37,7 @@ EXTRAS = {
     ],
     'postgres': ['psycopg[binary]>=3.1,<4'],
     'cloud': ['google-cloud-storage>=3,<4'],
-    # What Beam's Dataflow client imports: 4 MB. apache-beam[gcp] adds 180 MB of clients for other services.
+    # What Beam's Dataflow client imports: 3 MB. apache-beam[gcp] adds 180 MB of clients for other services.
     'dataflow': [
         'apache-beam>=2.77,<3',
         'google-cloud-dataflow-client>=0.13,<0.14',
