@@ -260,7 +260,7 @@ def test_wrong_arguments_say_what_is_allowed():
 
 def test_workers_import_neither_tensorflow_nor_keras():
     code = (
-        'import sys, ddsp.io.audio, ddsp.f0, ddsp.analysis.loudness, pipelines.beam.shards; '
+        'import sys, ddsp.io.audio, ddsp.f0, ddsp.analysis.loudness, pipelines.beam.steps; '
         "print([m for m in ('tensorflow', 'keras', 'jax', 'mlflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

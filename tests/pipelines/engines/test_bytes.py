@@ -87,7 +87,7 @@ def test_the_flink_client_starts_its_job_server(programs, pool, corpus, prepare,
     java.chmod(0o755)
     options = (
         '--flink_master=[local]', '--parallelism=2', f'--flink_job_server_jar={jar}',
-        f'--job_server_java_launcher={java}', *pool,
+        f'--job_server_java_launcher={java}', '--experiments=pre_optimize=default', *pool,
     )  # fmt: skip
     files, _ = prepare(corpus, tmp_path / 'root', ('flink', options))
     assert files == expected(prepare)[0]
