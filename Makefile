@@ -39,7 +39,8 @@ demo: $(READY)
 	@$(BIN)/ddsp demo $(if $(AUDIO),--audio '$(AUDIO)') $(DEMO_FLAGS)
 
 # What runs in under a minute: formulas, contracts and messages, without trainings, servers and workers.
-QUICK := tests/test_architecture.py tests/ddsp/core tests/ddsp/io tests/pipelines/sources tests/experiments/cli/test_help.py
+QUICK := tests/test_architecture.py tests/ddsp/core/test_core_values.py tests/ddsp/io tests/pipelines/test_options.py \
+  tests/pipelines/sources/test_sources.py tests/experiments/cli/test_help.py
 
 quick: $(READY)
 	$(BIN)/ruff check .
