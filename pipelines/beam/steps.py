@@ -55,7 +55,7 @@ class _Watched(beam.DoFn):
         self._request = request
 
     def setup(self) -> None:
-        self._watch = watch.Watch(self._request.watch)
+        self._watch = watch.of(self._request.watch)
 
     def _count(self, name: str, amount: float) -> None:
         count(name, round(amount))

@@ -7,11 +7,13 @@ can show progress and name the recording on which a worker died. A file called `
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
 import time
 from collections import Counter, defaultdict
+from typing import Any
 
 from ddsp.errors import DDSPError
 
@@ -22,6 +24,12 @@ _EVERY_SECS = 0.1
 
 class Cancelled(DDSPError):
     """The preparation was interrupted."""
+
+
+@functools.cache
+def of(folder: str) -> Watch:
+    """The watch of this process on a folder: its steps add to the same counts, for they share one file."""
+    return Watch(folder)
 
 
 class Watch:
@@ -86,7 +94,7 @@ def left_by_the_dead(folder: pathlib.Path) -> list[str]:
     return left
 
 
-def _rows(folder: pathlib.Path) -> list[tuple[int, dict]]:  # type: ignore[type-arg]
+def _rows(folder: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
     for file in folder.glob(f'*{_SUFFIX}'):
         with contextlib.suppress(OSError, ValueError):

@@ -12,7 +12,7 @@ from ddsp.errors import DDSPError
 from ddsp.io.audio import write_wav
 from ddsp.io.dataset import open_dataset
 from pipelines import PrepareOptions, prepare_dataset
-from pipelines.beam import ending
+from pipelines.beam import ending, runner
 from pipelines.shards.watch import Watch, counts, left_by_the_dead
 
 
@@ -76,3 +76,15 @@ def test_an_engine_may_run_the_last_step_again(tmp_path, folder, monkeypatch, wh
     assert ended == ['published', 'published']
     assert result.accepted == 6
     open_dataset(result.path).verify()
+
+
+def test_progress_is_told_in_seconds_of_audio(tmp_path, folder, monkeypatch):
+    """All steps of a worker tell it by one file."""
+    monkeypatch.setattr(runner, '_POLL_SECS', 0.005)
+    calls = []
+    options = PrepareOptions(f0='yin', workers=1, num_shards=2)
+    prepare_dataset(folder, tmp_path, 'notes', options=options, progress=lambda *call: calls.append(call))
+    told = [(done, total) for done, total, text in calls if 's of audio analysed' in text]
+    assert {total for _, total in told} == {36.0}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len({done for done, _ in told}) > 2
