@@ -298,16 +298,20 @@ def main() -> int:
     parser.add_argument('--upstream-python', help='interpreter with ddsp 3.7.0, for command')
     parser.add_argument('--work', help='folder for the files; a temporary one by default')
     parser.add_argument('--out', help='write the rows as JSON')
-    args = parser.parse_args()
+    run_parts(PARTS, parser.parse_args())
+    return 0
+
+
+def run_parts(parts: dict[str, Any], args: argparse.Namespace) -> None:
+    """Runs `args.only` or all parts in a folder within `args.work`, shows their rows, writes `args.out`."""
     results = {}
     with tempfile.TemporaryDirectory(dir=args.work) as work:
-        for name in [args.only] if args.only else PARTS:
-            results[name] = PARTS[name](pathlib.Path(work), args)
+        for name in [args.only] if args.only else parts:
+            results[name] = parts[name](pathlib.Path(work), args)
             if results[name]:
                 show(name, results[name])
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + '\n')
-    return 0
 
 
 def show(name: str, rows: list[dict[str, Any]]) -> None:

@@ -21,13 +21,12 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.prepare import cpu_seconds, descendants, memory_of, show, write_recording
+from benchmarks.prepare import cpu_seconds, descendants, memory_of, run_parts, write_recording
 
 KIND = 'wav 16 kHz mono'
 SERVICE = 'apache_beam.runners.portability.local_job_service_main'
@@ -246,14 +245,7 @@ def main() -> int:
     parser.add_argument('--minutes', type=numbers(float), default=[1.0, 10.0, 60.0], help='for length')
     parser.add_argument('--work', help='folder for the files; a temporary one by default')
     parser.add_argument('--out', help='write the rows as JSON')
-    args = parser.parse_args()
-    results = {}
-    with tempfile.TemporaryDirectory(dir=args.work) as work:
-        for name in [args.only] if args.only else PARTS:
-            results[name] = PARTS[name](pathlib.Path(work), args)
-            show(name, results[name])
-    if args.out:
-        pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + '\n')
+    run_parts(PARTS, parser.parse_args())
     return 0
 
 

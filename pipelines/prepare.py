@@ -72,14 +72,15 @@ def prepare_dataset(
     """
     started = time.monotonic()
     tell = progress or (lambda *_: None)
-    request = make_request(sources, root, name, version, options, runner)
+    sources = check_sources(sources)
     if runner != 'local' or beam_options:
-        engines.check(runner, beam_options, root=request.root, sources=request.sources)
+        engines.check(runner, beam_options, root=os.fspath(root), sources=sources)
+    request = make_request(sources, root, name, version, options, runner)
     home = open_home(root, name)
     with home.locked():
         tell(0, 1, 'looking into the inputs')
         made: Counter[str] = Counter()
-        while (outcome := _run(request, home, runner, beam_options, tell))['state'] == AGAIN:
+        while (outcome := _run(request, runner, beam_options, tell))['state'] == AGAIN:
             made.update(outcome['made'])
         if outcome['state'] == FAILED:
             raise Failure(outcome['kind'], outcome['message']).error()
@@ -137,7 +138,6 @@ def _is_incremental(home: LocalHome | CloudHome, options: PrepareOptions) -> boo
 
 def _run(
     request: Request,
-    home: LocalHome | CloudHome,
     runner: str,
     beam_options: Sequence[str],
     tell: Progress,

@@ -114,10 +114,6 @@ def prepare(
     options = PrepareOptions(**{k: v for k, v in context.params.items() if k in fields} | parsed)
     sources, beam_options = _split_words(sources)
     name = name or _name_of(sources[0])
-    if dry_run or runner != 'local' or beam_options:
-        from pipelines.beam import engines
-
-        engines.check(runner, beam_options, root=root, sources=sources)
     if dry_run:
         return _show_submission(sources, root, name, version or None, options, runner, beam_options, as_json)
     with output.progress('Preparing (seconds of audio)', enabled=not as_json) as progress:
@@ -160,6 +156,7 @@ def _show_submission(
     from pipelines.beam import engines, graph
     from pipelines.prepare import make_request
 
+    engines.check(runner, beam_options, root=root, sources=sources)
     request = make_request(sources, root, name, version, options, runner)
     shown = engines.describe(
         runner, beam_options, lambda pipeline: graph.build(pipeline, request), label=request.label

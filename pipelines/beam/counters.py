@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.beam.engines import NAMESPACE
 from pipelines.beam.sdk import beam
-
-NAMESPACE = 'ddsp.prepare'
 
 
 def count(name: str, amount: int = 1) -> None:
@@ -18,19 +17,19 @@ def count(name: str, amount: int = 1) -> None:
 
 def count_shard(content: Mapping[str, Any], wall_seconds: float) -> None:
     """Counts a shard that was made, from what `make_shard` gave; times are in milliseconds."""
-    for name, value in shard_counts(content, wall_seconds).items():
+    rejected = Counter(f'rejected/{row["reason"]}' for row in content['rows'] if 'reason' in row)
+    for name, value in (shard_counts(content, wall_seconds) | rejected).items():
         count(name, round(value))
 
 
 def shard_counts(content: Mapping[str, Any], wall_seconds: float) -> dict[str, float]:
-    """What there is to count of a shard that was made."""
+    """What there is to count of a shard that was made, but for what was rejected."""
     rows = content['rows']
     counts: dict[str, float] = {
         'made/shards': 1, 'made/recordings': len(rows), 'made/examples': content['examples'],
         'made/bytes': content['bytes'], 'made/audio_ms': 1000 * sum(row['seconds'] for row in rows),
         'made/wall_ms': 1000 * wall_seconds,
     }  # fmt: skip
-    counts |= Counter(f'rejected/{row["reason"]}' for row in rows if 'reason' in row)
     return counts | {f'cpu_ms/{stage}': 1000 * seconds for stage, seconds in content['costs'].items()}
 
 

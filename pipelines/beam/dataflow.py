@@ -51,19 +51,20 @@ def hints(options: PipelineOptions) -> dict[str, str]:
 def check_places(root: str, sources: Iterable[str]) -> None:
     """Raises where remote workers could not see the datasets or a source."""
     for option, place in (('--output', root), *(('SOURCE', source) for source in sources)):
-        seen = ('gs://', 'synthetic:', 'tfds:gs://') if option == 'SOURCE' else 'gs://'
-        if option == 'SOURCE' and place.startswith('tfds:') and not place.startswith(seen):
-            raise ConfigError(
-                f'SOURCE is {place!r}, which Dataflow workers cannot see: it must be on gs://. Copy the '
-                'folder of the prepared dataset there and name it, such as tfds:gs://BUCKET/nsynth/full/2.3.3.'
+        seen = ('gs://', 'synthetic:', 'tfds:gs://') if option == 'SOURCE' else ('gs://',)
+        if place.startswith(seen):
+            continue
+        advice = ''
+        if option == 'SOURCE' and place.startswith('tfds:'):
+            advice = (
+                ' Copy the folder of the prepared dataset there and name it, such as '
+                'tfds:gs://BUCKET/nsynth/full/2.3.3.'
             )
-        if not place.startswith(seen):
-            raise ConfigError(
-                f'{option} is {place!r}, which Dataflow workers cannot see: it must be on gs://. '
-                f'Copy it there first: gcloud storage cp -r {place} gs://BUCKET/'
-                if option == 'SOURCE'
-                else f'{option} is {place!r}, which Dataflow workers cannot see: it must be on gs://.'
-            )
+        elif option == 'SOURCE':
+            advice = f' Copy it there first: gcloud storage cp -r {place} gs://BUCKET/'
+        raise ConfigError(
+            f'{option} is {place!r}, which Dataflow workers cannot see: it must be on gs://.{advice}'
+        )
 
 
 def complete(options: PipelineOptions) -> None:

@@ -87,7 +87,7 @@ def _end(
     if rejected > decision.rejected and not all(examples[split] for split in order):
         _refuse(request, row_files)
         return {'state': AGAIN, 'made': made}
-    metrics = dict(sorted((name, value) for name, value in counts.items())) | in_seconds(made)
+    metrics = dict(sorted(counts.items())) | in_seconds(made)
     version = _publish(request, decision, shards, row_files, contents, metrics)
     return {
         'state': PUBLISHED, 'version': version, 'metrics': metrics,
@@ -139,8 +139,7 @@ def _add_up(contents: str, shards: Sequence[Shard]) -> tuple[dict[str, float], C
         examples[shard.split] += content['examples']
         costs.update(content.get('costs', {}))
         if shard.made:
-            counts = shard_counts(content, shard.wall_seconds)
-            made.update({name: value for name, value in counts.items() if not name.startswith('rejected/')})
+            made.update(shard_counts(content, shard.wall_seconds))
     return dict(made), costs, examples
 
 

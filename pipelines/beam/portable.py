@@ -83,9 +83,9 @@ def flags(runner: str, given: Sequence[str]) -> list[str]:
 def run_again(attempt: Callable[[], Result], tell: Callable[[str], None] = lambda text: None) -> Result:
     """Runs a job, and again where it lost a worker: shards that are finished are not made again.
 
-    Flink and Prism give such a job up. Beam's own job service, which is meant
-    for tests, waits for ever for a worker that died, and a job there looks like one with a long recording:
-    neither counters nor states tell them apart. Interrupt it and run the same command again.
+    Flink and Prism give such a job up. Beam's own job service, which is meant for tests, waits for ever for a
+    worker that died, and a job there looks like one with a long recording: neither counters nor states tell
+    them apart. Interrupt it and run the same command again.
 
     Args:
       attempt: Submits the job and waits for its end; raises where it failed.

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import time
 import zlib
@@ -29,8 +30,8 @@ from pipelines.publish.outcomes import Part, RowFile, count_inputs, outcomes, pa
 from pipelines.shards import watch
 from pipelines.shards.plan import SHOWN, Failure, Totals
 from pipelines.shards.shard import Shard, ShardPlan, finished_shard, make_shard
-from pipelines.sources.finding import Listable, divide, expand
-from pipelines.sources.probing import likeness, look_into, recall, reject_duplicates, remember, stamped
+from pipelines.sources.finding import Listable, divide, expand, once_each
+from pipelines.sources.probing import likeness, look_into, reject_duplicates, remember, remembered, stamped
 from pipelines.sources.splits import Piece
 from pipelines.sources.stages import Found, Probed, Rejected, unusable
 
@@ -96,18 +97,11 @@ class ReadSurvey(beam.DoFn):
     def __init__(self, request: Request) -> None:
         self._request = request
 
-    def process(self, _: None) -> Iterator[tuple[int, str]]:
-        survey = self._request.home.survey
+    def process(self, _: None) -> Iterator[tuple[int, Probed]]:
         with contextlib.suppress(DDSPError, OSError):  # what cannot be remembered is looked into again
             files = storage.list_files(f'{self._request.staging}/survey')
-            for file in [survey, *files] if storage.size(survey) else files:
-                with (
-                    storage.local_copy(file) as path,
-                    open(path, encoding='utf-8', errors='replace') as lines,
-                ):
-                    for line in lines:
-                        if row := recall(line):
-                            yield _bucket(row.path, _BUCKETS), line
+            for row in itertools.chain.from_iterable(map(remembered, [self._request.home.survey, *files])):
+                yield _bucket(row.path, _BUCKETS), row
 
 
 class Probe(_Watched):
@@ -124,12 +118,8 @@ class Probe(_Watched):
         self._lines: list[str] = []
 
     def process(self, group: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[tuple[str, Probed]]:
-        rows: dict[str, Found | Rejected] = {}
-        for row in group[1]['found']:
-            if isinstance(row, Found) or row.path not in rows:
-                rows[row.path] = row
-        lines = (recall(line) for line in group[1]['known'])
-        known = {row.path: row for row in lines if row and row.path in rows}
+        rows = once_each(group[1]['found'])
+        known = {row.path: row for row in group[1]['known']}
         results = self._pool.map(lambda path: self._look(rows[path], known.get(path)), sorted(rows))
         for new, result in results:
             try:

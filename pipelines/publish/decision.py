@@ -23,21 +23,18 @@ class Decision:
 
     Attributes:
       options: How the dataset is made, with its splits.
-      inputs, usable, rejected: Number of inputs, of recordings among them, and of what cannot be used.
+      inputs, rejected: Number of inputs, and of those that cannot be used.
       failure: Why nothing is to be done.
       version: The version to publish.
-      published: Whether it is there already.
       fingerprint: A hash of everything that decides the content of the dataset.
-      plan: What goes where; None where nothing is to be made.
+      plan: What goes where; None where nothing is to be made: the version is there, or there is a failure.
     """
 
     options: PrepareOptions
     inputs: int = 0
-    usable: int = 0
     rejected: int = 0
     failure: Failure | None = None
     version: str = ''
-    published: bool = False
     fingerprint: str = ''
     plan: Plan | None = None
 
@@ -52,16 +49,15 @@ def decide(
     lanes: int | None,
 ) -> Decision:
     """Takes all decisions; what forbids to go on becomes the `failure` of the decision."""
-    inputs, usable, rejected = totals.inputs, totals.usable, totals.rejected
-    decision = Decision(options, inputs, usable, rejected)
+    decision = Decision(options, totals.inputs, totals.rejected)
     try:
         if totals.failures:
             return dataclasses.replace(decision, failure=totals.failures[0])
-        check_usable(usable, rejected, totals.named, options)
+        check_usable(totals.usable, totals.rejected, totals.named, options)
         options = own_splits(totals, options)
         fingerprint = _fingerprint(totals, options, provenance)
         version, published = _choose_version(home, version, fingerprint)
-        decision = Decision(options, inputs, usable, rejected, None, version, published, fingerprint)
+        decision = dataclasses.replace(decision, options=options, version=version, fingerprint=fingerprint)
         if published:
             return decision
         chosen = plan(totals, options, lanes)

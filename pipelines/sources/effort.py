@@ -9,9 +9,8 @@ from collections.abc import Iterable
 import soundfile
 
 from ddsp.errors import DDSPError
-from ddsp.io import storage
 from pipelines.sources.finding import divide, expand
-from pipelines.sources.probing import recall, stamped
+from pipelines.sources.probing import remembered, stamped
 from pipelines.sources.stages import Found
 from pipelines.sources.tfds_source import RecordFile
 
@@ -36,23 +35,14 @@ def seconds_to_analyse(sources: Iterable[str], survey: str = '') -> float:
         found = [stamped(row) for row in itertools.islice(rows, _INPUTS) if isinstance(row, Found)]
     except DDSPError:
         return 0.0  # the preparation itself will say what is wrong
-    known = _known(survey, {row.path: row.stamp for row in found}) if survey else set()
+    stamps = {row.path: row.stamp for row in found}
+    rows_known = remembered(survey) if survey else ()
+    known = {row.path for row in rows_known if row.found.stamp and stamps.get(row.path) == row.found.stamp}
     left = [row for row in found if row.path not in known]
     unknown = [row for row in left if not row.seconds]
     rates = [rate for row in unknown[:_HEADERS] if (rate := _bytes_per_second(row))]
     rate = sum(rates) / len(rates) if rates else _BYTES_PER_SECOND
     return sum(row.seconds or _size(row) / rate for row in left) + records * _RECORD_SECS
-
-
-def _known(survey: str, stamps: dict[str, str]) -> set[str]:
-    known = set()
-    if storage.size(survey):
-        with storage.local_copy(survey) as path, open(path, encoding='utf-8', errors='replace') as lines:
-            for line in lines:
-                row = recall(line)
-                if row and row.found.stamp and stamps.get(row.path) == row.found.stamp:
-                    known.add(row.path)
-    return known
 
 
 def _size(row: Found) -> float:

@@ -36,13 +36,19 @@ def find_sources(sources: PathLike | Iterable[PathLike]) -> list[Found | Rejecte
     Raises:
       DDSPError: A path or a pattern matches nothing, or a folder holds no audio file.
     """
-    rows: dict[str, Found | Rejected] = {}
-    for part in itertools.chain.from_iterable(map(divide, check_sources(sources))):
-        for row in expand(part):
-            known = rows.get(row.path)
-            if known is None or (isinstance(known, Rejected) and isinstance(row, Found)):
-                rows[row.path] = row
+    parts = itertools.chain.from_iterable(map(divide, check_sources(sources)))
+    rows = once_each(itertools.chain.from_iterable(map(expand, parts)))
     return [rows[path] for path in sorted(rows)]
+
+
+def once_each(rows: Iterable[Found | Rejected]) -> dict[str, Found | Rejected]:
+    """Inputs by their paths: what one source passes over and another one names is taken."""
+    kept: dict[str, Found | Rejected] = {}
+    for row in rows:
+        known = kept.get(row.path)
+        if known is None or (isinstance(known, Rejected) and isinstance(row, Found)):
+            kept[row.path] = row
+    return kept
 
 
 def check_sources(sources: PathLike | Iterable[PathLike]) -> tuple[str, ...]:

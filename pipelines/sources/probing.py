@@ -68,6 +68,13 @@ def recall(line: str) -> Probed | None:
     )
 
 
+def remembered(address: str) -> Iterator[Probed]:
+    """What a file of such lines holds, which may be missing."""
+    if storage.size(address):
+        with storage.local_copy(address) as path, open(path, encoding='utf-8', errors='replace') as lines:
+            yield from filter(None, map(recall, lines))
+
+
 def stamped(found: Found) -> Found:
     """An input with its stamp, which changes with its content; `''` where nothing reliable is known."""
     if found.stamp or found.record or gcs.is_gcs(found.path):

@@ -1,7 +1,7 @@
 """The stages of an input: Found, then Probed, at last Accepted or Rejected.
 
 Each is frozen: a function takes one stage and returns the next, and whatever is wrong makes a Rejected of it
-at once. `find_sources` gives Found, `probe_sources` Probed, `pipelines.publish.outcomes.judge` Accepted.
+at once. `finding.expand` gives Found, `probing.look_into` Probed, `pipelines.publish.outcomes` Accepted.
 """
 
 from __future__ import annotations
