@@ -1,0 +1,1 @@
+"""Jobs on other machines: one description, and an executor for each engine that runs it."""
