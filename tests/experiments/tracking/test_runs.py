@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mlflow
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
@@ -32,8 +33,11 @@ def filled(workdir):
     return client
 
 
+KNOWS_NAN = pytest.mark.skipif(
+    tuple(map(int, mlflow.__version__.split('.')[:2])) < (3, 17), reason='MLflow 3.16 filters nan as zero'
+)
 QUERIES = [
-    ('metrics.`eval/spectral_loss` < 5', ['flute-0', 'violin-0']),
+    pytest.param('metrics.`eval/spectral_loss` < 5', ['flute-0', 'violin-0'], marks=KNOWS_NAN),
     ('metrics.`eval/spectral_loss` != 1.5', ['flute-1', 'violin-1']),
     ("metrics.`eval/spectral_loss` >= -1e3 AND tags.sweep_id = 's0'", ['flute-0', 'violin-0']),
     ("attributes.status = 'FINISHED'", ['flute-1', 'violin-1']),

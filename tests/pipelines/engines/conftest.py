@@ -31,6 +31,12 @@ BEAM_JOBS = 'apache_beam.runners.portability.local_job_service_main'
 WORKER_POOL = 'apache_beam.runners.worker.worker_pool_main'
 
 
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
 class Programs:
     """Servers of one test, each with its log and its children."""
 
@@ -59,6 +65,12 @@ class Programs:
                 assert alive, f'{name} does not listen on port {port}'
                 time.sleep(0.05)
 
+    free_port = staticmethod(free_port)
+
+    def pid(self, name):
+        """Process of one."""
+        return self._running[name].pid
+
     def stop(self):
         """Stops all with what they started, and prints their logs: pytest shows them on failure."""
         for name, program in self._running.items():
@@ -76,12 +88,6 @@ def listens(port):
     with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
         return True
     return False
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
 
 
 @pytest.fixture
