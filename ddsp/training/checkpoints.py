@@ -6,20 +6,16 @@ import glob
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
-from ddsp.errors import DDSPError
 from ddsp.io import files
+from ddsp.training.states import CheckpointError, State
 
 PREFIX = 'ckpt-'
-
-
-class CheckpointError(DDSPError, FileNotFoundError):
-    """A checkpoint that is missing, damaged, of another model, or that cannot be written."""
 
 
 # What TensorFlow raises for files that are cut short, altered or belong to another model.
@@ -80,14 +76,14 @@ def has_checkpoint(path: str | os.PathLike[str]) -> bool:
 
 
 def save(
-    checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int, pinned: Sequence[int] = ()
+    values: Mapping[str, np.ndarray], directory: str, step: int, keep: int, pinned: Sequence[int] = ()
 ) -> str:
     """Writes `ckpt-<step>` and removes the oldest ones beyond `keep`.
 
     TensorFlow writes to temporary names; the index, without which a checkpoint does not exist, comes last.
 
     Args:
-      checkpoint: What to save.
+      values: What to save, by name.
       directory: Where to.
       step: Number in the name.
       keep: How many of the newest checkpoints stay.
@@ -103,7 +99,11 @@ def save(
     prefix = os.path.join(directory, f'{PREFIX}{step}')
     try:
         tf.io.gfile.makedirs(directory)
-        checkpoint.write(prefix)
+        with tf.device('CPU:0'):
+            tf.raw_ops.SaveV2(
+                prefix=prefix, tensor_names=list(values), shape_and_slices=[''] * len(values),
+                tensors=list(values.values()),
+            )  # fmt: skip
         found = list_checkpoints(directory)
         old = [p for p in found[keep:] if checkpoint_step(p) not in pinned]
         _write_state(directory, [p for p in found if p not in old])
@@ -120,26 +120,24 @@ def save(
 
 
 class Writer:
-    """Copies the state at once, and writes it in a thread while training goes on."""
+    """Writes in a thread, while training goes on."""
 
     def __init__(self) -> None:
-        self._source: tf.train.Checkpoint | None = None
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def save(
-        self, checkpoint: tf.train.Checkpoint, directory: str, step: int, keep: int, pinned: Sequence[int]
+        self, values: Mapping[str, np.ndarray], directory: str, step: int, keep: int, pinned: Sequence[int]
     ) -> str:
-        """Like `checkpoints.save`, but returns when the state is copied.
+        """Like `checkpoints.save`, but returns at once: the values must not change any more.
 
         Waits for the checkpoint before it, and raises that one's CheckpointError.
         """
         self.wait()
-        copied = _copy(checkpoint)
 
         def write() -> None:
             try:
-                save(copied, directory, step, keep, pinned)
+                save(values, directory, step, keep, pinned)
             except Exception as error:  # raised by the next `wait`, in the thread that trains
                 self._error = error
 
@@ -155,44 +153,6 @@ class Writer:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-
-
-def _copy(checkpoint: tf.train.Checkpoint) -> tf.train.Checkpoint:
-    """A checkpoint of copies of all variables, under the same names."""
-    copies: dict[int, Any] = {}
-
-    def copy(source: Any) -> Any:
-        if id(source) not in copies:
-            if isinstance(source, (tf.Variable, keras.Variable)):
-                with tf.device('CPU:0'):
-                    value = tf.identity(source.value if isinstance(source, keras.Variable) else source)
-                    copies[id(source)] = tf.Variable(value, trainable=False)
-            else:
-                copies[id(source)] = node = _Node()
-                node.children = {
-                    name: copy(child)
-                    for name, child in source._trackable_children(save_type='checkpoint').items()
-                }
-        return copies[id(source)]
-
-    children = checkpoint._trackable_children(save_type='checkpoint')
-    return tf.train.Checkpoint(**{name: copy(child) for name, child in children.items()})
-
-
-class _Node(tf.__internal__.tracking.AutoTrackable):
-    """An object of a checkpoint with children of any names."""
-
-    children: dict[str, Any]
-
-    def __init__(self) -> None:
-        # Not tracked by itself: the children are, under their own names.
-        object.__setattr__(self, 'children', {})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def _trackable_children(self, save_type: str = 'checkpoint', **kwargs: Any) -> dict[str, Any]:
-        return dict(self.children)
 
 
 def restore_newest(
@@ -212,7 +172,6 @@ def restore_newest(
       CheckpointError: There is none, or none can be read.
     """
     newest = get_latest_checkpoint(path)
-    _check_backend(newest)
     candidates = [newest]
     if newest != os.path.expanduser(os.fspath(path)):
         candidates += [p for p in list_checkpoints(os.path.expanduser(os.fspath(path))) if p != newest]
@@ -228,38 +187,12 @@ def restore_newest(
     raise CheckpointError('no checkpoint can be read: ' + '; '.join(reasons))
 
 
-def _check_backend(prefix: str) -> None:
-    """Refuses a checkpoint of another Keras backend; what cannot be read is left to whoever reads it."""
-    try:
-        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    except _UNREADABLE:
-        return
-    for backend, part in (('jax', 'weights/'), ('tensorflow', 'model/')):
-        if backend != keras.backend.backend() and any(name.startswith(part) for name in names):
-            raise CheckpointError(
-                f'{prefix} was written on {backend}, and this program runs on {keras.backend.backend()}. Set '
-                f'KERAS_BACKEND={backend}, or train in another folder'
-            )
-
-
 def restore_model(model: Any, path: str | os.PathLike[str], keys: Sequence[str] | None = None) -> str:
     """Restores a built model, or some of its parts, from a training checkpoint; returns its prefix."""
     prefix = get_latest_checkpoint(path)
-    _check_backend(prefix)
-    parts = {key: getattr(model, key) for key in keys} if keys else None
-    target = tf.train.Checkpoint(**parts) if parts else model
-    # TensorFlow's checkpoints do not see what Keras layers hold in lists, as the stacks of a decoder; the
-    # optimizer's list names every weight.
-    wanted = {id(weight) for part in (parts or {'': model}).values() for weight in part.trainable_variables}
-    weights, optimizer = _Node(), _Node()
-    weights.children = {
-        str(i): weight for i, weight in enumerate(model.trainable_variables) if id(weight) in wanted
-    }
-    optimizer.children = {'_trainable_variables': weights}
+    state = State(model, keys=keys)
     try:
-        status = tf.train.Checkpoint(model=target, optimizer=optimizer).read(prefix)
-        status.expect_partial()
-        status.assert_existing_objects_matched()
+        state.read(prefix)
     except _UNREADABLE as error:
         raise CheckpointError(
             f'{prefix} cannot be restored into this model: {_first_line(error)}. It is damaged, or was made '
@@ -282,10 +215,11 @@ def _write_state(directory: str, newest_first: Sequence[str]) -> None:
 
 
 def _remove(prefix: str) -> None:
-    for path in [prefix + '.index', *glob.glob(glob.escape(prefix) + '.data-*')]:
+    name = glob.escape(prefix)
+    for path in [prefix + '.index', *glob.glob(name + '.index?*'), *glob.glob(name + '.data-*')]:
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
-    for path in glob.glob(glob.escape(prefix) + '_temp*'):
+    for path in glob.glob(name + '_temp*'):
         if os.path.islink(path):  # in a folder from elsewhere: what it leads to is not ours
             os.unlink(path)
         else:

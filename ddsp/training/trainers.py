@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -16,6 +17,7 @@ from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints, nn
 from ddsp.training.optimizers import ScaledAdam, WarmUp, WeightAverages, make_schedule
+from ddsp.training.states import State
 from ddsp.training.steps import step_class
 from ddsp.training.steps.report import (
     LOSS_PREFIX,
@@ -37,7 +39,7 @@ __all__ = ['NonFiniteError', 'ScaledAdam', 'Trainer', 'WarmUp', 'WorkerLostError
 class Trainer:
     """Trains a model: gradients averaged over replicas, clipped, applied by Adam unless they are not finite.
 
-    On JAX there is one device, and neither `average_decay` nor `restore_keys`.
+    On JAX there is one device, and no `average_decay`.
 
     Args:
       model: A `ddsp.training.models.Model`, made within `strategy.scope()`.
@@ -133,12 +135,17 @@ class Trainer:
         )  # fmt: skip
 
     def get_checkpoint(self, model: Any = None) -> tf.train.Checkpoint:
-        """What a checkpoint holds: the model, the optimizer with the step, the averages of the weights.
+        """The model and the optimizer as in ddsp 3.7.0, on TensorFlow, for a script's own checkpoints.
+
+        `save` does not need it; `restore` reads what it writes.
 
         Args:
           model: In place of the trainer's model, such as a part of it.
         """
-        return self._step.checkpoint(model or self.model)
+        if keras.backend.backend() != 'tensorflow':
+            raise ConfigError('Trainer.get_checkpoint needs KERAS_BACKEND=tensorflow; Trainer.save does not')
+        averages = {'averages': self.averages.variables} if self.averages.variables else {}
+        return tf.train.Checkpoint(model=model or self.model, optimizer=self.optimizer, **averages)
 
     def build(self, batch: Mapping[str, Tensor]) -> None:
         """Creates all weights by calling the model once.
@@ -169,9 +176,8 @@ class Trainer:
         """
         self._needs_build('save')
         with self.training_weights():
-            prefix = self._writer.save(
-                self.get_checkpoint(), os.fspath(save_dir), self.step, self.checkpoints_to_keep, pinned
-            )
+            values = State(self.model, self.optimizer, self.averages.variables).copy()
+        prefix = self._writer.save(values, os.fspath(save_dir), self.step, self.checkpoints_to_keep, pinned)
         if wait:
             self.wait_for_save()
         return prefix
@@ -186,7 +192,7 @@ class Trainer:
         restore_keys: Sequence[str] | None = None,
         report: Callable[[str], None] = print,
     ) -> str:
-        """Reads the newest checkpoint that is whole.
+        """Reads the newest checkpoint that is whole, whatever the backend that wrote it.
 
         Args:
           checkpoint_path: A directory, or one checkpoint.
@@ -201,10 +207,11 @@ class Trainer:
           CheckpointError: There is none (it is also a FileNotFoundError), or none can be read.
         """
         self._needs_build('restore')
-        read = self._step.reader(restore_keys or self.restore_keys)
+        keys = restore_keys or self.restore_keys
+        state = State(self.model, self.optimizer, self.averages.variables, keys)
         self.averages.forget()
         with self.strategy.scope():
-            return checkpoints.restore_newest(read, checkpoint_path, report)
+            return checkpoints.restore_newest(state.read, checkpoint_path, report)
 
     def psum(self, x: Any, axis: int | None = None) -> Any:
         """Sum over replicas."""

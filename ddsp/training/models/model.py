@@ -100,7 +100,7 @@ class Model(keras.Model):
         Raises:
           CheckpointError: There is no checkpoint, or it belongs to another model.
         """
-        from ddsp.training import checkpoints  # TensorFlow's checkpoints: not for the other backends
+        from ddsp.training import checkpoints  # TensorFlow's file format: imported when it is needed
 
         restored = checkpoints.restore_model(self, checkpoint_path, restore_keys)
         if verbose:

@@ -1,7 +1,7 @@
 """The training step of each Keras backend: `tensorflow` by `tf.distribute`, `jax` on one device.
 
-`Trainer` is the same on both. A `Step` is what differs: how weights are made, how a step is compiled and run,
-and what a checkpoint holds.
+`Trainer` is the same on both. A `Step` is what differs: how weights are made, and how a step is compiled and
+run.
 """
 
 from __future__ import annotations

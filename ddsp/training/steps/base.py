@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -70,14 +70,6 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def gradients(self, batch: Batch, step: int) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         """Gradient of each trainable weight, and metrics, for the report on a step that was refused."""
-
-    @abc.abstractmethod
-    def checkpoint(self, model: Any) -> tf.train.Checkpoint:
-        """What a checkpoint holds: the weights of a model, and the optimizer."""
-
-    @abc.abstractmethod
-    def reader(self, keys: Sequence[str] | None) -> Callable[[str], None]:
-        """Returns `read(prefix)`, which restores all that `checkpoint` holds, or parts of the model alone."""
 
     def replica_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step on one replica, within `strategy.run`; returns its metrics."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
@@ -18,7 +16,7 @@ from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 class JaxStep(Step):
     """Weights and state of the optimizer in, new ones out.
 
-    Several replicas, `average_decay` and `restore_keys` need TensorFlow.
+    Several replicas and `average_decay` need TensorFlow.
     """
 
     def __post_init__(self) -> None:
@@ -45,24 +43,6 @@ class JaxStep(Step):
             self.model.build()
         else:
             self.model(example, training=True)
-
-    def checkpoint(self, model: Any) -> tf.train.Checkpoint:
-        """The weights of the model and of the optimizer, by their order."""
-        return make_checkpoint(model.weights, self.optimizer.variables)
-
-    def reader(self, keys: Sequence[str] | None) -> Callable[[str], None]:
-        """Returns `read(prefix)`, which restores a checkpoint."""
-        if keys:
-            raise ConfigError('restore_keys needs KERAS_BACKEND=tensorflow')
-
-        def read(prefix: str) -> None:
-            checkpoint = self.checkpoint(self.model)
-            checkpoint.read(prefix).assert_existing_objects_matched().expect_partial()
-            variables = [*self.model.weights, *self.optimizer.variables]
-            for variable, value in zip(variables, [*checkpoint.weights, *checkpoint.optimizer], strict=True):
-                variable.assign(value.numpy())
-
-        return read
 
     def run(self, batch: Batch, step: int, stop: bool) -> dict[str, Tensor]:
         """One step."""
@@ -131,11 +111,3 @@ class JaxStep(Step):
 
         total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(n)))
         return jax.tree.map(lambda x: x / n, total)
-
-
-def make_checkpoint(weights: Sequence[Any], optimizer: Sequence[Any]) -> tf.train.Checkpoint:
-    """A checkpoint of copies of variables: TensorFlow's format does not take JAX arrays."""
-    return tf.train.Checkpoint(
-        weights=[tf.Variable(np.asarray(v.value)) for v in weights],
-        optimizer=[tf.Variable(np.asarray(v.value)) for v in optimizer],
-    )

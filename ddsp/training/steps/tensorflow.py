@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from ddsp.core import Tensor
-from ddsp.training import checkpoints
 from ddsp.training.steps.base import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
 
@@ -34,24 +33,6 @@ class TensorFlowStep(Step):
         """Calls the model with a batch of one example."""
         outputs, losses = self.model(example, return_losses=True, training=True)
         self._metric_names = sorted(self.metrics(outputs, losses, example))
-
-    def checkpoint(self, model: Any) -> tf.train.Checkpoint:
-        """The model, the optimizer with the number of steps, and the averages of the weights."""
-        averages = {'averages': self.averages.variables} if self.averages.variables else {}
-        return tf.train.Checkpoint(model=model, optimizer=self.optimizer, **averages)
-
-    def reader(self, keys: Sequence[str] | None) -> Callable[[str], None]:
-        """Returns `read(prefix)`, which restores a checkpoint, or parts of the model from it."""
-
-        def read(prefix: str) -> None:
-            if keys:
-                checkpoints.restore_model(self.model, prefix, keys)
-                return
-            status = self.checkpoint(self.model).read(prefix)
-            status.assert_existing_objects_matched()
-            status.expect_partial()
-
-        return read
 
     def run(self, batch: Batch, step: int, stop: bool) -> dict[str, Tensor]:
         """One step on all replicas."""
