@@ -22,10 +22,11 @@ from ddsp.core.utils import Tensor
 
 _BITS = 0xFFFFFFFF
 _next_key: contextvars.ContextVar[Callable[[], Any] | None] = contextvars.ContextVar('next_key', default=None)
+_part: contextvars.ContextVar[Any] = contextvars.ContextVar('part', default=0)
 
 
 @contextlib.contextmanager
-def noise_keys(next_key: Callable[[], Any]) -> Iterator[None]:
+def noise_keys(next_key: Callable[[], Any], part: Any = 0) -> Iterator[None]:
     """Context in which `uniform_noise` without a seed takes its keys from `next_key`, draw by draw.
 
     The layers that make the noise stay as they are, so they can be copied and saved at any time, and other
@@ -33,12 +34,15 @@ def noise_keys(next_key: Callable[[], Any]) -> Iterator[None]:
 
     Args:
       next_key: Returns the key `[2]` of the next draw, int32 (uint32 on JAX).
+      part: Number of this part of a batch that is taken in equal parts (by replicas, or one after the other),
+        so that each gets its rows of the noise of the whole batch. Scalar, int32.
     """
-    token = _next_key.set(next_key)
+    tokens = _next_key.set(next_key), _part.set(part)
     try:
         yield
     finally:
-        _next_key.reset(token)
+        _next_key.reset(tokens[0])
+        _part.reset(tokens[1])
 
 
 def uniform_noise(shape: Sequence[Any], seed: Any = None, first: int = 0) -> Tensor:
@@ -65,16 +69,19 @@ def uniform_noise(shape: Sequence[Any], seed: Any = None, first: int = 0) -> Ten
             # Stateful, without a variable: it works in any graph, replica or compiled function.
             return tf.random.uniform(shape, -1.0, 1.0)
         return keras.random.uniform(shape, -1.0, 1.0, dtype='float32')
-    if seed is None:
-        key = next_key()
-    else:
-        key = [seed & _BITS, seed >> 32 & _BITS] if isinstance(seed, int) else seed.next()
     known = all(isinstance(n, int) for n in shape)
     n_samples = math.prod(shape) if known else ops.prod(ops.stack(list(shape)))
-    return ops.reshape(_hashed(n_samples, key, first), shape)
+    start: int | Tensor = first
+    if seed is None:
+        key, part = next_key(), _part.get()
+        if not isinstance(part, int) or part:
+            start = first + ops.cast(part, 'int32') * n_samples
+    else:
+        key = [seed & _BITS, seed >> 32 & _BITS] if isinstance(seed, int) else seed.next()
+    return ops.reshape(_hashed(n_samples, key, start), shape)
 
 
-def _hashed(n: int | Tensor, key: Sequence[int] | Tensor, start: int) -> Tensor:
+def _hashed(n: int | Tensor, key: Sequence[int] | Tensor, start: int | Tensor) -> Tensor:
     """`[n]` numbers in [-1, 1): the halves of the key and the number of the sample, mixed three times."""
     first = _mixed(_integers(key[0]) + _integers(0x9E3779B9))
     second = _mixed(ops.bitwise_xor(first, _integers(key[1])) + _integers(0x85EBCA6B))

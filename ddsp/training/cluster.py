@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from ddsp.errors import ConfigError
+from ddsp.training.meshes import DeviceMesh, get_mesh
 
 STRATEGIES = ('auto', 'default', 'mirrored', 'multi_worker', 'tpu')
 _PORT = 12355
@@ -18,8 +20,10 @@ _PORT = 12355
 
 def get_strategy(
     tpu: str = '', cluster_config: str | dict = '', strategy: str = 'auto'
-) -> tf.distribute.Strategy:
+) -> tf.distribute.Strategy | DeviceMesh:
     """The distribution strategy for the hardware at hand.
+
+    With `KERAS_BACKEND=jax` it is a `DeviceMesh`, which meets the other processes, too.
 
     Args:
       tpu: Address of a TPU (`'local'` on a TPU VM); `''`: none. Never run on a TPU by the authors.
@@ -29,7 +33,8 @@ def get_strategy(
         `'mirrored'` over two GPUs or more, or `'default'` (one GPU, or the CPU).
 
     Returns:
-      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy, or the default strategy.
+      TPUStrategy, MultiWorkerMirroredStrategy, MirroredStrategy, or the default strategy; on JAX, the mesh of
+      all devices of this process, of all processes (`'multi_worker'`), or of one device (`'default'`).
 
     Raises:
       ConfigError: An unknown strategy, no TPU for `'tpu'`, a `cluster_config` that is not JSON, or no cluster
@@ -41,10 +46,21 @@ def get_strategy(
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f'strategy is {strategy!r}; it must be one of {", ".join(STRATEGIES)}')
+    cluster = _parse(cluster_config) if cluster_config else None
+    if strategy == 'multi_worker' and not cluster:
+        cluster = cluster_from_environment()
+        if not cluster:
+            raise ConfigError(
+                'several workers need to know each other: set TF_CONFIG, or start them by Slurm (srun), a '
+                'Kubernetes JobSet or Vertex AI, which say so in the environment'
+            )
+    if keras.backend.backend() == 'jax':
+        return get_mesh(tpu, cluster, strategy)
     if tpu or strategy == 'tpu':
         return _tpu(tpu or 'local')
-    if cluster_config or strategy == 'multi_worker':
-        return _multi_worker(_parse(cluster_config) if cluster_config else cluster_from_environment())
+    if cluster:
+        os.environ['TF_CONFIG'] = json.dumps(cluster)
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if strategy == 'mirrored' or (strategy == 'auto' and len(tf.config.list_logical_devices('GPU')) > 1):
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
@@ -68,16 +84,6 @@ def _parse(cluster_config: str | dict) -> dict[str, Any]:
         return json.loads(cluster_config) if isinstance(cluster_config, str) else cluster_config
     except ValueError as error:
         raise ConfigError(f'cluster_config is not JSON: {error}') from None
-
-
-def _multi_worker(cluster: Mapping[str, Any] | None) -> tf.distribute.Strategy:
-    if not cluster:
-        raise ConfigError(
-            'several workers need to know each other: set TF_CONFIG, or start them by Slurm (srun), a '
-            'Kubernetes JobSet or Vertex AI, which say so in the environment'
-        )
-    os.environ['TF_CONFIG'] = json.dumps(cluster)
-    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def cluster_from_environment(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:

@@ -136,12 +136,12 @@ class WeightAverages:
       decay: Between 0 and 1; `None`: no averages, and all methods do nothing.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, decay: float | None) -> None:
+    def __init__(self, strategy: Any, decay: float | None) -> None:
         if decay is not None and not 0 < decay < 1:
             raise ConfigError(f'Trainer.average_decay is {decay}; it must lie between 0 and 1')
         self.strategy = strategy
         self.decay = decay
-        self.variables: list[tf.Variable] = []
+        self.variables: list[Any] = []
         self._weights: list[Any] = []
         self._in_model = False
 
@@ -149,14 +149,25 @@ class WeightAverages:
         """Starts the averages at the current weights."""
         if self.decay is not None:
             self._weights = list(weights)
-            self.variables = [tf.Variable(w.value, trainable=False) for w in weights]
+            made = tf.Variable if keras.backend.backend() == 'tensorflow' else keras.Variable
+            self.variables = [made(w.value, trainable=False) for w in weights]
+
+    def after(self, step: Any, averages: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
+        """The averages after a step that has made these weights."""
+        if self.decay is None:
+            return []
+        decay = self._decay_at(step)
+        return [decay * average + (1.0 - decay) * w for average, w in zip(averages, weights, strict=True)]
+
+    def _decay_at(self, step: Any) -> Any:
+        n = ops.cast(step, 'float32')
+        return ops.minimum(self.decay, (1.0 + n) / (10.0 + n))
 
     def update(self, step: tf.Tensor, done: tf.Tensor) -> None:
-        """Updates the averages after a step, in cross-replica context, unless it was refused."""
+        """On TensorFlow: the same in cross-replica context, unless the step was refused."""
         if not self.variables:
             return
-        n = tf.cast(step, tf.float32)
-        decay = tf.minimum(tf.constant(self.decay, tf.float32), (1.0 + n) / (10.0 + n))
+        decay = self._decay_at(step)
 
         def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
             return average.assign(tf.where(done, decay * average + (1.0 - decay) * value, average))
@@ -179,8 +190,8 @@ class WeightAverages:
         if not self.variables or wanted == self._in_model:
             return
         for average, weight in zip(self.variables, self._weights, strict=True):
-            kept = tf.identity(average)
-            average.assign(tf.identity(weight.value))
+            kept = ops.copy(ops.convert_to_tensor(average))
+            average.assign(ops.copy(ops.convert_to_tensor(weight)))
             weight.assign(kept)
         self._in_model = wanted
 

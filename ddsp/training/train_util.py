@@ -16,9 +16,9 @@ from ddsp.errors import ConfigError
 from ddsp.training import checkpoints
 from ddsp.training.checkpoints import get_latest_checkpoint
 from ddsp.training.cluster import cluster_from_environment, get_strategy
-from ddsp.training.data import iterate
+from ddsp.training.data import SeededProvider, iterate
 from ddsp.training.loop import Best, Interrupted, Loop, Means, StopRequest
-from ddsp.training.steps.report import WORKER_LOST, WorkerLostError, check_positive
+from ddsp.training.steps.report import WorkerLostError, check_positive, worker_lost
 
 __all__ = [
     'Interrupted',
@@ -219,7 +219,7 @@ def train(
             if reason == 'interrupted':
                 raise Interrupted(stop.signal, trainer.step, save_dir)
         trainer.finish()
-    except WORKER_LOST as error:  # also where batches are taken: workers agree on them
+    except worker_lost() as error:  # also where batches are taken: workers agree on them
         if trainer.is_alone:
             raise
         raise WorkerLostError.after(trainer.step, error) from error
@@ -235,8 +235,13 @@ def _print_warning(text: str) -> None:
 
 def _batches(trainer: Any, provider: Any, batch_size: int, step: int = 0) -> Iterator:
     """The batches that an uninterrupted training would see after `step` steps."""
-    start = {'start': step * batch_size} if step and getattr(provider, 'can_start_later', False) else {}
-    dataset = provider.get_batch(batch_size, shuffle=True, repeats=-1, **start)
+    options: dict[str, Any] = {}
+    if step and getattr(provider, 'can_start_later', False):
+        options['start'] = step * batch_size
+    part = getattr(trainer.strategy, 'part', (0, 1))
+    if part[1] > 1 and isinstance(provider, SeededProvider):  # each process reads its own examples alone
+        return iterate(provider, provider.get_batch(batch_size, part=part, **options))
+    dataset = provider.get_batch(batch_size, shuffle=True, repeats=-1, **options)
     return iterate(provider, trainer.distribute_dataset(dataset))
 
 

@@ -16,12 +16,12 @@ from keras import ops
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.training import checkpoints, nn
+from ddsp.training.meshes import DeviceMesh
 from ddsp.training.optimizers import ScaledAdam, WarmUp, WeightAverages, make_schedule
 from ddsp.training.states import State
 from ddsp.training.steps import step_class
 from ddsp.training.steps.report import (
     LOSS_PREFIX,
-    WORKER_LOST,
     NonFiniteError,
     WorkerLostError,
     check_parts,
@@ -29,6 +29,7 @@ from ddsp.training.steps.report import (
     is_finite,
     non_finite_error,
     set_model_precision,
+    worker_lost,
 )
 from ddsp.training.steps.seeds import StepSeeds
 
@@ -38,8 +39,6 @@ __all__ = ['NonFiniteError', 'ScaledAdam', 'Trainer', 'WarmUp', 'WorkerLostError
 @gin.configurable(module='ddsp.training.trainers')
 class Trainer:
     """Trains a model: gradients averaged over replicas, clipped, applied by Adam unless they are not finite.
-
-    On JAX there is one device, and no `average_decay`.
 
     Args:
       model: A `ddsp.training.models.Model`, made within `strategy.scope()`.
@@ -72,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         model: Any,
-        strategy: tf.distribute.Strategy,
+        strategy: tf.distribute.Strategy | DeviceMesh,
         checkpoints_to_keep: int = 100,
         learning_rate: float = 0.001,
         lr_decay_steps: int = 10000,
@@ -124,15 +123,12 @@ class Trainer:
     @property
     def is_alone(self) -> bool:
         """Whether there is no other worker."""
-        return not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        return self._step.is_alone
 
     @property
     def is_chief(self) -> bool:
         """Whether this process writes checkpoints and records: the first worker, or the only one."""
-        resolver = getattr(self.strategy, 'cluster_resolver', None)
-        return resolver is None or not resolver.task_type or (
-            resolver.task_type == 'chief' or (resolver.task_type, resolver.task_id) == ('worker', 0)
-        )  # fmt: skip
+        return self._step.is_chief
 
     def get_checkpoint(self, model: Any = None) -> tf.train.Checkpoint:
         """The model and the optimizer as in ddsp 3.7.0, on TensorFlow, for a script's own checkpoints.
@@ -222,13 +218,8 @@ class Trainer:
         return self.strategy.run(fn, args=args, kwargs=kwargs)
 
     def distribute_dataset(self, dataset: tf.data.Dataset) -> Any:
-        """A dataset whose batches are spread over the replicas."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return dataset
-        options = tf.data.Options()
-        # Every worker reads all batches and takes its part of each: their number does not change the order.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return self.strategy.experimental_distribute_dataset(dataset.with_options(options))
+        """A dataset whose batches are spread over the replicas, or over the processes on JAX."""
+        return self._step.distribute(dataset)
 
     def train_step(self, inputs: Iterator | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step.
@@ -262,7 +253,7 @@ class Trainer:
         try:
             metrics = self._step.run(batch, step, stop)
             finite = is_finite(metrics)
-        except WORKER_LOST as error:
+        except worker_lost() as error:
             if not self.is_alone:
                 raise WorkerLostError.after(step, error) from error
             raise

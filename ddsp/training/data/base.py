@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ddsp.errors import ConfigError
 from ddsp.io.dataset import DatasetError
 
 # What tf.data raises for records that are cut short, altered, or of other lengths than expected.
@@ -90,6 +91,7 @@ class SeededProvider(DataProvider):
         repeats: int = -1,
         drop_remainder: bool = True,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
         """Batches of examples, in an order that depends on the seed alone.
 
@@ -99,11 +101,31 @@ class SeededProvider(DataProvider):
           repeats: Passes over the data; -1: without end.
           drop_remainder: Leave out a last batch that is not full.
           start: Number of examples to skip, where an interrupted training goes on.
+          part: (number, count): of every batch, the one of `count` equal parts with this number, for one of
+            several processes; the examples of the others are not parsed.
 
         Returns:
-          Dataset of dictionaries of tensors `[batch, ...]`.
+          Dataset of dictionaries of tensors `[batch / count, ...]`.
+
+        Raises:
+          ConfigError: `batch_size` cannot be taken in equal parts.
         """
-        return _batches(self.get_examples(shuffle, repeats, start), batch_size, drop_remainder)
+        number, count = part
+        if batch_size % count:
+            raise ConfigError(f'batch_size is {batch_size}, which {count} processes cannot share evenly')
+        size = batch_size // count
+        if count == 1:
+            return _batches(self.get_examples(shuffle, repeats, start), batch_size, drop_remainder)
+
+        def is_ours(n: tf.Tensor) -> tf.Tensor:
+            return (n - start) % batch_size // size == number
+
+        return _batches(self._some(is_ours, shuffle, repeats, start), size, drop_remainder)
+
+    def _some(self, wanted: Any, shuffle: bool, repeats: int, start: int) -> tf.data.Dataset:
+        """The examples whose number, counted from the beginning of the training, is wanted."""
+        numbered = self.get_examples(shuffle, repeats, start).enumerate(start)
+        return numbered.filter(lambda n, _: wanted(n)).map(lambda _, example: example)
 
 
 def _batches(examples: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:

@@ -66,14 +66,19 @@ class RecordProvider(SeededProvider):
 
     def get_examples(self, shuffle: bool = True, repeats: int = -1, start: int = 0) -> tf.data.Dataset:
         """Examples, one after the other; see the base class."""
+        return self._some(None, shuffle, repeats, start)
+
+    def _some(self, wanted: Any, shuffle: bool, repeats: int, start: int) -> tf.data.Dataset:
+        """All examples, or those whose number is wanted: the others are not parsed, nor read from memory."""
         first, skip = divmod(start, max(self._count, 1)) if start else (0, 0)
         passes = tf.data.Dataset.range(first, repeats if repeats >= 0 else _ENDLESS)
         if self._is_cached:
             kept, count = self._kept_records, self._count
             order = passes.flat_map(lambda epoch: self._order(epoch, count, shuffle)).skip(skip)
-            records = order.map(lambda i: tf.gather(kept, i))
+            numbered = _wanted(order, start, wanted).map(lambda n, i: (n, tf.gather(kept, i)))
         else:
             records = passes.flat_map(lambda epoch: self._pass(epoch, shuffle)).skip(skip)
+            numbered = _wanted(records, start, wanted)
 
         def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
             features = self._parse(record)
@@ -81,7 +86,6 @@ class RecordProvider(SeededProvider):
                 return features
             return self._variation(features, number, self.seed, random=shuffle)
 
-        numbered = records.enumerate(start)
         return numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     @functools.cached_property
@@ -178,6 +182,12 @@ class RecordProvider(SeededProvider):
     def _explain_record(self, record: tf.Tensor, cause: Exception) -> str:
         """What is wrong with a record that cannot be parsed."""
         return str(cause).strip().splitlines()[0]
+
+
+def _wanted(dataset: tf.data.Dataset, start: int, wanted: Any) -> tf.data.Dataset:
+    """A dataset with numbers from `start` on; where only some are wanted, those."""
+    numbered = dataset.enumerate(start)
+    return numbered if wanted is None else numbered.filter(lambda n, _: wanted(n))
 
 
 class _PlainProvider(RecordProvider):

@@ -1,4 +1,4 @@
-"""The training step of each Keras backend: `tensorflow` by `tf.distribute`, `jax` on one device.
+"""The training step of each Keras backend: `tensorflow` by `tf.distribute`, `jax` by `shard_map`.
 
 `Trainer` is the same on both. A `Step` is what differs: how weights are made, and how a step is compiled and
 run.

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
+from ddsp.training.meshes import DeviceMesh
 from ddsp.training.optimizers import ScaledAdam, WeightAverages
 from ddsp.training.steps.report import LOSS_PREFIX, energies
 from ddsp.training.steps.seeds import StepSeeds
@@ -36,7 +37,7 @@ class Step(abc.ABC):
     model: Any
     optimizer: ScaledAdam
     averages: WeightAverages
-    strategy: tf.distribute.Strategy
+    strategy: tf.distribute.Strategy | DeviceMesh
     seeds: StepSeeds
     grad_clip_norm: float | None
     accumulate_steps: int
@@ -45,6 +46,20 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def __post_init__(self) -> None:
         """Checks the settings and prepares the compiled function."""
+
+    @property
+    @abc.abstractmethod
+    def is_alone(self) -> bool:
+        """Whether there is no other worker."""
+
+    @property
+    @abc.abstractmethod
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints and records: the first worker, or the only one."""
+
+    @abc.abstractmethod
+    def distribute(self, dataset: tf.data.Dataset) -> Any:
+        """A dataset of whole batches as this process's steps take them."""
 
     @abc.abstractmethod
     def local(self, batch: Batch) -> Batch:

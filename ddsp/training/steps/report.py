@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -17,14 +18,20 @@ TOTAL_LOSS = f'{LOSS_PREFIX}total_loss'
 GRADIENT_NORM = 'optimizer/gradient_norm'
 STOP = 'stop'  # above 0 when some worker was asked to stop
 
-# What a collective operation raises when a worker of the cluster is gone.
-WORKER_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-)
+
+def worker_lost() -> tuple[type[Exception], ...]:
+    """What a collective operation raises when a worker of the cluster is gone."""
+    if keras.backend.backend() == 'jax':
+        import jax
+
+        return (jax.errors.JaxRuntimeError,)
+    return (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    )
 
 
 class NonFiniteError(DDSPError, ArithmeticError):

@@ -24,21 +24,20 @@ class StepSeeds:
         self.seed = seed
 
     @contextlib.contextmanager
-    def at(self, step: Any, replica: Any = 0, part: Any = 0) -> Iterator[None]:
+    def at(self, step: Any, part: Any = 0) -> Iterator[None]:
         """Within, noise that has no seed of its own is that of `step`.
 
         Args:
           step: Scalar, int32.
-          replica: Number of the replica; each has noise of its own.
-          part: Part of the batch, where gradients are accumulated; each has noise of its own.
+          part: Number of the part of the batch, where replicas or accumulated gradients share it: each part
+            has its rows of the whole batch's noise, so that the number of parts changes nothing.
         """
-        others = ops.cast(replica, 'int32') * 7919 + ops.cast(part, 'int32') * 104729
         draws = itertools.count()
 
         def next_key() -> Any:
             high = (self.seed * 1009 + next(draws)) % 2**31
-            key = ops.stack([ops.bitwise_xor(ops.cast(high, 'int32'), others), ops.cast(step, 'int32')])
+            key = ops.stack([ops.cast(high, 'int32'), ops.cast(step, 'int32')])
             return ops.cast(key, 'uint32') if keras.backend.backend() == 'jax' else key
 
-        with core.noise_keys(next_key):
+        with core.noise_keys(next_key, part):
             yield

@@ -25,6 +25,28 @@ class TensorFlowStep(Step):
         )
         self._metric_names: list[str] = []
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other worker."""
+        return not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints and records."""
+        resolver = getattr(self.strategy, 'cluster_resolver', None)
+        return resolver is None or not resolver.task_type or (
+            resolver.task_type == 'chief' or (resolver.task_type, resolver.task_id) == ('worker', 0)
+        )  # fmt: skip
+
+    def distribute(self, dataset: tf.data.Dataset) -> Any:
+        """A dataset whose batches are spread over the replicas."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return dataset
+        options = tf.data.Options()
+        # Every worker reads all batches and takes its part of each: their number does not change the order.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        return self.strategy.experimental_distribute_dataset(dataset.with_options(options))
+
     def local(self, batch: Batch) -> Batch:
         """The first replica's part of a batch."""
         return tf.nest.map_structure(lambda x: self.strategy.experimental_local_results(x)[0], batch)
@@ -61,7 +83,7 @@ class TensorFlowStep(Step):
         def on_replica(batch: Batch) -> Tensor:
             context = tf.distribute.get_replica_context()
             self._step_now, self._replica_now = step, context.replica_id_in_sync_group
-            with self.seeds.at(step, self._replica_now):
+            with self.seeds.at(step, self._replica_now):  # where the replica's batch is one part
                 metrics = {**self.replica_step(batch), STOP: stop}
             return tf.stack([metrics[name] for name in names])  # one sum over replicas for all
 
@@ -77,7 +99,7 @@ class TensorFlowStep(Step):
             return self._part_gradients(batch)
 
         def gradients_of(part: Batch, i: Tensor) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-            with self.seeds.at(self._step_now, self._replica_now, i):
+            with self.seeds.at(self._step_now, self._replica_now * self.accumulate_steps + i):
                 return self._part_gradients(part)
 
         like = (
