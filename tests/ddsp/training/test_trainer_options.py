@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ddsp.errors import ConfigError
-from ddsp.training import checkpoints, data, models, optimizers, train_util, trainers
+from ddsp.training import checkpoints, data, models, optimizers, states, train_util, trainers
 
 # Without noise, which differs between the parts of a batch.
 QUIET = (
@@ -115,10 +115,28 @@ def test_a_checkpoint_is_the_state_when_it_was_taken(make, batch, tmp_path):
     assert trainer.step == 1
     for a, b in zip(_weights(trainer), taken, strict=True):
         np.testing.assert_array_equal(a, b)
+    with pytest.raises(ConfigError, match="restore_keys names 'nothing', which is no part of the model"):
+        trainer.restore(tmp_path, ['nothing'])
     (tmp_path / 'file').write_text('')
     trainer.save(tmp_path / 'file' / 'no', wait=False)
     with pytest.raises(checkpoints.CheckpointError, match='cannot be written'):
         trainer.wait_for_save()
+
+
+def test_a_script_may_write_checkpoints_of_its_own_on_tensorflow(make, batch, tmp_path, monkeypatch):
+    trainer = make(average_decay=0.5)
+    _run(trainer, batch, 1)
+    taken = states.State(trainer.model, trainer.optimizer, trainer.averages.variables).copy()
+    prefix = trainer.get_checkpoint().write(str(tmp_path / 'mine'))
+    _run(trainer, batch, 1)
+    assert trainer.restore(prefix) == prefix
+    found = states.State(trainer.model, trainer.optimizer, trainer.averages.variables).copy()
+    assert found.keys() == taken.keys()
+    for name, value in taken.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    monkeypatch.setattr(keras.backend, 'backend', lambda: 'jax')
+    with pytest.raises(ConfigError, match='get_checkpoint needs KERAS_BACKEND=tensorflow'):
+        trainer.get_checkpoint()
 
 
 def test_schedules():
