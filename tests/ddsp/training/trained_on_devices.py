@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from ddsp.errors import DDSPError
 from ddsp.io.dataset import open_dataset
 from ddsp.training import config, data, models, rates, train_util, trainers
 
@@ -64,9 +65,9 @@ try:
         provider, trainer, batch_size=16, num_steps=int(steps), steps_per_summary=1,
         steps_per_save=int(save_every), save_dir=folder, restore_dir=folder, callbacks=[Watcher()],
     )  # fmt: skip
-except (train_util.Interrupted, trainers.WorkerLostError) as error:
+except (DDSPError, train_util.Interrupted) as error:
     print('STOPPED', error, flush=True)
-    os._exit(error.exit_code)
+    os._exit(getattr(error, 'exit_code', 1))
 if trainer.is_chief:
     np.savez(
         f'{folder}/weights.npz', *[ops.convert_to_numpy(w) for w in model.trainable_variables],
