@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OLDEST ?= .venv-oldest
+AUDIT  ?= .venv-audit
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo quick test test-all test-oldest engines lint format bench pictures docs clean
+.PHONY: help setup demo quick test test-all test-oldest engines lint audit format bench pictures docs clean
 help:
 	@echo 'make setup            .venv with everything that the other targets need'
 	@echo 'make demo             corpus -> dataset -> training -> evaluation -> sound (about 12 minutes on 2 cores)'
@@ -17,6 +18,7 @@ help:
 	@echo 'make test-oldest      the tests with the oldest versions within the bounds of setup.py'
 	@echo 'make engines          Prism (Go) and the job server of Flink (Maven, Java), whose tests are left out without them'
 	@echo 'make lint             ruff and mypy'
+	@echo 'make audit            infra/ again with checkov, and with the providers of Terraform that DDSP_TERRAFORM_PROVIDERS names'
 	@echo 'make bench            cost of the operations, beside upstream where it is installed'
 	@echo 'make docs             the site of the documentation, built strictly into site/'
 	@echo 'make pictures         the pictures of the documentation, drawn again'
@@ -74,6 +76,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# checkov holds other versions than ddsp does: an environment of its own.
+audit: $(READY)
+	test -x $(AUDIT)/bin/checkov || { $(PYTHON) -m venv $(AUDIT) && \
+	  $(BIN)/uv pip install --quiet --python $(AUDIT)/bin/python 'checkov>=3.2,<4'; }
+	$(BIN)/python -m pytest -rs $(TEST_FLAGS) tests/infra
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -88,4 +96,4 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) $(OLDEST) site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) $(AUDIT) site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), ROOT / 'infra' / 'README.md'])
+PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), *(ROOT / 'infra').rglob('*.md')])
 CODE = sorted(
     path
     for folder in ('ddsp', 'pipelines', 'experiments', 'benchmarks', 'infra')
