@@ -1,7 +1,8 @@
 """`python -m benchmarks.exchange`: what a step of training on many devices moves, calculated from the models.
 
 Counts the weights of each configuration, then the bytes of gradients and of examples, the time of an exchange
-and the efficiency for the clusters below. Nothing is measured: docs/benchmarks/scaling.md names the assumptions.
+and the efficiency for the clusters below. Nothing is measured; docs/benchmarks/scaling.md says
+what is assumed.
 """
 
 from __future__ import annotations
