@@ -24,12 +24,16 @@ def find_program(name: str) -> str | None:
 class PostgresCluster:
     """A running cluster with the superuser `ddsp`; use as a context.
 
+    Args:
+      passwords: Let other users in by password alone; without it, all are let in.
+
     Example:
       with PostgresCluster() as cluster:
         study = optuna.create_study(storage=cluster.create_database('sweeps'))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, passwords: bool = False) -> None:
+        self._passwords = passwords
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix='ddsp-postgres-'))
         self._user = _unprivileged_user()
         with socket.socket() as probe:
@@ -52,6 +56,10 @@ class PostgresCluster:
         # Trust is for this machine's loopback alone, on a port that nobody knows, while a test runs.
         initialise = self._program('initdb', '-D', data, '-U', 'ddsp', '--auth=trust', '-E', 'UTF8')
         subprocess.run(initialise, check=True, stdout=subprocess.DEVNULL, cwd='/')
+        if self._passwords:
+            rules = ('ddsp', 'trust'), ('all', 'scram-sha-256')
+            lines = [f'host all {user} 127.0.0.1/32 {method}\n' for user, method in rules]
+            (data / 'pg_hba.conf').write_text(''.join(lines))
         self.start()
         return self
 
@@ -76,6 +84,10 @@ class PostgresCluster:
         name = name or f'test_{self._databases}'
         self._execute(f'CREATE DATABASE {name}')
         return f'postgresql+psycopg://ddsp@127.0.0.1:{self.port}/{name}'
+
+    def create_superuser(self, name: str, password: str) -> None:
+        """Makes a user who may do everything."""
+        self._execute(f"CREATE ROLE {name} SUPERUSER LOGIN PASSWORD '{password}'")
 
     def stop(self, mode: str = 'fast') -> None:
         """Stops the server: `'fast'` ends all connections, `'immediate'` is as a power cut."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import dataclasses
 import importlib
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from ddsp.errors import MissingDependencyError
 from experiments.files import read_json
 
 OK, WARNING, MISSING = 'ok', 'warning', 'missing'
@@ -234,6 +236,9 @@ def _tracking() -> Iterator[Check]:
     uri, shown = store.tracking_uri(), store.shown_uri()
     if uri.startswith('http'):
         problem, advice = store.server_problem(uri), 'start the server, or unset MLFLOW_TRACKING_URI'
+        if not problem:
+            with contextlib.suppress(MissingDependencyError):  # which is reported above
+                problem, advice = store.client_problem(uri), 'docs/experiments.md'
     else:
         problem, advice = database.problem(uri), 'docs/experiments.md'
     if problem:

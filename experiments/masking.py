@@ -16,7 +16,7 @@ _MASK = '***'
 _SHORTEST = 4  # characters of a secret that is looked for in a text
 # Variables of the environment that hold addresses or secrets.
 _ADDRESSES = ('MLFLOW_TRACKING_URI', 'MLFLOW_REGISTRY_URI', 'DDSP_SWEEP_STORAGE')
-_SECRETS = ('MLFLOW_TRACKING_PASSWORD', 'MLFLOW_TRACKING_TOKEN')
+_SECRETS = ('MLFLOW_TRACKING_PASSWORD', 'MLFLOW_TRACKING_TOKEN', 'PGPASSWORD')
 
 
 def shown(address: str) -> str:

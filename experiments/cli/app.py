@@ -148,6 +148,8 @@ def _report(error: Exception) -> int:
         path = context.command_path if context else 'ddsp'
         _say(f"{path}: {message}\nTry '{path} --help'.")
         return error.exit_code
+    if store := sys.modules.get('experiments.tracking.store'):
+        error = store.refused(error) or error
     errors = sys.modules.get('ddsp.errors')
     if errors is not None and isinstance(error, errors.DDSPError):
         _say(f'Error: {error}')

@@ -258,6 +258,8 @@ def ui(
     uri = store.tracking_uri()
     client = store.client(uri)
     if uri.startswith('http'):  # there is a server already
+        if port or host != '127.0.0.1':
+            raise typer.BadParameter(f'--host and --port are for a server of your own; {uri} is one already.')
         _show(links(client, uri.rstrip('/'), run or [], experiment), browser)
         return 0
     with UIServer(uri, host, port) as server:

@@ -16,6 +16,7 @@ from typing import Any
 from ddsp.errors import DDSPError
 from experiments import crash, masking
 from experiments.sweeps.spec import SweepSpec
+from experiments.tracking.store import AccessError
 from experiments.sweeps.study_storage import DatabaseAwayError, StudyDatabase, StudyStorage, is_away, optuna
 
 SLOT, ERROR, GIVEN_BACK = 'slot', 'error', 'given_back'  # user attributes of a trial
@@ -134,8 +135,9 @@ class TrialQueue:
         """Runs trials until none waits and none is running anywhere.
 
         Args:
-          objective: Returns a trial's value. After a `SweepError` the worker stops; after an OSError or an
-            interruption, too, and the trial is queued again. Any other error fails the trial alone.
+          objective: Returns a trial's value. After a `SweepError` the worker stops; after an OSError, an
+            AccessError or an interruption, too, and the trial is queued again. Any other error fails the trial
+            alone.
           idle: Called between trials, and every few seconds while other workers run the last ones.
         """
         while True:
@@ -175,7 +177,7 @@ class TrialQueue:
                 return objective(trial)
             except (optuna.TrialPruned, TrialLost):
                 raise
-            except (KeyboardInterrupt, OSError, DatabaseAwayError, SweepError) as error:
+            except (KeyboardInterrupt, OSError, DatabaseAwayError, SweepError, AccessError) as error:
                 stop = error
                 self.database.patience_secs = 0.0  # a worker that leaves does not wait
                 mark = (ERROR, _told(error)) if isinstance(error, SweepError) else (GIVEN_BACK, True)

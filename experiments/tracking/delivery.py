@@ -79,6 +79,8 @@ def _deliver_batch(client: MlflowClient, run_id: str, rows: list[Row], folder: p
     except DDSPError as error:  # a file outside the folder, a bundle that is damaged
         raise Rejected(str(error)) from error
     except (MlflowException, OSError) as error:
+        if access := store.refused(error):
+            raise access from error
         if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
             raise Rejected(masking.clean(str(error).split('\n')[0])) from error
         if 'path' in rows[0] and (reason := _takes_no_files(error)):
@@ -285,7 +287,7 @@ def sync(save_dir: str | os.PathLike[str]) -> int:
     try:
         client.get_run(run_id)
     except store.refusals() as error:
-        if store.is_away(error):
+        if store.is_away(error) or store.refused(error):
             raise
         raise store.TrackingError(f'the run {run_id} of {folder} is not in {here}.') from error
     journal.start(lambda rows: deliver(client, run_id, rows, folder))

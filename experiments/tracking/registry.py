@@ -94,6 +94,8 @@ def _download(uri: str) -> pathlib.Path:
             model_id = _model_of_version(client, uri)
         folder = _local_copy(client, model_id)
     except (MlflowException, OSError) as error:
+        if access := store.refused(error):
+            raise access from None
         raise ModelNotFoundError(f'{uri}: no model there ({str(error).splitlines()[0]}).') from None
     if not (folder / 'metadata.json').is_file():
         raise ModelNotFoundError(f'{uri} is not a model bundle: metadata.json is missing.')
@@ -191,7 +193,7 @@ def _check_files(client: MlflowClient, run: Run, model_id: str) -> None:
             entry.path.rpartition('/')[2] for entry in list_artifacts(artifact_uri=f'models:/{model_id}')
         }
     except (MlflowException, OSError) as error:
-        if store.is_away(error):
+        if store.is_away(error) or store.refused(error):
             raise
         files = set()
     if 'metadata.json' not in files:

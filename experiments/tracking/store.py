@@ -39,6 +39,11 @@ _EXPERIMENT_TAGS = {'mlflow.experimentKind': 'custom_model_development'}
 _LONGEST_NAME = 500  # of an experiment, MLflow's limit
 # MLflow's words for a database that does not answer, a connection that ended, a gateway without its server.
 _AWAY_CODES = ('TEMPORARILY_UNAVAILABLE', 'INTERNAL_ERROR', 'BAD_REQUEST')
+_REFUSED_CODES = {'UNAUTHENTICATED': 401, 'CUSTOMER_UNAUTHORIZED': 401, 'PERMISSION_DENIED': 403}
+
+
+class AccessError(TrackingError):
+    """The tracking server asks for a login, or does not let it do what was asked."""
 
 
 def tracking_uri() -> str:
@@ -106,6 +111,8 @@ def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
     except TrackingError:
         raise
     except Exception as error:
+        if access := refused(error):
+            raise access from error
         reason = masking.clean(_first_line(error))
         advice = '. Another process holds it: try again, or end that process' if 'is locked' in reason else ''
         raise TrackingError(
@@ -113,6 +120,15 @@ def client(uri: str | None = None, *, use: bool = True) -> MlflowClient:
         ) from error
     quiet.calm_loggers()  # migrations set loggers up anew
     return made
+
+
+def client_problem(uri: str) -> str:
+    """Why a store cannot be used with the login in use; '' when it can."""
+    try:
+        client(uri, use=False)
+    except TrackingError as error:
+        return str(error)
+    return ''
 
 
 def is_new() -> bool:
@@ -134,6 +150,63 @@ def refusals() -> type[Exception]:
     from mlflow.exceptions import MlflowException
 
     return MlflowException
+
+
+def refused(error: BaseException) -> AccessError | None:
+    """What a server's refusal means for people; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AccessError):
+            return cause
+        code, text = _status_of(cause), str(cause)
+        if code in (401, 403):
+            return _refusal(code, text)
+        if 'too many 500' in text and _login() == ('', True):  # of MLflow's own basic authentication
+            return AccessError(
+                f'the tracking server {shown_uri()} cannot read the token of MLFLOW_TRACKING_TOKEN. If it has '
+                'the basic authentication of MLflow, set MLFLOW_TRACKING_USERNAME and '
+                'MLFLOW_TRACKING_PASSWORD instead.'
+            )
+        cause = cause.__cause__
+    return None
+
+
+def _refusal(code: int, text: str) -> AccessError:
+    """The error for a status of 401 or 403 with the server's words."""
+    server, (user, token) = f'the tracking server {shown_uri()}', _login()
+    if 'Invalid Host header' in text:
+        host = urllib.parse.urlsplit(shown_uri()).netloc
+        return AccessError(f'{server} does not know its name: start it with {host} in --allowed-hosts.')
+    if code == 403:
+        action = re.search(r'/mlflow(?:-artifacts)?/([\w/-]+)', text)
+        return AccessError(
+            f'{server} does not allow {repr(user) if user else "this login"} to do that'
+            f'{f" ({action[1]})" if action else ""}. Who made the experiment or the model, or an administrator, '
+            'can grant EDIT on it; or make your own with another --experiment or --name.'
+        )
+    if not user and not token:
+        return AccessError(
+            f'{server} asks for a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or '
+            'MLFLOW_TRACKING_TOKEN.'
+        )
+    login = f'the login of {user!r}' if user else 'the token'
+    names = 'MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD' if user else 'MLFLOW_TRACKING_TOKEN'
+    return AccessError(f'{server} refuses {login}: check {names}.')
+
+
+def _status_of(error: BaseException) -> int:
+    """HTTP status of a refusal by MLflow or by its store of artefacts; 0 for other errors."""
+    code = _REFUSED_CODES.get(str(getattr(error, 'error_code', '')), 0)
+    return code or int(getattr(getattr(error, 'response', None), 'status_code', 0) or 0)
+
+
+def _login() -> tuple[str, bool]:
+    """The user name that MLflow's client sends, '' without one, and whether there is a token."""
+    from mlflow.utils.credentials import read_mlflow_creds  # which knows its file too
+
+    found = read_mlflow_creds()
+    user = found.username if found.username and found.password else ''
+    return user or '', bool(os.environ.get('MLFLOW_TRACKING_TOKEN'))
 
 
 def is_away(error: BaseException) -> bool:
@@ -210,7 +283,9 @@ def find_run(mlflow_client: MlflowClient, reference: str) -> Run:
     if re.fullmatch(r'[0-9a-f]{32}', reference):
         try:
             return mlflow_client.get_run(reference)
-        except refusals():
+        except refusals() as error:
+            if access := refused(error):
+                raise access from None
             raise TrackingError(f'no run {reference} in {shown_uri()}.') from None
     for run in search(mlflow_client, equals('attributes.run_name', reference)):
         if run.info.run_name == reference:
@@ -277,6 +352,8 @@ def search(
             if not token:
                 break
     except refusals() as error:
+        if access := refused(error):
+            raise access from None
         raise TrackingError(f'the filter {filter_string!r} is not understood: {_first_line(error)}') from None
     return runs[:limit]
 

@@ -51,6 +51,7 @@ class MLflowTracker:
 
     Raises:
       ServerDownError: The server is down, and neither is there a run to go on with nor `buffer`.
+      AccessError: The server refuses the login, or does not let it write.
 
     Example:
       with MLflowTracker('run-1', experiment='violin') as tracker:
@@ -108,6 +109,8 @@ class MLflowTracker:
             self._create_run()
             return not lost and bool(known), bool(lost)
         except Exception as error:
+            if access := store.refused(error):  # nobody is there to put that right later
+                raise access from error
             # What is to be said waits in the journal; but a new run is begun so only by whoever has asked to.
             if not (isinstance(error, store.TrackingError) or store.is_away(error)) or not (known or buffer):
                 raise
@@ -130,7 +133,7 @@ class MLflowTracker:
         try:
             run = self._client.get_run(self.run_id)
         except store.refusals() as error:
-            if store.is_away(error):  # which says nothing about the run
+            if store.is_away(error) or store.refused(error):  # which says nothing about the run
                 raise
             return False
         if run.info.lifecycle_stage == 'deleted':
