@@ -36,6 +36,9 @@ EXTRAS = {
         'psutil>=5.9',
     ],
     'postgres': ['psycopg[binary]>=3.1,<4'],
+    'server': [
+        'flask-wtf>=1.2,<2'
+    ],  # logins of `mlflow server --app-name=basic-auth`, as mlflow[auth] has it
     'cloud': ['google-cloud-storage>=3,<4'],
     # What Beam's Dataflow client imports: 3 MB. apache-beam[gcp] adds 180 MB of clients for other services.
     'dataflow': [
@@ -75,7 +78,7 @@ EXTRAS = {
 EXTRAS['all'] = sorted(
     {
         package
-        for name in ('pipelines', 'tracking', 'postgres', 'cloud', 'dataflow')
+        for name in ('pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow')
         for package in EXTRAS[name]
     }
 )

@@ -89,6 +89,10 @@ class PostgresCluster:
         """Makes a user who may do everything."""
         self._execute(f"CREATE ROLE {name} SUPERUSER LOGIN PASSWORD '{password}'")
 
+    def log(self) -> str:
+        """All that the server wrote."""
+        return (self._folder / 'log').read_text(errors='replace')
+
     def stop(self, mode: str = 'fast') -> None:
         """Stops the server: `'fast'` ends all connections, `'immediate'` is as a power cut."""
         if self._process is not None and self._process.poll() is None:

@@ -1,7 +1,7 @@
 """The tracking server of `infra/mlflow/compose.yaml` without its containers: for tests and benchmarks.
 
-Commands, environment, SQL and configuration are those of the files. Only what a container would bring differs: the
-names of hosts, ports and folders.
+Commands, environment, SQL and configuration are those of the files. Only what a container would bring differs:
+the names of hosts, ports and folders.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class TrackingServer:
 
     def _environment(self, service: Mapping[str, Any]) -> dict[str, str]:
         """A service's environment, and of this machine's only what a program needs to run."""
-        given = dict(zip(service['environment'], self._outside(service['environment'].values(), service), strict=True))
+        given = dict(
+            zip(service['environment'], self._outside(service['environment'].values(), service), strict=True)
+        )
         here = {name: os.environ[name] for name in ('PATH', 'HOME', 'LANG') if name in os.environ}
         return {**here, **given, 'PGHOST': '127.0.0.1', 'PGPORT': str(self.cluster.port)}
 

@@ -20,6 +20,7 @@ from experiments.sweeps.study_storage import optuna
 from experiments.tracking import runs as tracked
 from experiments.tracking import store
 from experiments.tracking.run_tags import code_revision
+from experiments.tracking.tracker import OUTCOMES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,6 +165,25 @@ def record_summary(queue: TrialQueue, place: SweepPlace, result: SweepResult) ->
     client.log_artifacts(run_id, str(folder))
     client.set_terminated(run_id, 'FINISHED')
     return run_id
+
+
+def end_lost_runs(queue: TrialQueue, place: SweepPlace) -> None:
+    """Ends the runs of a sweep that is done which nobody is left to end.
+
+    A worker without the folder of the one that died makes a run of its own, and what killed every worker that
+    tried it is given up.
+    """
+    client, spec = store.client(), queue.spec
+    if client.get_experiment_by_name(place.experiment) is None:  # no trial has come so far
+        return
+    ended = [trial for trial in queue.trials() if trial.state.name in ('COMPLETE', 'PRUNED')]
+    runs = {trial.user_attrs[SLOT]: trial.user_attrs.get('run_id', '') for trial in ended}
+    condition = f"{tracked.of_sweep(spec.name)} AND attributes.status = 'RUNNING'"
+    for run in store.search(client, condition, experiments=[place.experiment]):
+        # '': its worker could not record yet, and will. None: no worker came to an end with this trial.
+        if runs.get(int(run.data.tags['sweep_trial'])) not in ('', run.info.run_id):
+            client.set_tag(run.info.run_id, 'sweep_outcome', OUTCOMES['TrialLost'])
+            client.set_terminated(run.info.run_id, 'KILLED')
 
 
 def _summary_run(client: MlflowClient, spec: SweepSpec, experiment: str) -> str:

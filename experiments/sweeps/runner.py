@@ -14,8 +14,15 @@ from ddsp.io.dataset import Dataset, open_dataset
 from ddsp.io.files import FolderInUseError
 from ddsp.io.progress import Progress
 from ddsp.training.train_util import TrainingCallback
-from experiments.sweeps import study
-from experiments.sweeps.result import SweepPlace, SweepResult, first_error, progress_of, record_summary
+from experiments.sweeps import machine, study
+from experiments.sweeps.result import (
+    SweepPlace,
+    SweepResult,
+    end_lost_runs,
+    first_error,
+    progress_of,
+    record_summary,
+)  # fmt: skip
 from experiments.sweeps.spec import SweepSpec
 from experiments.sweeps.study import SLOT, SweepError, TrialLost, TrialQueue
 from experiments.sweeps.study_storage import is_away, optuna, patiently, reason
@@ -46,6 +53,7 @@ def run_sweep(
     is_worker = _WORKER in os.environ
     if not is_worker:
         _check_names(spec, dataset)
+        _check_login()
     place.folder.mkdir(parents=True, exist_ok=True)
     heartbeat_secs = int(os.environ.get('DDSP_SWEEP_HEARTBEAT_SECS', study.HEARTBEAT_SECS))
     patience_secs = float(os.environ.get('DDSP_SWEEP_PATIENCE_SECS', study.PATIENCE_SECS))
@@ -73,6 +81,21 @@ def _check_names(spec: SweepSpec, dataset: Dataset) -> None:
         configure(dataset, spec.preset, spec.gin_files, spec.gin_params(values))
 
 
+def _check_login() -> None:
+    """Refuses to begin with a login that the tracking server refuses; a server that is away may come back.
+
+    Raises:
+      AccessError: The login is refused.
+    """
+    if store.tracking_uri().startswith('http'):
+        try:
+            store.client()
+        except store.AccessError:
+            raise
+        except store.TrackingError:
+            return
+
+
 def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:
     """Records what trials of this machine kept while the tracking server was away, and the summary of a sweep
     that is done."""
@@ -82,8 +105,11 @@ def _record_the_rest(queue: TrialQueue, place: SweepPlace) -> None:
         for run_file in sorted(place.folder.glob('trial-*/run.json')):
             sync(run_file.parent)
         result = SweepResult.of(queue, place)  # which knows the runs now
-        if result.done and result.best_value is not None:
-            with queue.database.alone():  # workers that end at the same moment write one summary run
+        if not result.done:
+            return
+        with queue.database.alone():  # workers that end at the same moment write one summary run
+            end_lost_runs(queue, place)
+            if result.best_value is not None:
                 record_summary(queue, place, result)
 
     def may_pass(error: BaseException) -> bool:
@@ -115,9 +141,14 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
     # Command lines are seen by everybody on the machine; the address may hold a password.
     environment = {**os.environ, _WORKER: 'yes', STORAGE: place.storage}
+    devices, cores = machine.gpus(), machine.cores()
     processes = [
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) for log in logs
-    ]
+        subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT,
+            env=environment | machine.share(number, workers, devices, cores),
+        )
+        for number, log in enumerate(logs)
+    ]  # fmt: skip
     try:
         while any(process.poll() is None for process in processes):
             report(*progress_of(queue))

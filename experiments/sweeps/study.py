@@ -16,8 +16,8 @@ from typing import Any
 from ddsp.errors import DDSPError
 from experiments import crash, masking
 from experiments.sweeps.spec import SweepSpec
-from experiments.tracking.store import AccessError
 from experiments.sweeps.study_storage import DatabaseAwayError, StudyDatabase, StudyStorage, is_away, optuna
+from experiments.tracking.store import AccessError
 
 SLOT, ERROR, GIVEN_BACK = 'slot', 'error', 'given_back'  # user attributes of a trial
 HEARTBEAT_SECS = 15
@@ -136,8 +136,8 @@ class TrialQueue:
 
         Args:
           objective: Returns a trial's value. After a `SweepError` the worker stops; after an OSError, an
-            AccessError or an interruption, too, and the trial is queued again. Any other error fails the trial
-            alone.
+            AccessError or an interruption, too, and the trial is queued again. Any other error fails the
+            trial alone.
           idle: Called between trials, and every few seconds while other workers run the last ones.
         """
         while True:

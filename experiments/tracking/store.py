@@ -163,8 +163,8 @@ def refused(error: BaseException) -> AccessError | None:
             return _refusal(code, text)
         if 'too many 500' in text and _login() == ('', True):  # of MLflow's own basic authentication
             return AccessError(
-                f'the tracking server {shown_uri()} cannot read the token of MLFLOW_TRACKING_TOKEN. If it has '
-                'the basic authentication of MLflow, set MLFLOW_TRACKING_USERNAME and '
+                f'the tracking server {shown_uri()} cannot read the token of MLFLOW_TRACKING_TOKEN. If it '
+                'has the basic authentication of MLflow, set MLFLOW_TRACKING_USERNAME and '
                 'MLFLOW_TRACKING_PASSWORD instead.'
             )
         cause = cause.__cause__
@@ -181,8 +181,8 @@ def _refusal(code: int, text: str) -> AccessError:
         action = re.search(r'/mlflow(?:-artifacts)?/([\w/-]+)', text)
         return AccessError(
             f'{server} does not allow {repr(user) if user else "this login"} to do that'
-            f'{f" ({action[1]})" if action else ""}. Who made the experiment or the model, or an administrator, '
-            'can grant EDIT on it; or make your own with another --experiment or --name.'
+            f'{f" ({action[1]})" if action else ""}. Who made the experiment or the model, or an '
+            'administrator, can grant EDIT on it; or make your own with another --experiment or --name.'
         )
     if not user and not token:
         return AccessError(
@@ -198,6 +198,11 @@ def _status_of(error: BaseException) -> int:
     """HTTP status of a refusal by MLflow or by its store of artefacts; 0 for other errors."""
     code = _REFUSED_CODES.get(str(getattr(error, 'error_code', '')), 0)
     return code or int(getattr(getattr(error, 'response', None), 'status_code', 0) or 0)
+
+
+def user() -> str:
+    """Name that MLflow's client logs in with; '' without a login."""
+    return _login()[0]
 
 
 def _login() -> tuple[str, bool]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.postgres import PostgresCluster, find_program
+from benchmarks.tracking_server import TrackingServer
 from experiments import quiet
 from experiments.cli import main
 from experiments.tracking import store
@@ -44,6 +45,17 @@ def postgres(need_program: Callable[..., str]) -> Iterator[PostgresCluster]:
         need_program('initdb', 'postgresql')
     with PostgresCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope='session')
+def tracking_server(
+    need_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TrackingServer]:
+    """MLflow with logins on PostgreSQL, as infra/mlflow describes them; it takes half a minute to start."""
+    if find_program('initdb') is None:
+        need_program('initdb', 'postgresql')
+    with TrackingServer(tmp_path_factory.mktemp('server')) as server:
+        yield server
 
 
 @pytest.fixture
