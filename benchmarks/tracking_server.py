@@ -1,7 +1,7 @@
 """The tracking server of `infra/mlflow/compose.yaml` without its containers: for tests and benchmarks.
 
-Commands, environment, SQL and configuration are those of the files. Only what a container would bring differs:
-the names of hosts, ports and folders.
+Commands, environment, SQL and configuration are those of the files. Only what a container would bring
+differs: the names of hosts, ports and folders.
 """
 
 from __future__ import annotations

@@ -98,6 +98,24 @@ def files(client, run_id: str, folder: str = '') -> set[str]:
     return {path for path in found if '/steps/' not in path and not path.startswith('images/')}
 
 
+def in_hand(client, name: str, machine: int, folder: pathlib.Path) -> dict[int, int]:
+    """The trial that a machine is training, and the last step that it has saved of it."""
+    mine = f"tags.sweep_id = '{name}' AND tags.`ddsp.host` = 'machine-{machine}'"
+    runs = store.search(client, f"{mine} AND attributes.status = 'RUNNING'")
+    slots = [int(run.data.tags['sweep_trial']) for run in runs]
+    saved = {slot: folder.glob(f'trial-{slot:04d}/ckpt-*.index') for slot in slots}
+    return {
+        slot: max((int(path.stem.split('-')[1]) for path in paths), default=0)
+        for slot, paths in saved.items()
+    }
+
+
+def starts(folder: pathlib.Path) -> list[int]:
+    """Steps at which a trial was begun and taken up again."""
+    rows = [json.loads(line) for line in (folder / 'outbox.jsonl').read_text().splitlines()]
+    return [row['step'] for row in rows if row['kind'] == 'params']
+
+
 def by_count(steps: dict[str, list[int]]) -> dict[str, list[int]]:
     return {name: found for name, found in steps.items() if not name.startswith(BY_TIME)}
 
@@ -125,7 +143,7 @@ def test_a_sweep_of_four_machines_outlives_two_of_them_and_its_servers(
     place = ['--save-dir', str(tmp_path / 'storage' / 'sweep')] if shared else []
     command = ['sweep', str(tmp_path / 'rates.yaml'), str(dataset), '--experiment', name, *place]
     machines = [Machine(number, tmp_path, server, command) for number in range(4)]
-    seen = []
+    seen, left = [], {}
     try:
         started = (
             'storage/sweep/trial-*/ckpt-*.index' if shared else 'machine-*/sweeps/*/trial-*/ckpt-*.index'
@@ -136,6 +154,7 @@ def test_a_sweep_of_four_machines_outlives_two_of_them_and_its_servers(
         for number, is_last in zip(victims, (False, True), strict=True):
             time.sleep(chance.uniform(0, 15))
             seen.append(command_lines())
+            left |= in_hand(admin, name, number, tmp_path / 'storage' / 'sweep')
             machines[number].kill()
             if not is_last:
                 time.sleep(chance.uniform(0, 5))
@@ -176,6 +195,10 @@ def test_a_sweep_of_four_machines_outlives_two_of_them_and_its_servers(
         assert len(run.outputs.model_outputs) == 1
         if machines[0].has_name:
             assert run.data.tags['ddsp.host'].startswith('machine-')
+    for slot, step in left.items() if shared else ():
+        begun = starts(tmp_path / 'storage' / 'sweep' / f'trial-{slot:04d}')
+        assert len(begun) >= 2, f'trial {slot} was not taken over'
+        assert begun[-1] >= step > 0 or step == 0
     (summary,) = store.search(admin, f"tags.sweep_id = '{name}' AND tags.sweep_role = 'summary'")
     assert summary.info.status == 'FINISHED'
     assert {'compare.html', 'best.json'} <= files(admin, summary.info.run_id)

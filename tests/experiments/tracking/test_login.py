@@ -61,6 +61,13 @@ def as_ann(served, workdir, monkeypatch) -> TrackingServer:
     return served
 
 
+def write_tone(folder: pathlib.Path) -> pathlib.Path:
+    import soundfile
+
+    soundfile.write(folder / 'tone.wav', [0.1 * (i % 73) / 73 for i in range(16000)], 16000)
+    return folder / 'tone.wav'
+
+
 def leaking_files(folder: pathlib.Path, words: list[str]) -> list[str]:
     found = []
     for path in folder.rglob('*'):
@@ -70,11 +77,8 @@ def leaking_files(folder: pathlib.Path, words: list[str]) -> list[str]:
 
 
 def test_every_command_works_and_no_secret_is_written_anywhere(as_ann, workdir, dataset, tiny, ddsp):
-    import soundfile
-
     bindings = [word for binding in tiny for word in ('--gin-param', binding)]
     (workdir / 'rates.yaml').write_text(SPEC)
-    soundfile.write(workdir / 'tone.wav', [0.1 * (i % 73) / 73 for i in range(16000)], 16000)
     said = []
     storage = as_ann.database('sweeps', 'sweeps')
     os.environ['DDSP_SWEEP_STORAGE'] = storage  # the fixture of all tests takes it away again
@@ -94,7 +98,7 @@ def test_every_command_works_and_no_secret_is_written_anywhere(as_ann, workdir, 
     assert '/#/compare-runs?' in works('runs', 'compare', 'one', 'two', '--html', 'page.html')
     works('promote', 'one', '--name', 'violin')
     for model in (f'runs:/{first["run_id"]}', 'models:/violin@champion'):
-        works('transfer', 'tone.wav', '--model', model, '--output', 'out.wav')
+        works('transfer', write_tone(workdir), '--model', model, '--output', 'out.wav')
     assert f'{as_ann.address} answers' in works('doctor')
     out = works('ui', '--no-browser')
     assert f'{as_ann.address}/#/experiments/' in out
@@ -141,7 +145,7 @@ def test_a_login_that_is_refused_is_one_sentence(as_ann, workdir, dataset, ddsp,
     (workdir / 'rates.yaml').write_text(SPEC)
     for command in (
         ['runs'], ['runs', 'compare', 'a', 'b'], ['promote', 'a', '--name', 'b'], ['ui', '--no-browser'],
-        ['transfer', 'x.wav', '--model', 'runs:/' + 32 * '0', '--output', 'y.wav'],
+        ['transfer', write_tone(workdir), '--model', 'runs:/' + 32 * '0', '--output', 'y.wav'],
         ['train', dataset, '--steps', 1, '--save-dir', 'run'], ['sweep', 'rates.yaml', dataset],
     ):  # fmt: skip
         assert refused(ddsp, *command) == f'the tracking server {as_ann.address}{message}', command
