@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,3 +95,44 @@ def test_a_library_starts_fewer_threads_with_a_smaller_share(library):
         )
         counts.append(int(done.stdout.split()[-1]))
     assert counts[1] >= counts[0] + 14
+
+
+SPEC = """
+trials: 3
+steps: 1
+parameters: {Trainer.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    lines = pathlib.Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+    return dict(line.split('=', 1) for line in lines if '=' in line)
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_sweep_are_started_with_their_shares(workdir, dataset):
+    (workdir / 'rates.yaml').write_text(SPEC)
+    # Nobody has these GPUs: the libraries fall back to the CPU.
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'CUDA_VISIBLE_DEVICES': '7,8'}
+    command = [sys.executable, '-m', 'experiments.cli', 'sweep', 'rates.yaml', str(dataset), '--workers', '3']
+    sweep = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 300
+        shares = []
+        while len(shares) < 3:
+            assert sweep.poll() is None, sweep.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            found = [environment_of(pid) for pid in children(sweep.pid)]
+            shares = [each for each in found if 'DDSP_SWEEP_WORKER' in each]
+    finally:
+        sweep.terminate()
+        sweep.communicate()
+    given = [(share['CUDA_VISIBLE_DEVICES'], share.get('XLA_PYTHON_CLIENT_MEM_FRACTION')) for share in shares]
+    assert sorted(given) == [('7', '0.450'), ('7', '0.450'), ('8', None)]
+    each = str(max(1, machine.cores() // 3))
+    assert {share[name] for share in shares for name in THREADS} == {each}
