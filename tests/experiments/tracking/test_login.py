@@ -120,10 +120,10 @@ def test_every_command_works_and_no_secret_is_written_anywhere(as_ann, workdir, 
 def refused(ddsp, *command: object) -> str:
     status, out, err = ddsp(*command)
     assert (status, out) == (1, ''), command
-    assert err.startswith('Error: ')
-    assert err.count('\n') == 1
     assert PASSWORD not in err
-    return err.removeprefix('Error: ').rstrip('\n')
+    (line,) = [line for line in err.splitlines() if 'the split train holds 33 s of audio' not in line]
+    assert line.startswith('Error: ')
+    return line.removeprefix('Error: ')
 
 
 @pytest.mark.parametrize(
