@@ -181,8 +181,9 @@ def end_lost_runs(queue: TrialQueue, place: SweepPlace) -> None:
     condition = f"{tracked.of_sweep(spec.name)} AND attributes.status = 'RUNNING'"
     for run in store.search(client, condition, experiments=[place.experiment]):
         # '': its worker could not record yet, and will. None: no worker came to an end with this trial.
-        if runs.get(int(run.data.tags['sweep_trial'])) not in ('', run.info.run_id):
-            client.set_tag(run.info.run_id, 'sweep_outcome', OUTCOMES['TrialLost'])
+        kept = runs.get(int(run.data.tags['sweep_trial']))
+        if kept not in ('', run.info.run_id):
+            client.set_tag(run.info.run_id, 'sweep_outcome', OUTCOMES['TrialLost'] if kept else 'given up')
             client.set_terminated(run.info.run_id, 'KILLED')
 
 

@@ -22,7 +22,7 @@ from experiments.sweeps.result import (
     first_error,
     progress_of,
     record_summary,
-)  # fmt: skip
+)
 from experiments.sweeps.spec import SweepSpec
 from experiments.sweeps.study import SLOT, SweepError, TrialLost, TrialQueue
 from experiments.sweeps.study_storage import is_away, optuna, patiently, reason
