@@ -261,7 +261,7 @@ def ui(
         if port or host != '127.0.0.1':
             raise typer.BadParameter(f'--host and --port are for a server of your own; {uri} is one already.')
         _show(links(client, uri.rstrip('/'), run or [], experiment), browser)
-        if user := store.user():
+        if user := store.login()[0]:
             print(f'The browser asks for the login of {user!r}.')
         return 0
     with UIServer(uri, host, port) as server:

@@ -6,6 +6,7 @@ server is used when `MLFLOW_TRACKING_URI` names one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -161,7 +162,7 @@ def refused(error: BaseException) -> AccessError | None:
         code, text = _status_of(cause), str(cause)
         if code in (401, 403):
             return _refusal(code, text)
-        if 'too many 500' in text and _login() == ('', True):  # of MLflow's own basic authentication
+        if 'too many 500' in text and login() == ('', True):  # of MLflow's own basic authentication
             return AccessError(
                 f'the tracking server {shown_uri()} cannot read the token of MLFLOW_TRACKING_TOKEN. If it '
                 'has the basic authentication of MLflow, set MLFLOW_TRACKING_USERNAME and '
@@ -173,7 +174,7 @@ def refused(error: BaseException) -> AccessError | None:
 
 def _refusal(code: int, text: str) -> AccessError:
     """The error for a status of 401 or 403 with the server's words."""
-    server, (user, token) = f'the tracking server {shown_uri()}', _login()
+    server, (user, token) = f'the tracking server {shown_uri()}', login()
     if 'Invalid Host header' in text:
         host = urllib.parse.urlsplit(shown_uri()).netloc
         return AccessError(f'{server} does not know its name: start it with {host} in --allowed-hosts.')
@@ -189,9 +190,9 @@ def _refusal(code: int, text: str) -> AccessError:
             f'{server} asks for a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or '
             'MLFLOW_TRACKING_TOKEN.'
         )
-    login = f'the login of {user!r}' if user else 'the token'
+    given = f'the login of {user!r}' if user else 'the token'
     names = 'MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD' if user else 'MLFLOW_TRACKING_TOKEN'
-    return AccessError(f'{server} refuses {login}: check {names}.')
+    return AccessError(f'{server} refuses {given}: check {names}.')
 
 
 def _status_of(error: BaseException) -> int:
@@ -200,12 +201,7 @@ def _status_of(error: BaseException) -> int:
     return code or int(getattr(getattr(error, 'response', None), 'status_code', 0) or 0)
 
 
-def user() -> str:
-    """Name that MLflow's client logs in with; '' without a login."""
-    return _login()[0]
-
-
-def _login() -> tuple[str, bool]:
+def login() -> tuple[str, bool]:
     """The user name that MLflow's client sends, '' without one, and whether there is a token."""
     from mlflow.utils.credentials import read_mlflow_creds  # which knows its file too
 
@@ -254,7 +250,8 @@ def experiment_id(mlflow_client: MlflowClient, name: str) -> str:
         mlflow_client.restore_experiment(found.experiment_id)
     for key, value in _EXPERIMENT_TAGS.items():
         if key not in found.tags:
-            mlflow_client.set_experiment_tag(found.experiment_id, key, value)
+            with contextlib.suppress(MlflowException):  # a hint for the UI, on an experiment of somebody else
+                mlflow_client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 
 
