@@ -52,7 +52,7 @@ def get_strategy(
         if not cluster:
             raise ConfigError(
                 'several workers need to know each other: set TF_CONFIG, or start them by Slurm (srun), a '
-                'Kubernetes JobSet or Vertex AI, which say so in the environment'
+                'Kubernetes JobSet, Vertex AI or SkyPilot, which say so in the environment'
             )
     if keras.backend.backend() == 'jax':
         return get_mesh(tpu, cluster, strategy)
@@ -90,7 +90,7 @@ def cluster_from_environment(environ: Mapping[str, str] | None = None) -> dict[s
     """The cluster, as in TF_CONFIG, from what a launcher left in the environment.
 
     Understood are `TF_CONFIG` itself (which Vertex AI sets), Vertex AI's `CLUSTER_SPEC`, Slurm's variables,
-    and those of an indexed Job in a Kubernetes JobSet (`kubernetes_cluster`).
+    those of an indexed Job in a Kubernetes JobSet (`kubernetes_cluster`), and SkyPilot's.
 
     Args:
       environ: Variables; those of this process by default.
@@ -103,12 +103,13 @@ def cluster_from_environment(environ: Mapping[str, str] | None = None) -> dict[s
     if environ.get('TF_CONFIG'):
         return _parse(environ['TF_CONFIG'])
     if environ.get('CLUSTER_SPEC'):
-        spec = _parse(environ['CLUSTER_SPEC'])
-        return {'cluster': spec['cluster'], 'task': spec['task']}
+        return vertex_cluster(_parse(environ['CLUSTER_SPEC']))
     if int(environ.get('SLURM_NTASKS', environ.get('SLURM_STEP_NUM_TASKS', '1'))) > 1:
         return slurm_cluster(environ)
     if 'JOB_COMPLETION_INDEX' in environ and 'JOBSET_NAME' in environ:
         return kubernetes_cluster(environ)
+    if len(environ.get('SKYPILOT_NODE_IPS', '').split()) > 1:
+        return skypilot_cluster(environ)
     return None
 
 
@@ -144,7 +145,7 @@ def kubernetes_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
     Args:
       environ: With JOBSET_NAME, REPLICATED_JOB_NAME, JOB_INDEX, JOB_COMPLETION_INDEX, WORKERS (pods of the
         job) and optionally SUBDOMAIN (the JobSet's name by default) and MASTER_PORT (12355):
-        `infra/kubernetes/train.yaml` sets them.
+        `ddsp launch kubernetes` sets them.
     """
     port = environ.get('MASTER_PORT', _PORT)
     jobset, job = _needed(environ, 'JOBSET_NAME'), _needed(environ, 'REPLICATED_JOB_NAME')
@@ -152,6 +153,44 @@ def kubernetes_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
     subdomain = environ.get('SUBDOMAIN') or jobset
     prefix = f'{jobset}-{job}-{environ.get("JOB_INDEX", "0")}'
     return _cluster([f'{prefix}-{i}.{subdomain}:{port}' for i in range(n_workers)], index)
+
+
+def vertex_cluster(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The cluster of a CustomJob of Vertex AI: the chief, which is alone in the first pool, then the workers.
+
+    Args:
+      spec: The contents of CLUSTER_SPEC.
+
+    Example:
+      >>> vertex_cluster({
+      ...     'cluster': {'workerpool0': ['a:2222'], 'workerpool1': ['b:2222', 'c:2222']},
+      ...     'task': {'type': 'workerpool1', 'index': 1},
+      ... })
+      {'cluster': {'worker': ['a:2222', 'b:2222', 'c:2222']}, 'task': {'type': 'worker', 'index': 2}}
+    """
+    task, pools = spec['task'], spec['cluster']
+    workers: list[str] = []
+    first = 0
+    for pool in sorted(pools):
+        if pool == task['type']:
+            first = len(workers)
+        workers += pools[pool]
+    return _cluster(workers, first + int(task['index']))
+
+
+def skypilot_cluster(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The cluster of a task of SkyPilot: one worker a node.
+
+    Args:
+      environ: With SKYPILOT_NODE_IPS (one a line), SKYPILOT_NODE_RANK and optionally MASTER_PORT (12355).
+
+    Example:
+      >>> skypilot_cluster({'SKYPILOT_NODE_IPS': '10.0.0.1\\n10.0.0.2', 'SKYPILOT_NODE_RANK': '1'})
+      {'cluster': {'worker': ['10.0.0.1:12355', '10.0.0.2:12355']}, 'task': {'type': 'worker', 'index': 1}}
+    """
+    port = environ.get('MASTER_PORT', _PORT)
+    workers = [f'{ip}:{port}' for ip in _needed(environ, 'SKYPILOT_NODE_IPS').split()]
+    return _cluster(workers, int(_needed(environ, 'SKYPILOT_NODE_RANK')))
 
 
 def _cluster(workers: list[str], index: int) -> dict[str, Any]:

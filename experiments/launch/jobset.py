@@ -32,8 +32,8 @@ _LABEL = 'jobset.sigs.k8s.io'
 def jobset(job: Job) -> dict[str, Any]:
     """The JobSet of a job: one indexed Job, a pod for each process.
 
-    The pods of a training are started again together, at most `job.retries` times. Other pods are independent:
-    each is started again alone. Exit status 1 and 2 (a mistake of the user) end the whole.
+    The pods of a training are started again together, at most `job.retries` times. Other pods are
+    independent: each is started again alone. Exit status 1 and 2 (a mistake of the user) end the whole.
 
     Args:
       job: What is to run.
@@ -148,7 +148,7 @@ def _container(job: Job, paths: Iterable[str]) -> dict[str, Any]:
 
 
 def _environment(job: Job) -> list[dict[str, Any]]:
-    """Variables: those of the job, secrets by reference, and what `ddsp.training.cluster` makes TF_CONFIG of."""
+    """Variables of the job, secrets by reference, and what `ddsp.training.cluster` makes TF_CONFIG of."""
     found: list[dict[str, Any]] = [{'name': name, 'value': str(value)} for name, value in job.env.items()]
     if job.secrets and not job.options.get('secret'):
         raise ConfigError(
@@ -180,7 +180,8 @@ def _nodes(job: Job) -> tuple[dict[str, str], list[dict[str, str]]]:
     topology = job.options.get('tpu_topology')
     if topology and not (job.gpus and job.accelerator):
         raise ConfigError(
-            'tpu_topology needs the chips of a host and their kind: --gpus=4 --accelerator=tpu-v5-lite-podslice'
+            'tpu_topology needs the chips of a host and their kind: --gpus=4 '
+            '--accelerator=tpu-v5-lite-podslice'
         )
     if job.gpus:
         tolerations.append({'key': _device(job), 'operator': 'Exists', 'effect': 'NoSchedule'})

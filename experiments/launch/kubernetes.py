@@ -35,18 +35,21 @@ class Kubernetes(Executor):
     options: ClassVar[dict[str, str]] = jobset.OPTIONS
 
     def describe(self, job: Job) -> str:
+        """The JobSet as YAML."""
         yaml = require('yaml', 'to write a JobSet')
         return yaml.safe_dump(jobset.jobset(job), sort_keys=False, width=110)
 
     def submit(self, job: Job) -> str:
+        """Creates a JobSet."""
         body = jobset.jobset(job)
         cluster = _Cluster(job.options.get('context', ''))
         namespace = job.options.get('namespace') or cluster.namespace
         with cluster.errors(f'JobSet {job.name} in namespace {namespace}', 'create'):
-            cluster.jobsets('create', namespace, body=body)
+            cluster.jobsets('create', namespace, body=body, field_validation='Strict')
         return '/'.join(filter(None, [cluster.context, namespace, job.name]))
 
     def state(self, handle: str) -> State:
+        """What JobSet and pods say."""
         cluster, namespace, name = _find(handle)
         found = cluster.read(namespace, name)
         if found is None:
@@ -58,18 +61,25 @@ class Kubernetes(Executor):
             return ended
         if found['metadata'].get('deletionTimestamp'):
             return State.CANCELLED
-        running = any(pod.status.phase == 'Running' for pod in cluster.pods(namespace, name))
+        running = any(pod.status.phase in ('Running', 'Succeeded') for pod in cluster.pods(namespace, name))
         return State.RUNNING if running else State.WAITING
 
     def logs(self, handle: str, follow: bool = False) -> Iterator[str]:
+        """Lines of all pods, and why they wait or ended; pods that were started again are followed, too."""
         cluster, namespace, name = _find(handle)
         seen: dict[str, _Reading] = {}
+        warned: set[str] = set()
         while True:
             # Asked for before the logs are read: what is written in between is not missed.
             state = self.state(handle)
             if state is State.UNKNOWN and not seen:
                 raise LaunchError(f'there is no JobSet {name} in namespace {namespace}: {_removed(name)}')
-            for pod in cluster.pods(namespace, name):
+            pods = cluster.pods(namespace, name)
+            if not pods and not state.ended:
+                warnings = [one for one in cluster.warnings(namespace, name) if one not in warned]
+                warned.update(warnings)
+                yield from warnings
+            for pod in pods:
                 reading = seen.setdefault(pod.metadata.uid, _Reading(pod))
                 yield from (f'[{reading.index}] {line}' for line in reading.lines(cluster, pod))
             if not follow or state.ended or state is State.UNKNOWN:
@@ -77,6 +87,7 @@ class Kubernetes(Executor):
             time.sleep(_POLL_SECONDS)
 
     def cancel(self, handle: str) -> None:
+        """Deletes the JobSet and with it its pods and logs."""
         cluster, namespace, name = _find(handle)
         found = cluster.read(namespace, name)
         if found is None or found.get('status', {}).get('terminalState'):
@@ -136,8 +147,9 @@ class _Cluster:
             self.context, self.namespace = _configure(config, settings, context)
         except (config.ConfigException, OSError, TypeError) as error:
             raise LaunchError(
-                f'no cluster is configured ({_one_line(error)}); sign in, such as by gcloud container clusters '
-                'get-credentials CLUSTER, or name a file in KUBECONFIG and a context with --set context=NAME'
+                f'no cluster is configured ({_one_line(error)}); sign in, such as by gcloud container '
+                'clusters get-credentials CLUSTER, or name a file in KUBECONFIG and a context with '
+                '--set context=NAME'
             ) from None
         from urllib3.util import Retry
 
@@ -173,6 +185,19 @@ class _Cluster:
             ).items
         return sorted(found, key=lambda pod: (int(_Reading(pod).index), str(pod.metadata.creation_timestamp)))
 
+    def warnings(self, namespace: str, name: str) -> list[str]:
+        """Why a JobSet has no pods: a quota, or a mistake that only shows when its Job is made."""
+        with self.errors(f'the events of {name} in namespace {namespace}', 'list'):
+            found = self._core.list_namespaced_event(
+                namespace, field_selector='type=Warning', _request_timeout=_TIMEOUT
+            ).items
+        concerned = {name, f'{name}-worker-0'}
+        return [
+            f'({event.reason}: {_one_line(event.message)})'
+            for event in found
+            if event.involved_object.name in concerned
+        ]
+
     def log(self, pod: Any, **since: int) -> str:
         """The log of a pod with the time before each line; '' where it is gone or has not begun."""
         name, namespace = pod.metadata.name, pod.metadata.namespace
@@ -200,8 +225,8 @@ class _Cluster:
         except HTTPError as error:
             reason = getattr(error, 'reason', None) or error
             raise LaunchError(
-                f'the cluster at {self.server} does not answer ({_one_line(reason)}); is it running, and does '
-                'this machine reach it (VPN, kubectl cluster-info)?'
+                f'the cluster at {self.server} does not answer ({_one_line(reason)}); is it running, and '
+                'does this machine reach it (VPN, kubectl cluster-info)?'
             ) from None
 
 
@@ -209,9 +234,7 @@ def _find(handle: str) -> tuple[_Cluster, str, str]:
     """Cluster, namespace and name. Names of contexts may have slashes."""
     context, namespace, name = ['', '', *handle.rsplit('/', 2)][-3:]
     if not namespace:
-        raise LaunchError(
-            f'the job is {handle!r}; expected [CONTEXT/]NAMESPACE/NAME, as submitting printed it'
-        )
+        raise LaunchError(f'the job is {handle!r}; expected [CONTEXT/]NAMESPACE/NAME, as it was printed')
     return _Cluster(context), namespace, name
 
 
@@ -246,8 +269,8 @@ def _explain(error: Any, what: str, verb: str, server: str) -> str:
     said = _one_line(_answer(error).get('message') or error.body or error.reason)
     if error.status == 401:
         return (
-            f'the cluster at {server} does not accept the credentials of kubeconfig; sign in again, such as by '
-            'gcloud container clusters get-credentials CLUSTER'
+            f'the cluster at {server} does not accept the credentials of kubeconfig; sign in again, such as '
+            'by gcloud container clusters get-credentials CLUSTER'
         )
     if error.status == 403:
         return f'{what}: {said}; ask for a role that may {verb} it, or take another --set namespace='

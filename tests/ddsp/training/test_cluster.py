@@ -1,7 +1,6 @@
 """The cluster that launchers describe in the environment."""
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import tensorflow as tf
 from ddsp.errors import ConfigError
 from ddsp.training import cluster
 
-MANIFEST = pathlib.Path(__file__).resolve().parents[3] / 'infra' / 'kubernetes' / 'train.yaml'
 SLURM = {
     'SLURM_NTASKS': '4', 'SLURM_PROCID': '3', 'SLURM_STEP_NODELIST': 'node[08-09],other',
     'SLURM_STEP_TASKS_PER_NODE': '1(x2),2',
@@ -55,10 +53,36 @@ def test_kubernetes():
 def test_tf_config_and_vertex():
     config = {'cluster': {'worker': ['a:1', 'b:1']}, 'task': {'type': 'worker', 'index': 0}}
     assert cluster.cluster_from_environment({'TF_CONFIG': json.dumps(config)}) == config
-    spec = {**config, 'environment': 'cloud', 'open_ports': [1]}
-    assert cluster.cluster_from_environment({'CLUSTER_SPEC': json.dumps(spec)}) == config
-    assert cluster.cluster_from_environment({}) is None
-    assert cluster.cluster_from_environment({'SLURM_NTASKS': '1'}) is None
+    spec = {
+        'cluster': {'workerpool0': ['chief:2222'], 'workerpool1': ['w0:2222', 'w1:2222']},
+        'environment': 'cloud', 'job': '{}',
+    }  # fmt: skip
+    for pool, index, number in (('workerpool0', 0, 0), ('workerpool1', 0, 1), ('workerpool1', 1, 2)):
+        told = json.dumps({**spec, 'task': {'type': pool, 'index': index, 'trial': ''}})
+        found = cluster.cluster_from_environment({'CLUSTER_SPEC': told})
+        assert found == {
+            'cluster': {'worker': ['chief:2222', 'w0:2222', 'w1:2222']},
+            'task': {'type': 'worker', 'index': number},
+        }
+
+
+def test_skypilot():
+    environ = {
+        'SKYPILOT_NODE_IPS': '10.0.0.1\n10.0.0.2',
+        'SKYPILOT_NODE_RANK': '1',
+        'SKYPILOT_NUM_NODES': '2',
+    }
+    assert cluster.cluster_from_environment(environ) == {
+        'cluster': {'worker': ['10.0.0.1:12355', '10.0.0.2:12355']},
+        'task': {'type': 'worker', 'index': 1},
+    }
+    with pytest.raises(ConfigError, match='SKYPILOT_NODE_RANK is not set'):
+        cluster.cluster_from_environment({'SKYPILOT_NODE_IPS': '10.0.0.1\n10.0.0.2'})
+
+
+def test_one_process_alone():
+    for environ in ({}, {'SLURM_NTASKS': '1'}, {'SKYPILOT_NODE_IPS': '10.0.0.1'}):
+        assert cluster.cluster_from_environment(environ) is None
 
 
 def test_what_cannot_be_is_said(monkeypatch):
@@ -71,43 +95,6 @@ def test_what_cannot_be_is_said(monkeypatch):
         cluster.get_strategy(strategy='multi_worker')
     with pytest.raises(ConfigError, match=r"'x' for the tasks of the nodes; expected such as 2\(x3\),1"):
         cluster.slurm_cluster({**SLURM, 'SLURM_STEP_TASKS_PER_NODE': 'x'})
-
-
-def _job_set():
-    yaml = pytest.importorskip('yaml')
-    return yaml.safe_load(MANIFEST.read_text())
-
-
-def test_the_manifest_gives_the_workers_what_they_need():
-    manifest = _job_set()
-    (replicated,) = manifest['spec']['replicatedJobs']
-    job = replicated['template']['spec']
-    (container,) = job['template']['spec']['containers']
-    labels = {
-        'jobset-name': manifest['metadata']['name'], 'replicatedjob-name': replicated['name'],
-        'job-index': '0',
-    }  # fmt: skip
-    environ = {'JOB_COMPLETION_INDEX': '1'}  # what an indexed Job sets
-    for variable in container['env']:
-        if 'value' in variable:
-            environ[variable['name']] = variable['value']
-        else:
-            label = variable['valueFrom']['fieldRef']['fieldPath'].split('/')[1].rstrip("']")
-            environ[variable['name']] = labels[label]
-    found = cluster.cluster_from_environment(environ)['cluster']['worker']
-    assert len(found) == job['completions'] == job['parallelism']
-    assert found[1] == f'violin-worker-0-1.violin:{container["ports"][0]["containerPort"]}'
-    assert manifest['spec']['network']['enableDNSHostnames'] is True
-
-
-def test_the_job_of_the_manifest_is_valid():
-    validate = pytest.importorskip('kubernetes_validate')
-    template = _job_set()['spec']['replicatedJobs'][0]['template']
-    job = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'worker'}, **template}
-    validate.validate(job, '1.30', strict=True)
-    job['spec']['template']['spec']['containers'][0]['imgae'] = 'x'
-    with pytest.raises(validate.ValidationError):
-        validate.validate(job, '1.30', strict=True)
 
 
 def test_a_machine_without_a_tpu_is_told_so():

@@ -44,6 +44,7 @@ class Server(ThreadingHTTPServer):
       jobsets: JobSets by namespace and name.
       pods: Pods by the name of their JobSet.
       written: Lines of the log of each pod.
+      warnings: Events as (name, reason, message).
       calls: (method, path, query) of all requests.
       refuse: Asked before each request with (method, path); (status, content) refuses it.
       token: What a request must carry.
@@ -56,6 +57,7 @@ class Server(ThreadingHTTPServer):
         self.jobsets: dict[tuple[str, str], dict] = {}
         self.pods: dict[str, list[dict]] = {}
         self.written: dict[str, list[str]] = {}
+        self.warnings: list[tuple[str, str, str]] = []
         self.calls: list[tuple[str, str, dict[str, str]]] = []
         self.refuse: Callable[[str, str], tuple[int, str | dict] | None] = lambda method, path: None
         self.token = 'a'
@@ -122,6 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
             name = query['labelSelector'].removeprefix('jobset.sigs.k8s.io/jobset-name=')
             items = self.server.pods.get(name, [])
             return self._answer(200, {'apiVersion': 'v1', 'kind': 'PodList', 'metadata': {}, 'items': items})
+        if re.fullmatch(r'/api/v1/namespaces/[^/]+/events', parsed.path):
+            assert query['fieldSelector'] == 'type=Warning'
+            return self._answer(200, {'apiVersion': 'v1', 'kind': 'EventList', 'metadata': {}, 'items': [
+                {'metadata': {'name': 'e'}, 'involvedObject': {'name': name}, 'reason': reason,
+                 'message': message}
+                for name, reason, message in self.server.warnings
+            ]})  # fmt: skip
         if match := re.fullmatch(r'/api/v1/namespaces/[^/]+/pods/([^/]+)/log', parsed.path):
             assert (query['container'], query['timestamps']) == ('ddsp', 'true')
             if match[1] not in self.server.written:

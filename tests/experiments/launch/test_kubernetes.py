@@ -145,10 +145,13 @@ def test_other_workers_start_again_alone(engine):
     indexed, pod, container = parts(manifest)
     assert (indexed['backoffLimitPerIndex'], manifest['spec']['failurePolicy']['maxRestarts']) == (5, 0)
     assert pod['restartPolicy'] == 'Never'  # what both policies of a Job need
-    assert 'env' not in container and cluster_from_environment({'JOB_COMPLETION_INDEX': '1'}) is None
+    assert 'env' not in container
+    assert cluster_from_environment({'JOB_COMPLETION_INDEX': '1'}) is None
     mistakes, taken = indexed['podFailurePolicy']['rules']
-    assert mistakes['action'] == 'FailJob' and mistakes['onExitCodes']['values'] == [1, 2]
-    assert taken['action'] == 'Ignore' and taken['onPodConditions'][0]['type'] == 'DisruptionTarget'
+    assert mistakes['action'] == 'FailJob'
+    assert mistakes['onExitCodes']['values'] == [1, 2]
+    assert taken['action'] == 'Ignore'
+    assert taken['onPodConditions'][0]['type'] == 'DisruptionTarget'
 
 
 def test_where_and_with_what_it_runs(engine):
@@ -157,7 +160,8 @@ def test_where_and_with_what_it_runs(engine):
     assert manifest['metadata']['namespace'] == 'team'
     assert manifest['metadata']['labels']['kueue.x-k8s.io/queue-name'] == 'gpus'
     assert indexed['activeDeadlineSeconds'] == 5400
-    assert pod['serviceAccountName'] == 'trainer' and pod['automountServiceAccountToken'] is False
+    assert pod['serviceAccountName'] == 'trainer'
+    assert pod['automountServiceAccountToken'] is False
     assert pod['nodeSelector'] == {
         'cloud.google.com/gke-accelerator': 'nvidia-l4', 'cloud.google.com/gke-spot': 'true',
         'topology.kubernetes.io/zone': 'a',
@@ -229,7 +233,8 @@ def test_a_job_from_its_start_to_its_end(server, engine):
     assert engine.state(handle) is State.CANCELLED
     engine.cancel(handle)
     engine.cancel(handle)
-    assert engine.state(handle) is State.UNKNOWN and not server.jobsets
+    assert engine.state(handle) is State.UNKNOWN
+    assert not server.jobsets
     assert engine.address(handle) == ''
 
 
@@ -264,8 +269,23 @@ def test_logs_are_followed_over_restarts_to_the_end(server, engine):
     server.jobsets['music', 'violin']['status'] = {'terminalState': 'Completed'}
     assert list(lines) == ['[1] done']
     asked = [query for _, path, query in server.calls if path.endswith('/log')]
-    assert 'sinceSeconds' not in asked[0] and int(asked[-1]['sinceSeconds']) >= 10
+    assert 'sinceSeconds' not in asked[0]
+    assert int(asked[-1]['sinceSeconds']) >= 10
     assert len(list(engine.logs(handle))) == 8  # all that is known now, at once
+
+
+def test_why_there_are_no_pods_is_said(server, engine):
+    handle = engine.submit(job())
+    server.warnings = [
+        ('violin-worker-0', 'FailedCreate', 'exceeded quota: team'),
+        ('violin', 'JobCreationFailed', 'Job "violin-worker-0" is invalid'),
+        ('another', 'FailedCreate', 'no'),
+    ]
+    lines = engine.logs(handle, follow=True)
+    assert next(lines) == '(FailedCreate: exceeded quota: team)'
+    assert next(lines) == '(JobCreationFailed: Job "violin-worker-0" is invalid)'
+    server.write(server.add_pod('violin', 0), 'begun')
+    assert next(lines) == '[0] begun'
 
 
 def _container(waiting=None, ended=None):
@@ -285,8 +305,8 @@ def test_a_busy_cluster_is_asked_again_about_what_it_knows(server, engine):
 REFUSALS = [
     (
         (403, service.status(403, 'Forbidden', 'jobsets is forbidden: User "me" cannot create resource')),
-        r'JobSet violin in namespace music: jobsets is forbidden: User "me" cannot create resource; ask for a '
-        r'role that may create it, or take another --set namespace=',
+        r'JobSet violin in namespace music: jobsets is forbidden: User "me" cannot create resource; ask for '
+        r'a role that may create it, or take another --set namespace=',
     ),
     (
         (403, service.status(403, 'Forbidden', 'exceeded quota: team, requested: count/jobsets=1')),
@@ -323,9 +343,7 @@ def test_a_name_is_taken_once(server, engine):
 
 
 def test_what_the_schema_refuses_is_said(server, engine):
-    with pytest.raises(
-        LaunchError, match='the cluster refused it: JobSet.jobset.x-k8s.io "violin" is invalid'
-    ):
+    with pytest.raises(LaunchError, match=r'the cluster refused it: JobSet.* "violin" is invalid'):
         engine.submit(job(env={'A': 'b'}, options={'queue': 'q'}, retries='three'))
 
 
