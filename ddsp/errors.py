@@ -37,8 +37,13 @@ _INSTALL = {
     'google.cloud.dataflow': "google-cloud-dataflow-client>=0.13,<0.14' 'google-apitools>=0.5.31,<0.6' "
     "'google-auth-httplib2>=0.2,<0.3",
     'google.cloud.storage': 'google-cloud-storage>=3,<4',
-    'jax': 'jax>=0.5,<1',
+    'google.auth': 'google-auth>=2.35,<3',
+    'google.auth.transport.requests': 'google-auth[requests]>=2.35,<3',
+    'jax': 'jax>=0.7,<1',
+    'kubernetes.client': 'kubernetes>=32,<38',
+    'kubernetes.config': 'kubernetes>=32,<38',
     'playwright.sync_api': 'playwright>=1.50,<2',
+    'yaml': 'pyyaml>=6,<7',
 }
 
 

@@ -28,7 +28,7 @@ FLOORS = [
     {'export'},
 ]
 OPTIONAL = {
-    'apache_beam', 'crepe', 'google.cloud', 'jax', 'librosa', 'matplotlib', 'mlflow', 'onnxruntime', 'optuna',
+    'apache_beam', 'crepe', 'google.cloud', 'jax', 'kubernetes', 'librosa', 'matplotlib', 'mlflow', 'onnxruntime', 'optuna',
     'pandas', 'psutil', 'swift_f0', 'tensorflow_datasets', 'torch', 'yaml',
 }  # fmt: skip
 # They exist to import Beam and Optuna in one place.

@@ -149,9 +149,9 @@ def _machines(kind: str) -> Iterator[_Machine]:
             yield _Machine(f'a3-highgpu-{gpus}g', 26 * gpus, 234 * gpus, gpus)
     elif kind.startswith('NVIDIA_TESLA'):
         for cpus in (4, 8, 16, 32):
-            for family, memory in (('standard', 3.75), ('highmem', 6.5)):
+            for family, gb in (('standard', 3.75), ('highmem', 6.5)):
                 for gpus in (1, 2, 4):
-                    yield _Machine(f'n1-{family}-{cpus}', cpus, memory * cpus, gpus)
+                    yield _Machine(f'n1-{family}-{cpus}', cpus, gb * cpus, gpus)
     elif not kind:
         for cpus in (4, 8, 16, 32, 48, 64, 80):
             for family, memory in (('highcpu', 1), ('standard', 4), ('highmem', 8)):
