@@ -31,7 +31,7 @@ EXTRAS = {
         'cmaes>=0.10,<1',
         'pyyaml>=6,<7',
         'pydantic>=2.10,<3',
-        'matplotlib>=3.9,<4',
+        'matplotlib>=3.10,<4',
         'jinja2>=3.1,<4',
         'psutil>=5.9',
     ],

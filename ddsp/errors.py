@@ -30,7 +30,7 @@ _INSTALL = {
     'optuna': 'optuna>=4.9,<6',
     'pydantic': 'pydantic>=2.10,<3',
     'psycopg': 'psycopg[binary]>=3.1,<4',
-    'matplotlib': 'matplotlib>=3.9,<4',
+    'matplotlib': 'matplotlib>=3.10,<4',
     'psutil': 'psutil>=5.9',
     'crepe': 'crepe>=0.0.16,<0.1',
     'swift_f0': 'swift-f0>=0.2,<1',
@@ -38,11 +38,11 @@ _INSTALL = {
     "'google-auth-httplib2>=0.2,<0.3",
     'google.cloud.storage': 'google-cloud-storage>=3,<4',
     'google.auth': 'google-auth>=2.35,<3',
-    'google.auth.transport.requests': 'google-auth[requests]>=2.35,<3',
     'jax': 'jax>=0.7,<1',
     'kubernetes.client': 'kubernetes>=32,<38',
     'kubernetes.config': 'kubernetes>=32,<38',
     'playwright.sync_api': 'playwright>=1.50,<2',
+    'requests': 'requests>=2.31,<3',
     'yaml': 'pyyaml>=6,<7',
 }
 

@@ -28,8 +28,8 @@ FLOORS = [
     {'export'},
 ]
 OPTIONAL = {
-    'apache_beam', 'crepe', 'google.cloud', 'jax', 'kubernetes', 'librosa', 'matplotlib', 'mlflow', 'onnxruntime', 'optuna',
-    'pandas', 'psutil', 'swift_f0', 'tensorflow_datasets', 'torch', 'yaml',
+    'apache_beam', 'crepe', 'google.auth', 'google.cloud', 'jax', 'kubernetes', 'librosa', 'matplotlib',
+    'mlflow', 'onnxruntime', 'optuna', 'pandas', 'psutil', 'swift_f0', 'tensorflow_datasets', 'torch', 'yaml',
 }  # fmt: skip
 # They exist to import Beam and Optuna in one place.
 IMPORTERS = {'pipelines.beam.sdk', 'experiments.sweeps.study_storage'}

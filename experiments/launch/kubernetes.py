@@ -73,7 +73,10 @@ class Kubernetes(Executor):
             # Asked for before the logs are read: what is written in between is not missed.
             state = self.state(handle)
             if state is State.UNKNOWN and not seen:
-                raise LaunchError(f'there is no JobSet {name} in namespace {namespace}: {_removed(name)}')
+                raise LaunchError(
+                    f'there is no JobSet {name} in namespace {namespace}; those that are there: kubectl get '
+                    f'jobsets -n {namespace}'
+                )
             pods = cluster.pods(namespace, name)
             if not pods and not state.ended:
                 warnings = [one for one in cluster.warnings(namespace, name) if one not in warned]
@@ -279,15 +282,14 @@ def _explain(error: Any, what: str, verb: str, server: str) -> str:
     if error.status == 404:
         return f'{what}: {said}; kubectl get namespaces lists what is there'
     if error.status == 409:
-        name = what.split()[1]
-        return f'{what} exists already; take another --name, or remove it: {_removed(name)}'
+        _, name, _, _, namespace = what.split()
+        return (
+            f'{what} exists already; take another --name, or remove it: kubectl delete jobset {name} -n '
+            f'{namespace}'
+        )
     if error.status in (429, 500, 502, 503, 504):
         return f'{what}: the cluster cannot do it now ({said}); try again in a minute'
     return f'{what}: the cluster refused it: {said}'
-
-
-def _removed(name: str) -> str:
-    return f'kubectl delete jobset {name}'
 
 
 def _one_line(text: Any) -> str:

@@ -77,7 +77,9 @@ class Vertex(Executor):
         while True:
             found = [google.job(name) for name in names]
             if not any(found):
-                raise LaunchError(f'Vertex AI has no job {handle}; ddsp jobs list shows those that it has')
+                raise LaunchError(
+                    f'Vertex AI has no job {handle}; those that it has: gcloud ai custom-jobs list --region='
+                )
             yield from reading.lines(found)
             if ended or not follow:
                 yield from _last_words(found)
@@ -95,7 +97,7 @@ class Vertex(Executor):
 
     def address(self, handle: str) -> str:
         """Page of the job, or of the list of jobs."""
-        _, project, _, region, _, ids = handle.split('/')
+        _, project, _, region, _, ids = _parts(handle)[0].split('/')
         console = 'https://console.cloud.google.com/vertex-ai'
         if ',' in ids:
             return f'{console}/training/custom-jobs?project={project}'
@@ -103,13 +105,18 @@ class Vertex(Executor):
 
 
 def _find(handle: str) -> tuple[_Google, list[str]]:
+    match = _parts(handle)
+    return _Google(match[2]), [f'{match[1]}/{one}' for one in match[3].split(',')]
+
+
+def _parts(handle: str) -> re.Match[str]:
     match = re.fullmatch(r'(projects/[^/]+/locations/([^/]+)/customJobs)/(\d+(?:,\d+)*)', handle)
     if match is None:
         raise LaunchError(
             f'the job is {handle!r}; expected projects/PROJECT/locations/REGION/customJobs/ID, as submitting '
             'printed it'
         )
-    return _Google(match[2]), [f'{match[1]}/{one}' for one in match[3].split(',')]
+    return match
 
 
 def _state(found: dict[str, Any] | None) -> State:
@@ -184,9 +191,8 @@ class _Google:
     def __init__(self, region: str) -> None:
         purpose = 'to run jobs on Vertex AI'
         auth = require('google.auth', purpose)
-        session = require('google.auth.transport.requests', purpose).AuthorizedSession
-        adapters = require('requests.adapters', purpose)
         self._requests = require('requests', purpose)
+        session = require('google.auth.transport.requests', purpose).AuthorizedSession
         self._errors = auth.exceptions
         try:
             credentials, self._project = auth.default(scopes=[_SCOPE])
@@ -203,7 +209,7 @@ class _Google:
             raise_on_status=False,
         )  # fmt: skip
         for scheme in ('https://', 'http://'):
-            self._session.mount(scheme, adapters.HTTPAdapter(max_retries=again))
+            self._session.mount(scheme, self._requests.adapters.HTTPAdapter(max_retries=again))
         # The variables by which gcloud finds private endpoints.
         self._vertex = os.environ.get(
             'CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM', f'https://{region}-aiplatform.googleapis.com/'

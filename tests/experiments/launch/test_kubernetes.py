@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import socket
+import sys
 import threading
 
 import jsonschema
@@ -12,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ddsp.errors import ConfigError
+from ddsp.errors import ConfigError, MissingDependencyError
 from ddsp.training.cluster import cluster_from_environment
 from experiments.launch import kubernetes
 from experiments.launch.executor import State
@@ -337,7 +338,8 @@ def test_refusals_are_one_sentence_with_a_way_on(server, engine, refusal, messag
 def test_a_name_is_taken_once(server, engine):
     engine.submit(job())
     with pytest.raises(
-        LaunchError, match='exists already; take another --name, or remove it: kubectl delete'
+        LaunchError,
+        match='exists already; take another --name, or remove it: kubectl delete jobset violin -n music',
     ):
         engine.submit(job())
 
@@ -371,5 +373,13 @@ def test_no_cluster_no_credentials_no_job(server, engine, monkeypatch, tmp_path)
 
 
 def test_logs_of_no_job(server, engine):
-    with pytest.raises(LaunchError, match='there is no JobSet violin in namespace music'):
+    with pytest.raises(
+        LaunchError, match='there is no JobSet violin in namespace music; those that are there'
+    ):
         list(engine.logs('here/one/music/violin'))
+
+
+def test_a_missing_package_is_one_sentence(server, engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'kubernetes.client', None)
+    with pytest.raises(MissingDependencyError, match=r"Run: pip install 'kubernetes>=32,<38'"):
+        engine.submit(job())
