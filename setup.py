@@ -81,9 +81,7 @@ EXTRAS = {
 EXTRAS['all'] = sorted(
     {
         package
-        for name in (
-            'pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow', 'kubernetes', 'vertex',
-        )  # fmt: skip
+        for name in ('pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow', 'kubernetes', 'vertex')
         for package in EXTRAS[name]
     }
 )

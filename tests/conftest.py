@@ -23,6 +23,7 @@ MAY_BE_MISSING = (
     'the kernel is for JAX', 'cannot be mounted', 'only be mounted by root',
     'Prism', 'the Flink job server',  # get_engines.sh brings them where Go, Java and Maven are
     'terraform is not', 'checkov is not',  # `make audit`
+    'control plane of Kubernetes',  # infra/kubernetes/control_plane.py runs it where Go and etcd are
 )  # fmt: skip
 
 

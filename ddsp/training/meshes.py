@@ -55,8 +55,8 @@ class DeviceMesh:
         if batch_size % self.mesh.size:
             n = self.mesh.size
             raise ConfigError(
-                f'batch_size is {batch_size}, which {n} devices cannot share evenly; it must be a multiple of '
-                f'{n}, such as {-(-batch_size // n) * n}'
+                f'batch_size is {batch_size}, which {n} devices cannot share evenly; it must be a multiple '
+                f'of {n}, such as {-(-batch_size // n) * n}'
             )
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -23,8 +23,8 @@ _KEEP_WORKERS_MS = 60_000  # Flink would end its Python workers after each step 
 _TIMEOUT_SECS = 5.0
 _LOCAL_MASTERS = re.compile(r'\[(local|auto)\]|local(\[.+\])?')
 _JAR = re.compile(r'beam-runners-(flink|spark)-([\d.]+)-job-server-([\d.]+)\.jar')
-# When a worker died Prism says the first, or the second of a step that is under way; Flink says the third, and
-# one of the others when a task manager is gone.
+# When a worker died Prism says the first, or the second of a step that is under way; Flink says the third,
+# and one of the others when a task manager is gone.
 _LOST_WORKER = re.compile(
     'SDK worker disconnected|send on closed channel|CANCELLED: client cancelled|'
     'TaskManager with id .* is no longer reachable|Heartbeat of TaskManager with id .* timed out'

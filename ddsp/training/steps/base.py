@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
-from ddsp.training.meshes import DeviceMesh
 from ddsp.training.optimizers import ScaledAdam, WeightAverages
 from ddsp.training.steps.report import LOSS_PREFIX, energies
 from ddsp.training.steps.seeds import StepSeeds
@@ -27,7 +26,7 @@ class Step(abc.ABC):
       model: A `ddsp.training.models.Model`.
       optimizer: Its `iterations` count the steps.
       averages: Moving averages of the weights.
-      strategy: Replicas of the step.
+      strategy: Replicas of the step: a `tf.distribute.Strategy`, or a `DeviceMesh` on JAX.
       seeds: Noise by step.
       grad_clip_norm: As in `Trainer`.
       accumulate_steps: As in `Trainer`.
@@ -37,7 +36,7 @@ class Step(abc.ABC):
     model: Any
     optimizer: ScaledAdam
     averages: WeightAverages
-    strategy: tf.distribute.Strategy | DeviceMesh
+    strategy: Any
     seeds: StepSeeds
     grad_clip_norm: float | None
     accumulate_steps: int

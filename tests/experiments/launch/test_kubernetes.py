@@ -78,18 +78,18 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    'settings',
-    [
-        {},
-        {'command': TRAIN},
-        {'command': TRAIN, 'replicas': 2},
-        EVERYTHING,
-        EVERYTHING | {'command': TRAIN},
-        {'gpus': 4, 'accelerator': 'tpu-v5-lite-podslice', 'options': {'tpu_topology': '2x4'}},
-        {'retries': 0},
-    ],
-)
+EVERY_KIND = [
+    {},
+    {'command': TRAIN},
+    {'command': TRAIN, 'replicas': 2},
+    EVERYTHING,
+    EVERYTHING | {'command': TRAIN},
+    {'gpus': 4, 'accelerator': 'tpu-v5-lite-podslice', 'options': {'tpu_topology': '2x4'}},
+    {'retries': 0},
+]
+
+
+@pytest.mark.parametrize('settings', EVERY_KIND)
 def test_what_is_submitted_fits_the_schemas(engine, settings):
     service.check_jobset(manifest_of(engine, **settings))
 

@@ -3,7 +3,6 @@
 Job server and cluster run from single jars: sh infra/flink/get_engines.sh flink-jars
 """
 
-import contextlib
 import json
 import os
 import shutil
@@ -36,8 +35,8 @@ CONFIG = {
     f'taskmanager.memory.{part}': size
     for part, size in {
         'task.heap.size': '256m', 'task.off-heap.size': '0m', 'framework.heap.size': '128m',
-        'framework.off-heap.size': '64m', 'network.min': '192m', 'network.max': '192m', 'managed.size': '128m',
-        'jvm-metaspace.size': '256m', 'jvm-overhead.min': '64m', 'jvm-overhead.max': '64m',
+        'framework.off-heap.size': '64m', 'network.min': '192m', 'network.max': '192m',
+        'managed.size': '128m', 'jvm-metaspace.size': '256m', 'jvm-overhead.min': '64m', 'jvm-overhead.max': '64m',
     }.items()
 }  # fmt: skip
 
@@ -110,9 +109,11 @@ class Cluster:
             time.sleep(0.2)
 
     def _task_managers(self):
-        with contextlib.suppress(OSError):  # 503 until the job manager leads
+        try:
             with urllib.request.urlopen(f'http://127.0.0.1:{self.rest}/overview', timeout=5) as answer:
                 return json.load(answer)['taskmanagers']
+        except OSError:  # 503 until the job manager leads
+            return 0
 
 
 @pytest.fixture
