@@ -81,7 +81,16 @@ EXTRAS = {
 EXTRAS['all'] = sorted(
     {
         package
-        for name in ('pipelines', 'tracking', 'postgres', 'server', 'cloud', 'dataflow', 'kubernetes', 'vertex')
+        for name in (
+            'pipelines',
+            'tracking',
+            'postgres',
+            'server',
+            'cloud',
+            'dataflow',
+            'kubernetes',
+            'vertex',
+        )
         for package in EXTRAS[name]
     }
 )

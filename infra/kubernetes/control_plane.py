@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -115,6 +116,7 @@ def _install(folder: pathlib.Path, jobset: pathlib.Path, webhooks: int) -> None:
 
 def main(folder: pathlib.Path) -> None:
     """Builds and runs it until Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *told: sys.exit())  # what was started ends, too
     jobset = build(folder)
     _keys(folder)
     etcd, peers, api, webhooks, metrics, health = (_free_port() for _ in range(6))

@@ -36,7 +36,8 @@ CONFIG = {
     for part, size in {
         'task.heap.size': '256m', 'task.off-heap.size': '0m', 'framework.heap.size': '128m',
         'framework.off-heap.size': '64m', 'network.min': '192m', 'network.max': '192m',
-        'managed.size': '128m', 'jvm-metaspace.size': '256m', 'jvm-overhead.min': '64m', 'jvm-overhead.max': '64m',
+        'managed.size': '128m', 'jvm-metaspace.size': '256m',
+        'jvm-overhead.min': '64m', 'jvm-overhead.max': '64m',
     }.items()
 }  # fmt: skip
 
