@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load_commands() -> None:
     """Registers the commands; their modules import nothing heavy."""
-    for name in ('data', 'training', 'tracking', 'models'):
+    for name in ('data', 'training', 'jobs', 'tracking', 'models'):
         importlib.import_module(f'experiments.cli.{name}')
 
 

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 _ORDER = (  # of the work
-    'prepare', 'inspect', 'train', 'presets', 'evaluate', 'sweep', 'runs', 'promote', 'transfer', 'export',
-    'ui', 'doctor', 'demo',
+    'prepare', 'inspect', 'train', 'presets', 'evaluate', 'sweep', 'launch', 'jobs', 'runs', 'promote',
+    'transfer', 'export', 'ui', 'doctor', 'demo',
 )  # fmt: skip
 # Options of `ddsp runs` that have become commands of it.
 _VERBS = {'--sync': 'sync', '--end': 'end', '--csv': 'export', '--parquet': 'export'}

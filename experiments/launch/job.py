@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from ddsp.errors import ConfigError, DDSPError
 
 COMMANDS = ('train', 'sweep', 'evaluate', 'prepare')
+# Exit status of what a repetition does not mend: an error that the message explains, wrong usage.
+MISTAKES = (1, 2)
 _NAME = re.compile(r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?')
 
 

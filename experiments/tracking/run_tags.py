@@ -46,7 +46,8 @@ def silent_since(status: str, tags: Mapping[str, str], now: float | None = None)
 
 def context_tags() -> dict[str, str]:
     """Who runs the training where, for people who look for it, and its first sign of life."""
-    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid()), **sign()}
+    job = {'ddsp.job': os.environ['DDSP_JOB']} if os.environ.get('DDSP_JOB') else {}  # of `ddsp launch`
+    return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid()), **job, **sign()}
 
 
 def code_revision() -> dict[str, str]:
