@@ -21,6 +21,7 @@ MAY_BE_MISSING = (
     'a function of TensorFlow', 'only TensorFlow', 'shapes are always known', 'nothing is compiled',
     'not yet made for torch.compile', 'too quick',
     'the kernel is for JAX', 'cannot be mounted', 'only be mounted by root',
+    'Slurm is not installed',
     'Prism', 'the Flink job server',  # get_engines.sh brings them where Go, Java and Maven are
     'terraform is not', 'checkov is not',  # `make audit`
     'control plane of Kubernetes',  # infra/kubernetes/control_plane.py runs it where Go and etcd are

@@ -140,11 +140,12 @@ def test_processes_that_are_killed_or_terminated_lose_nothing(tone_dataset, tmp_
     assert first.wait() == [143, 143], first.tail()
     saved = checkpoints.checkpoint_step(checkpoints.list_checkpoints(first.folder)[0])
     assert 3 <= saved < 60
-    second = job('broken')  # SIGKILL: the other one says that all are to be started again
+    second = job('broken')  # SIGKILL: where no collective fails, JAX ends the other one after half a minute
     second.wait_for(f'STEP {saved + 15}\n')
     second.processes[1].kill()
-    assert second.wait() == [75, -signal.SIGKILL], second.tail()
-    assert 'another worker is gone' in second.logs[0].read_text()
+    first_code, second_code = second.wait(120)
+    assert second_code == -signal.SIGKILL
+    assert first_code in (75, -signal.SIGABRT), second.tail()
     found, _ = job('broken').result()
     for name in set(whole) - {'losses'}:
         np.testing.assert_array_equal(found[name], whole[name])

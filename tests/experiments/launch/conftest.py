@@ -1,4 +1,4 @@
-"""A Slurm of one node with two cores on loopback, without systemd: its daemons end with the block."""
+"""A Slurm of one node with two cores on loopback, without systemd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import pytest
+
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'srun', 'sbatch')
+
+
+@pytest.fixture
+def slurm(workdir, monkeypatch):
+    """A cluster, which ends with the test."""
+    if missing():
+        pytest.skip(f'Slurm is not installed: {", ".join(missing())}')
+    with running(workdir / 'slurm') as config:
+        monkeypatch.setenv('SLURM_CONF', str(config))
+        monkeypatch.setenv('OMP_NUM_THREADS', '1')
+        yield config
 
 
 def missing() -> list[str]:
