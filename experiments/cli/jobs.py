@@ -16,8 +16,8 @@ from experiments.cli import output
 from experiments.cli.app import app
 from experiments.cli.grammar import App
 from experiments.cli.options import JSON, argument, choice, option
-from experiments.launch import engines, records
-from experiments.launch.executor import Executor, State
+from experiments.launch import records
+from experiments.launch.executor import NAMES, Executor, State, check_options, get_executor
 from experiments.launch.job import Job, LaunchError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ app.add_typer(
     'train /shared/data/violin --save-dir /shared/runs/violin[/bold]',
 )
 def launch(
-    executor: str = typer.Argument(..., help='Engine that runs the job.', **choice(*engines.NAMES)),
+    executor: str = typer.Argument(..., help='Engine that runs the job.', **choice(*NAMES)),
     command: list[str] = argument('-- COMMAND...', 'train, sweep, evaluate or prepare, with its options.'),
     name: str = option('', 'Name of the job.', shown='the command and a number'),
     replicas: int | None = option(None, 'Processes: workers of a training, or of a sweep.', min=1, shown='1'),
@@ -75,8 +75,8 @@ def launch(
     described |= {key: value for key, value in given.items() if value not in (None, {}, ())}
     described['name'] = name or described.get('name') or _free_name(command[0])
     made = _make_job(described, command)
-    engine = engines.executor(executor)
-    engines.check_options(engine, made)
+    engine = get_executor(executor)
+    check_options(engine, made)
     if dry_run:
         print(masking.clean(engine.describe(made)), end='')
         return 0
@@ -108,7 +108,7 @@ def list_(as_json: bool = JSON) -> int:
     import datetime
 
     found = records.every()
-    states = [_state(engines.executor(record.executor), record).value for record in found]
+    states = [_state(get_executor(record.executor), record).value for record in found]
     if as_json:
         rows = [{**dataclasses.asdict(r), 'state': s} for r, s in zip(found, states, strict=True)]
         output.print_json(rows)
@@ -125,7 +125,7 @@ def list_(as_json: bool = JSON) -> int:
 def show(name: str = _NAME, as_json: bool = JSON) -> int:
     """Show a job, and the runs that it has recorded."""
     record = records.read(name)
-    engine = engines.executor(record.executor)
+    engine = get_executor(record.executor)
     shown = {**dataclasses.asdict(record), 'state': _state(engine, record).value, 'runs': _runs(name)}
     shown['address'] = engine.address(record.handle) if record.handle else ''
     if as_json:
@@ -175,7 +175,7 @@ def _find(name: str) -> tuple[Executor, Record]:
             f'it is not known whether {name!r} was submitted: the command ended in between. Look at '
             f'{record.executor} itself, and remove {records.job_folder(name)}'
         )
-    return engines.executor(record.executor), record
+    return get_executor(record.executor), record
 
 
 def _state(engine: Executor, record: Record) -> State:

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from ddsp.errors import ConfigError
-from experiments.launch import engines, records
-from experiments.launch.executor import State
+from experiments.launch import records
+from experiments.launch.executor import NAMES, State
 from experiments.launch.job import Job, LaunchError
 from experiments.launch.local import Local
 
@@ -39,7 +39,7 @@ def prepare_command(recordings, *more):
 
 
 def test_a_dry_run_shows_the_job_of_every_engine_and_leaves_nothing(workdir, ddsp):
-    for name in engines.NAMES:
+    for name in NAMES:
         status, out, err = ddsp(
             'launch', name, '--name', 'violin', '--replicas', 2, '--image', 'registry/ddsp:1', '--dry-run',
             '--', *TRAIN,

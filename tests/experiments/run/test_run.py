@@ -380,7 +380,7 @@ def test_messages(there, dataset, ddsp, arguments, message):
     ('option', 'value', 'message'),
     [
         ('--preset', 'labtop', "'labtop' is not one of laptop. Did you mean 'laptop'?"),
-        ('--seed', str(10**30), 'less than or equal to 4294967295'),
+        ('--seed', str(10**30), '4294967295'),
         ('--strategy', 'gpu', "'gpu' is not one of auto, default, mirrored, multi_worker, tpu."),
     ],
 )
