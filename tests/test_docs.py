@@ -48,7 +48,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_commands_and_options_exist():
-    from experiments.cli import data, models, tracking, training  # noqa: F401
+    from experiments.cli import data, jobs, models, tracking, training  # noqa: F401
     from experiments.cli.app import app
 
     found = list(commands())
@@ -59,7 +59,9 @@ def test_commands_and_options_exist():
             assert words[0] in command.commands, f'{page}: {words[0]}'
             command, words = command.commands[words[0]], words[1:]
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-        end = words.index('--') if '--' in words else len(words)  # options of Beam follow
+        end = words.index('--') if '--' in words else len(words)  # options of Beam follow, or another command
+        if command.name == 'launch' and not {'...', 'train|sweep|evaluate|prepare'} & set(words):
+            jobs.parse(tuple(words[end + 1 :]))
         for word in words[:end]:
             if word.startswith('--'):
                 assert word.partition('=')[0] in {*known, '--help'}, f'{page}: {command.name} {word}'

@@ -227,7 +227,7 @@ def _make_job(described: Mapping[str, Any], command: list[str]) -> Job:
     """A job whose command was checked as the machine that runs it will check it."""
     words = tuple(command)
     job = Job(command=words, **described)
-    parsed = _parse(words)
+    parsed = parse(words)
     if words[0] in ('train', 'sweep') and not parsed.get('save_dir'):
         raise typer.BadParameter(
             f'{words[0]} needs --save-dir: the folder in which another machine goes on.', param_hint='COMMAND'
@@ -243,7 +243,7 @@ def _make_job(described: Mapping[str, Any], command: list[str]) -> Job:
     return dataclasses.replace(job, env={**job.env, 'DDSP_JOB': job.name})
 
 
-def _parse(words: tuple[str, ...]) -> dict[str, Any]:
+def parse(words: tuple[str, ...]) -> dict[str, Any]:
     """The parameters of a command, by its own parser: a mistake is told now, not on another machine."""
     group: Any = typer.main.get_command(app)
     with group.make_context('ddsp', list(words), resilient_parsing=True) as context:
