@@ -61,7 +61,7 @@ def test_commands_and_options_exist():
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
         end = words.index('--') if '--' in words else len(words)  # options of Beam follow, or another command
         if command.name == 'launch' and not {'...', 'train|sweep|evaluate|prepare'} & set(words):
-            jobs.parse(tuple(words[end + 1 :]))
+            jobs.parse(tuple(word for word in words[end + 1 :] if word[0] not in '<>'))
         for word in words[:end]:
             if word.startswith('--'):
                 assert word.partition('=')[0] in {*known, '--help'}, f'{page}: {command.name} {word}'
