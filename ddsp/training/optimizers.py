@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from ddsp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SCHEDULES = ('exponential', 'cosine', 'constant')
 
@@ -149,8 +151,7 @@ class WeightAverages:
         """Starts the averages at the current weights."""
         if self.decay is not None:
             self._weights = list(weights)
-            made = tf.Variable if keras.backend.backend() == 'tensorflow' else keras.Variable
-            self.variables = [made(w.value, trainable=False) for w in weights]
+            self.variables = [_variable(w.value) for w in weights]
 
     def after(self, step: Any, averages: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
         """The averages after a step that has made these weights."""
@@ -170,7 +171,7 @@ class WeightAverages:
         decay = self._decay_at(step)
 
         def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
-            return average.assign(tf.where(done, decay * average + (1.0 - decay) * value, average))
+            return average.assign(ops.where(done, decay * average + (1.0 - decay) * value, average))
 
         for average, weight in zip(self.variables, self._weights, strict=True):
             self.strategy.extended.update(average, update, args=(weight.value,))
@@ -198,3 +199,12 @@ class WeightAverages:
     def forget(self) -> None:
         """Notes that a checkpoint is about to overwrite weights and averages."""
         self._in_model = False
+
+
+def _variable(value: Any) -> Any:
+    """A variable that is not trained; on TensorFlow its own, which strategies update."""
+    if keras.backend.backend() != 'tensorflow':
+        return keras.Variable(value, trainable=False)
+    import tensorflow as tf
+
+    return tf.Variable(value, trainable=False)

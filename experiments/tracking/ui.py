@@ -72,7 +72,7 @@ class UIServer:
             )
         command = [
             sys.executable, '-m', 'mlflow', 'server', '--host', self.host, '--port', str(self.port),
-            '--workers', '1', *_app_options(), *_host_options(self.host),
+            '--workers', '1', *_app_options(), *_host_options(self.host, self.port),
         ]  # fmt: skip
         if path := database.sqlite_path(self._uri):  # new runs keep their artefacts beside the database
             command += ['--artifacts-destination', str(path.resolve().parent / 'mlartifacts')]
@@ -139,12 +139,15 @@ def _app_options() -> list[str]:
     return ['--app-name', APP] if {entry.value for entry in announced} == {here} else []
 
 
-def _host_options(host: str) -> list[str]:
-    """MLflow answers only to known host names; beyond the loopback those are this machine's."""
+def _host_options(host: str, port: int) -> list[str]:
+    """MLflow answers only to known host names, and pages write only from known addresses; beyond the loopback
+    those are this machine's."""
     if host in ('127.0.0.1', 'localhost', '::1'):
         return []
-    names = {'localhost', '127.0.0.1', host, socket.gethostname(), socket.getfqdn()}
-    return ['--allowed-hosts', ','.join(sorted(f'{name}:*' for name in names))]
+    names = sorted({'localhost', '127.0.0.1', host, socket.gethostname(), socket.getfqdn()})
+    hosts = ','.join(f'{name}:*' for name in names)
+    origins = ','.join(f'http://{name}:{port}' for name in names)
+    return ['--allowed-hosts', hosts, '--cors-allowed-origins', origins]
 
 
 def free_port(host: str = '127.0.0.1', preferred: int = 5000) -> int:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.training.optimizers import ScaledAdam, WeightAverages
 from ddsp.training.steps.report import LOSS_PREFIX, energies
 from ddsp.training.steps.seeds import StepSeeds
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Batch = Mapping[str, Tensor]
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ddsp.core import Tensor
 from ddsp.errors import ConfigError
 from ddsp.training.meshes import DATA, DeviceMesh, get_mesh
 from ddsp.training.steps.base import Batch, Step
 from ddsp.training.steps.report import GRADIENT_NORM, STOP, TOTAL_LOSS
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class JaxStep(Step):
@@ -53,6 +55,7 @@ class JaxStep(Step):
         index, count = self.mesh.part
         if count == 1:
             return dataset
+        import tensorflow as tf
 
         def part(x: tf.Tensor) -> tf.Tensor:
             size = tf.shape(x)[0] // count

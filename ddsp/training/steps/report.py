@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from ddsp.errors import ConfigError, DDSPError
@@ -25,6 +24,8 @@ def worker_lost() -> tuple[type[Exception], ...]:
         import jax
 
         return (jax.errors.JaxRuntimeError,)
+    import tensorflow as tf
+
     return (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,

@@ -1,8 +1,11 @@
 """Every engine publishes the same files, from here or from a bucket."""
 
+import shutil
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from ddsp.io import gcs
 from pipelines import PrepareOptions
@@ -64,6 +67,31 @@ def test_two_hundred_odd_files_are_the_same_everywhere(ffmpeg, engine, wide_corp
     assert sum(there.metrics[name] for name in there.metrics if name.startswith('files/')) >= 200
     assert counted(there) == counted(here)
     assert files == expected
+
+
+@pytest.fixture(scope='module')
+def large(tmp_path_factory):
+    """Recordings of 135 minutes, which become two gigabytes of examples that overlap."""
+    folder = tmp_path_factory.mktemp('large')
+    for i in range(9):
+        t = np.arange(15 * 60 * 16000, dtype=np.float32) / 16000
+        swell = 1 + 0.5 * np.sin(4 * t)
+        soundfile.write(folder / f'{i}.wav', 0.2 * swell * np.sin(2 * np.pi * (180 + 25 * i) * t), 16000)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('engine', ['job_service', 'prism'], indirect=True)
+def test_two_gigabytes_are_the_same_everywhere(engine, large, prepare, tmp_path):
+    options = PrepareOptions(f0='yin', workers=2)
+    expected, here = prepare(large, tmp_path / 'here', options=options)
+    size = sum(file.stat().st_size for file in here.path.iterdir())
+    assert size > 2e9
+    shutil.rmtree(here.path)
+    files, there = prepare(large, tmp_path / 'there', engine, options=options)
+    assert counted(there) == counted(here)
+    assert files == expected
+    shutil.rmtree(there.path)
 
 
 def test_an_engine_publishes_from_bucket_to_bucket(bucket_server, job_service, corpus, prepare):
