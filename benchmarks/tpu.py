@@ -1,8 +1,8 @@
 """`python -m benchmarks.tpu`: compiles the training step for TPUs ahead of time, without a TPU.
 
 Needs libtpu (`pip install libtpu`), and no TensorFlow. Prints what XLA's compiler for TPUs says of the step
-of the solo instrument on one chip and on a slice: seconds to compile, memory, and what the chips exchange. What
-a TPU cannot run (a call of the host, float64, a shape that is not known) is an error.
+of the solo instrument on one chip and on a slice: seconds to compile, memory, what the chips exchange. What a
+TPU cannot run (a call of the host, float64, a shape that is not known) is an error.
 
 python -m benchmarks.tpu                               # one chip and eight of v5e, float32 and bfloat16
 python -m benchmarks.tpu --batch 2 --channels 64 --precisions float32 --chips 8
