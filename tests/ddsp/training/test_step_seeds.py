@@ -47,7 +47,7 @@ def test_processors_of_a_trained_model_are_saved_and_copied(trainer, name):
         assert again.get_config() == processor.get_config()
 
 
-def test_noise_depends_on_seed_step_replica_part_and_draw():
+def test_noise_depends_on_seed_step_part_and_draw():
     noise = synths.FilteredNoise(n_samples=64, window_size=0)
     magnitudes = np.zeros([1, 4, 5], np.float32)
 
@@ -55,7 +55,7 @@ def test_noise_depends_on_seed_step_replica_part_and_draw():
         with StepSeeds(seed).at(*at):
             return [np.asarray(noise(magnitudes)) for _ in range(draws)][-1]
 
-    cases = [(0, 3), (1, 3), (0, 4), (0, 3, 1), (0, 3, 0, 1)]
+    cases = [(0, 3), (1, 3), (0, 4), (0, 3, 1), (0, 3, 2)]
     found = [draw(*case) for case in cases] + [draw(0, 3, draws=2)]
     for i, one in enumerate(found):
         for other in found[:i]:
@@ -63,3 +63,13 @@ def test_noise_depends_on_seed_step_replica_part_and_draw():
     for case, one in zip(cases, found, strict=False):
         np.testing.assert_array_equal(draw(*case), one)
     assert np.any(np.asarray(noise(magnitudes)) != np.asarray(noise(magnitudes)))  # outside: new each time
+
+
+def test_parts_of_a_batch_have_the_rows_of_its_noise():
+    noise = synths.FilteredNoise(n_samples=64, window_size=0)
+    magnitudes = np.zeros([6, 4, 5], np.float32)
+    with StepSeeds(0).at(3):
+        whole = np.asarray(noise(magnitudes))
+    for number in range(3):
+        with StepSeeds(0).at(3, number):
+            np.testing.assert_array_equal(noise(magnitudes[:2]), whole[2 * number : 2 * number + 2])
