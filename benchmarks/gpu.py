@@ -53,7 +53,6 @@ def make_batch(size: int) -> dict[str, np.ndarray]:
 
 def make_model(channels: int) -> Any:
     """The solo instrument, as `models/solo_instrument.gin` describes it."""
-    import_parts()
     from ddsp import effects, losses, processors, synths
     from ddsp.training import models
     from ddsp.training.decoders import RnnFcDecoder
@@ -98,7 +97,6 @@ def library_step(size: int, precision: str, channels: int) -> tuple[Callable[[],
     """A step of the trainer's, and the weights that each frame is multiplied with."""
     import jax
 
-    import_parts()
     from ddsp.training.meshes import DeviceMesh
 
     step, batch = make_step(DeviceMesh(jax.local_devices()[:1]), precision, channels), make_batch(size)
@@ -242,6 +240,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.child:
         way, size, precision = args.child
+        import_parts()
         found = (
             parts(int(size), args.channels, args.steps)
             if way == 'parts'

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from ddsp.errors import MissingDependencyError
 from experiments.files import read_json
+from pipelines.options import cores
 
 OK, WARNING, MISSING = 'ok', 'warning', 'missing'
 
@@ -190,8 +191,7 @@ def _gpus() -> list[str]:
 
 def _machine() -> Iterator[Check]:
     """Cores that this process may use, memory and disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    yield Check('cores', OK, f'{cores} usable of {os.cpu_count()}')
+    yield Check('cores', OK, f'{cores()} usable of {os.cpu_count()}')
     if (memory := _available_memory_gb()) is not None:
         advice = f'training on the defaults needs {_MINIMUM_MEMORY_GB:.0f} GB'
         yield _judged('memory', memory >= _MINIMUM_MEMORY_GB, f'{memory:.1f} GB available', advice)

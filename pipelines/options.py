@@ -167,9 +167,13 @@ class PrepareOptions:
         """
         if self.workers is not None:
             return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        most = min(cores, int(_memory() / _MEMORY_PER_WORKER))
+        most = min(cores(), int(_memory() / _MEMORY_PER_WORKER))
         return max(1, most) if work_seconds > 15 else 1
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _memory() -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.fft
 from keras import ops
 
-from ddsp.core.utils import Tensor, constant, dim, tf_float32
+from ddsp.core.utils import Tensor, constant, dim, platform, tf_float32
 from ddsp.errors import ConfigError
 
 
@@ -24,19 +24,6 @@ def get_fft_size(frame_size: int, ir_size: int, power_of_2: bool = True) -> int:
     """
     needed = int(ir_size) + int(frame_size) - 1
     return 1 << (needed - 1).bit_length() if power_of_2 else int(scipy.fft.next_fast_len(needed, real=True))
-
-
-def on_tpu() -> bool:
-    """Whether JAX computes on a TPU.
-
-    There an FFT of a size that is no power of two becomes a product with a matrix: 47 GB for the reverb of
-    the solo instrument (`python -m benchmarks.tpu`).
-    """
-    if keras.backend.backend() != 'jax':
-        return False
-    import jax
-
-    return jax.default_backend() == 'tpu'
 
 
 def crop_and_compensate_delay(
@@ -133,7 +120,10 @@ def _frames(audio: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
 def _convolve(x: Tensor, h: Tensor) -> Tensor:
     """Convolution along the last axis, n + m - 1 samples; what the batch shares is transformed once."""
     size = x.shape[-1] + h.shape[-1] - 1
-    fft_size = get_fft_size(x.shape[-1], h.shape[-1], power_of_2=on_tpu())
+    # On a TPU an FFT of another size becomes a product with a matrix: 47 GB for the reverb of the solo
+    # instrument (python -m benchmarks.tpu).
+    on_tpu = keras.backend.backend() == 'jax' and platform() == 'tpu'
+    fft_size = get_fft_size(x.shape[-1], h.shape[-1], power_of_2=on_tpu)
     (a, b), (c, d) = ops.rfft(x, fft_length=fft_size), ops.rfft(h, fft_length=fft_size)
     return ops.irfft((a * c - b * d, a * d + b * c), fft_length=fft_size)[..., :size]
 

@@ -65,6 +65,17 @@ def to_dict(x: Any, keys: Sequence[str]) -> dict:
     return dict(zip(keys, values, strict=True))
 
 
+def platform() -> str:
+    """Where operations run: `'cpu'`, `'gpu'` or `'tpu'`."""
+    if keras.backend.backend() == 'jax':
+        import jax
+
+        return jax.default_backend()
+    import tensorflow as tf
+
+    return next((kind.lower() for kind in ('TPU', 'GPU') if tf.config.list_logical_devices(kind)), 'cpu')
+
+
 def copy_if_tf_function(x: Any) -> Any:
     """Copies a container inside a traced function, where changing an argument would leak tensors.
 

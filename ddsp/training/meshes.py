@@ -45,6 +45,11 @@ class DeviceMesh:
         """This process's part of each batch: its number, and the number of processes."""
         return self.process_index, self.n_processes
 
+    @property
+    def n_local(self) -> int:
+        """Number of devices of this process."""
+        return self.mesh.size // self.n_processes
+
     @contextlib.contextmanager
     def scope(self) -> Any:
         """Weights may be made anywhere on JAX."""

@@ -157,21 +157,20 @@ class WeightAverages:
         """The averages after a step that has made these weights."""
         if self.decay is None:
             return []
-        decay = self._decay_at(step)
-        return [decay * average + (1.0 - decay) * w for average, w in zip(averages, weights, strict=True)]
+        return [self._after(step, *pair) for pair in zip(averages, weights, strict=True)]
 
-    def _decay_at(self, step: Any) -> Any:
+    def _after(self, step: Any, average: Any, weight: Any) -> Any:
         n = ops.cast(step, 'float32')
-        return ops.minimum(self.decay, (1.0 + n) / (10.0 + n))
+        decay = ops.minimum(self.decay, (1.0 + n) / (10.0 + n))
+        return decay * average + (1.0 - decay) * weight
 
     def update(self, step: tf.Tensor, done: tf.Tensor) -> None:
         """On TensorFlow: the same in cross-replica context, unless the step was refused."""
         if not self.variables:
             return
-        decay = self._decay_at(step)
 
         def update(average: tf.Variable, value: tf.Tensor) -> tf.Operation:
-            return average.assign(ops.where(done, decay * average + (1.0 - decay) * value, average))
+            return average.assign(ops.where(done, self._after(step, average, value), average))
 
         for average, weight in zip(self.variables, self._weights, strict=True):
             self.strategy.extended.update(average, update, args=(weight.value,))

@@ -19,12 +19,12 @@ from experiments.cli.options import JSON, argument, choice, option
 from experiments.launch import records
 from experiments.launch.executor import NAMES, Executor, State, check_options, get_executor
 from experiments.launch.job import Job, LaunchError
+from experiments.tracking.run_tags import JOB_TAG, JOB_VARIABLE
 
 if TYPE_CHECKING:
     from experiments.launch.records import Record
 
 PANEL = 'Many machines'
-TAG = 'ddsp.job'
 _SECRET = re.compile(r'PASS|SECRET|TOKEN|CREDENTIAL|API_?KEY', re.IGNORECASE)
 _NAME = argument('NAME', "Name of the job; 'ddsp jobs list' shows them.")
 
@@ -90,9 +90,7 @@ def _submit(engine: Executor, job: Job, follow: bool, as_json: bool) -> int:
     try:
         record.handle = engine.submit(job)
     except BaseException:
-        (records.job_folder(job.name) / records.FILE).unlink()
-        if not any(records.job_folder(job.name).iterdir()):
-            records.job_folder(job.name).rmdir()
+        record.remove()
         raise
     record.write()
     if as_json:
@@ -213,7 +211,7 @@ def _runs(name: str) -> list[str]:
     if store.is_new():
         return []
     try:
-        found = runs.list_runs(store.client(), condition=store.equals(f'tags.`{TAG}`', name))
+        found = runs.list_runs(store.client(), condition=store.equals(f'tags.`{JOB_TAG}`', name))
     except DDSPError as error:
         output.say(f'The runs of the job cannot be looked up: {error}')
         return []
@@ -240,7 +238,7 @@ def _make_job(described: Mapping[str, Any], command: list[str]) -> Job:
                 f'{key} looks like a secret; it would be written down. Use --secret {key}.',
                 param_hint='--env',
             )
-    return dataclasses.replace(job, env={**job.env, 'DDSP_JOB': job.name})
+    return dataclasses.replace(job, env={**job.env, JOB_VARIABLE: job.name})
 
 
 def parse(words: tuple[str, ...]) -> dict[str, Any]:

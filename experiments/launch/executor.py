@@ -33,6 +33,11 @@ class State(enum.Enum):
         """Whether nothing more will happen."""
         return self in (State.DONE, State.FAILED, State.CANCELLED)
 
+    @property
+    def going_on(self) -> bool:
+        """Whether the engine has it, and it has not ended."""
+        return self in (State.WAITING, State.RUNNING)
+
 
 class Executor(abc.ABC):
     """An engine that runs jobs. It keeps nothing: `handle` is the engine's own name of a job.

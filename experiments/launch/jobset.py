@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ddsp.errors import ConfigError
-from experiments.launch.job import Job
+from experiments.launch.job import MISTAKES, Job
 
 API, KIND = 'jobset.x-k8s.io/v1alpha2', 'JobSet'
 CONTAINER = 'ddsp'
@@ -24,8 +24,6 @@ OPTIONS = {
 _PORT = 12355
 # A process has this long to save its checkpoint after SIGTERM.
 _GRACE_SECONDS = 60
-# The exit status of what repeating does not mend: an error that the message explains, wrong usage.
-_MISTAKES = [1, 2]
 _LABEL = 'jobset.sigs.k8s.io'
 
 
@@ -75,7 +73,7 @@ def _indexed_job(job: Job, labels: dict[str, str]) -> dict[str, Any]:
     rules: list[dict[str, Any]] = [
         {
             'action': 'FailJob',
-            'onExitCodes': {'containerName': CONTAINER, 'operator': 'In', 'values': _MISTAKES},
+            'onExitCodes': {'containerName': CONTAINER, 'operator': 'In', 'values': list(MISTAKES)},
         }
     ]
     if job.trains_together:

@@ -85,7 +85,7 @@ class Kubernetes(Executor):
             for pod in pods:
                 reading = seen.setdefault(pod.metadata.uid, _Reading(pod))
                 yield from (f'[{reading.index}] {line}' for line in reading.lines(cluster, pod))
-            if not follow or state.ended or state is State.UNKNOWN:
+            if not (follow and state.going_on):
                 return
             time.sleep(_POLL_SECONDS)
 

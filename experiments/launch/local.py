@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,8 +33,6 @@ class Local(Executor):
 
     def describe(self, job: Job) -> str:
         """The command of each process, as a shell would take it."""
-        import shlex
-
         words = ['ddsp', *job.command]
         lines = [f'# {job.replicas} processes on this machine, started again up to {job.retries} times']
         lines += [f'export {name}={shlex.quote(value)}' for name, value in job.env.items()]
@@ -75,12 +74,12 @@ class Local(Executor):
         """Lines of the logs."""
         folder = pathlib.Path(handle)
         replicas = json.loads((folder / DESCRIPTION).read_text())['replicas']
-        yield from tail.lines(folder, replicas, follow, lambda: self.state(handle) not in _GOING_ON)
+        yield from tail.lines(folder, replicas, follow, lambda: not self.state(handle).going_on)
 
     def cancel(self, handle: str) -> None:
         """Lets the processes save and end; after two minutes they are killed."""
         folder = pathlib.Path(handle)
-        if self.state(handle) not in _GOING_ON:
+        if not self.state(handle).going_on:
             return
         watching = _state_file(folder)['pid']
         with contextlib.suppress(ProcessLookupError):
@@ -92,9 +91,6 @@ class Local(Executor):
                     os.killpg(watching, signal.SIGKILL)
                 raise LaunchError(f'the processes of {folder.name} did not end and were killed')
             time.sleep(0.1)
-
-
-_GOING_ON = (State.WAITING, State.RUNNING)
 
 
 def _state_file(folder: pathlib.Path) -> dict:

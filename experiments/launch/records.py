@@ -40,6 +40,13 @@ class Record:
         """Writes the file anew."""
         files.write_json(job_folder(self.name) / FILE, dataclasses.asdict(self))
 
+    def remove(self) -> None:
+        """Forgets a job that was not submitted; what its engine wrote stays."""
+        folder = job_folder(self.name)
+        (folder / FILE).unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
 
 def jobs_folder() -> pathlib.Path:
     """`DDSP_JOBS_DIR`, or `jobs` in the working directory; absolute."""
@@ -59,8 +66,9 @@ def begin(executor: str, job: Job) -> Record:
     """
     record = Record(job.name, executor, list(job.command), job.replicas, time.time())
     folder = job_folder(job.name)
+    folder.mkdir(parents=True, exist_ok=True)  # may hold the logs of a job that was refused
     try:
-        folder.mkdir(parents=True)
+        (folder / FILE).touch(exist_ok=False)
     except FileExistsError:
         raise LaunchError(
             f'there is a job {job.name!r} already ({folder}). Give another --name, or remove that folder'

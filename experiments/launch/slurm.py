@@ -77,12 +77,12 @@ class Slurm(Executor):
         folder = pathlib.Path(handle.partition(':')[2])
         yield from tail.lines(
             folder, records.read(folder.name).replicas, follow,
-            lambda: self.state(handle) not in (State.WAITING, State.RUNNING),
+            lambda: not self.state(handle).going_on,
         )  # fmt: skip
 
     def cancel(self, handle: str) -> None:
         """Lets Slurm end the job: SIGTERM, then SIGKILL."""
-        if self.state(handle) in (State.WAITING, State.RUNNING):
+        if self.state(handle).going_on:
             _slurm('scancel', handle.partition(':')[0])
 
 

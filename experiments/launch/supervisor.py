@@ -37,7 +37,7 @@ class Group:
 
     def start(self) -> None:
         """Starts all of them."""
-        ports = _free_ports(len(self.numbers)) if self.job.trains_together else []
+        ports = free_ports(len(self.numbers)) if self.job.trains_together else []
         command = [sys.executable, '-m', 'experiments.cli', *self.job.command]
         self.processes = []
         for index, number in enumerate(self.numbers):
@@ -121,7 +121,6 @@ def main(folder: pathlib.Path) -> int:
     job = Job(**{**described, 'command': tuple(described['command']), 'secrets': tuple(described['secrets'])})
     with open(folder / LOCK, 'ab') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.set_inheritable(lock.fileno(), False)  # a process that outlives this one does not hold it
         signal.signal(signal.SIGTERM, cancel)
         write = {'pid': os.getpid(), 'state': State.RUNNING.value}
         files.write_json(folder / STATE, write)
@@ -130,7 +129,8 @@ def main(folder: pathlib.Path) -> int:
     return 0
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody uses; all are different."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(('127.0.0.1', 0))

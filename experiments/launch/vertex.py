@@ -126,7 +126,7 @@ def _state(found: dict[str, Any] | None) -> State:
 
 def _joint(states: list[State]) -> State:
     """Where several jobs stand that are one for the user."""
-    if not all(state.ended or state is State.UNKNOWN for state in states):
+    if any(state.going_on for state in states):
         begun = any(state is State.RUNNING or state.ended for state in states)
         return State.RUNNING if begun else State.WAITING
     for state in (State.FAILED, State.CANCELLED, State.UNKNOWN):

@@ -30,11 +30,6 @@ def gpus() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def share(worker: int, workers: int, devices: list[str], n_cores: int) -> dict[str, str]:
     """The variables that give a worker its part of the machine.
 

@@ -27,6 +27,7 @@ from experiments.sweeps.spec import SweepSpec
 from experiments.sweeps.study import SLOT, SweepError, TrialLost, TrialQueue
 from experiments.sweeps.study_storage import is_away, optuna, patiently, reason
 from experiments.tracking import store
+from pipelines.options import cores
 
 STORAGE = 'DDSP_SWEEP_STORAGE'  # variable for the address of the study's database
 _WORKER = 'DDSP_SWEEP_WORKER'  # tells a process that `--workers` has started it
@@ -141,11 +142,11 @@ def _run_workers(queue: TrialQueue, place: SweepPlace, workers: int, report: Pro
     logs = [(place.folder / f'worker-{number}.log').open('ab') for number in range(workers)]
     # Command lines are seen by everybody on the machine; the address may hold a password.
     environment = {**os.environ, _WORKER: 'yes', STORAGE: place.storage}
-    devices, cores = machine.gpus(), machine.cores()
+    devices, n_cores = machine.gpus(), cores()
     processes = [
         subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT,
-            env=environment | machine.share(number, workers, devices, cores),
+            env=environment | machine.share(number, workers, devices, n_cores),
         )
         for number, log in enumerate(logs)
     ]  # fmt: skip

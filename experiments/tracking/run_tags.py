@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from ddsp.version import __version__
 
 TAG = 'ddsp.alive'
+JOB_TAG, JOB_VARIABLE = 'ddsp.job', 'DDSP_JOB'  # of `ddsp launch`
 EVERY_SECS = 30.0
 # Ten signs may be missing: a store may be away for a moment, and clocks of two machines may differ.
 LEASE_SECS = 300.0
@@ -46,7 +47,7 @@ def silent_since(status: str, tags: Mapping[str, str], now: float | None = None)
 
 def context_tags() -> dict[str, str]:
     """Who runs the training where, for people who look for it, and its first sign of life."""
-    job = {'ddsp.job': os.environ['DDSP_JOB']} if os.environ.get('DDSP_JOB') else {}  # of `ddsp launch`
+    job = {JOB_TAG: os.environ[JOB_VARIABLE]} if os.environ.get(JOB_VARIABLE) else {}
     return {'ddsp.host': platform.node(), 'ddsp.pid': str(os.getpid()), **job, **sign()}
 
 

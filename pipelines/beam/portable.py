@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ddsp.errors import ConfigError, DDSPError
 from ddsp.io.gcs import cache_folder
 from pipelines.beam.sdk import PipelineOptions, beam
+from pipelines.options import cores
 
 _RETRIES = 3  # of a job that lost a worker or a task manager
 _RETRY_MS = 2000
@@ -152,7 +153,7 @@ def _flink(options: PipelineOptions, master: str, given: Sequence[str]) -> list[
     """Version and slots of a cluster; slots for one that starts within the job server."""
     if _LOCAL_MASTERS.fullmatch(master):
         wanted = _value(options, 'parallelism')
-        slots = wanted if wanted > 0 else len(os.sched_getaffinity(0))
+        slots = wanted if wanted > 0 else cores()
         found = _unless_given(given, 'parallelism', slots)
         return found + _unless_given(given, 'sdk_worker_parallelism', slots)
     url = master if '://' in master else f'http://{master}'

@@ -124,8 +124,13 @@ class SeededProvider(DataProvider):
 
     def _some(self, wanted: Any, shuffle: bool, repeats: int, start: int) -> tf.data.Dataset:
         """The examples whose number, counted from the beginning of the training, is wanted."""
-        numbered = self.get_examples(shuffle, repeats, start).enumerate(start)
-        return numbered.filter(lambda n, _: wanted(n)).map(lambda _, example: example)
+        return numbered(self.get_examples(shuffle, repeats, start), start, wanted).map(lambda _, x: x)
+
+
+def numbered(dataset: tf.data.Dataset, start: int, wanted: Any = None) -> tf.data.Dataset:
+    """A dataset with numbers from `start` on; where only some are wanted, those."""
+    pairs = dataset.enumerate(start)
+    return pairs if wanted is None else pairs.filter(lambda n, _: wanted(n))
 
 
 def _batches(examples: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:

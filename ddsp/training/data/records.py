@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ddsp import spectral_ops
 from ddsp.io.dataset import Dataset, DatasetError, open_dataset
-from ddsp.training.data.base import UNREADABLE, SeededProvider
+from ddsp.training.data.base import UNREADABLE, SeededProvider, numbered
 from ddsp.training.data.record_files import Part
 from ddsp.training.data.variation import Variation
 
@@ -75,10 +75,10 @@ class RecordProvider(SeededProvider):
         if self._is_cached:
             kept, count = self._kept_records, self._count
             order = passes.flat_map(lambda epoch: self._order(epoch, count, shuffle)).skip(skip)
-            numbered = _wanted(order, start, wanted).map(lambda n, i: (n, tf.gather(kept, i)))
+            records = numbered(order, start, wanted).map(lambda n, i: (n, tf.gather(kept, i)))
         else:
-            records = passes.flat_map(lambda epoch: self._pass(epoch, shuffle)).skip(skip)
-            numbered = _wanted(records, start, wanted)
+            read = passes.flat_map(lambda epoch: self._pass(epoch, shuffle)).skip(skip)
+            records = numbered(read, start, wanted)
 
         def example(number: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
             features = self._parse(record)
@@ -86,7 +86,7 @@ class RecordProvider(SeededProvider):
                 return features
             return self._variation(features, number, self.seed, random=shuffle)
 
-        return numbered.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     @functools.cached_property
     def _count(self) -> int:
@@ -182,12 +182,6 @@ class RecordProvider(SeededProvider):
     def _explain_record(self, record: tf.Tensor, cause: Exception) -> str:
         """What is wrong with a record that cannot be parsed."""
         return str(cause).strip().splitlines()[0]
-
-
-def _wanted(dataset: tf.data.Dataset, start: int, wanted: Any) -> tf.data.Dataset:
-    """A dataset with numbers from `start` on; where only some are wanted, those."""
-    numbered = dataset.enumerate(start)
-    return numbered if wanted is None else numbered.filter(lambda n, _: wanted(n))
 
 
 class _PlainProvider(RecordProvider):

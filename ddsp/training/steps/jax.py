@@ -65,9 +65,8 @@ class JaxStep(Step):
 
     def local(self, batch: Batch) -> Batch:
         """The first device's part of this process's batch."""
-        n_local = self.mesh.num_replicas_in_sync // self.mesh.n_processes
         self.mesh.check_batch(len(next(iter(batch.values()))) * self.mesh.n_processes)
-        return {key: np.asarray(value)[: len(value) // n_local] for key, value in batch.items()}
+        return {key: np.asarray(value)[: len(value) // self.mesh.n_local] for key, value in batch.items()}
 
     def create_weights(self, example: Batch) -> None:
         """Calls what has weights with a batch of one example.
@@ -87,8 +86,7 @@ class JaxStep(Step):
             self._meet(step)
         parts = self.model.trainable_variables, self.optimizer.variables, self.averages.variables
         state = [[self._everywhere(v) for v in part] for part in parts]
-        n_local = self.mesh.num_replicas_in_sync // self.mesh.n_processes
-        inputs = self.mesh.put({**batch, STOP: np.full(n_local, stop, np.float32)})
+        inputs = self.mesh.put({**batch, STOP: np.full(self.mesh.n_local, stop, np.float32)})
         asked = inputs.pop(STOP)
         new, metrics = self._compiled(state, inputs, np.int32(step), asked)
         found = {key: np.asarray(value) for key, value in metrics.items()}  # raises where a process is gone

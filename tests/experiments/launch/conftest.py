@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from experiments.launch.supervisor import free_ports
+
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'srun', 'sbatch')
 
 
@@ -43,7 +45,7 @@ def running(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     key = folder / 'munge' / 'key'
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
-    host, ports = socket.gethostname().partition('.')[0], _free_ports(2)
+    host, ports = socket.gethostname().partition('.')[0], free_ports(2)
     config = folder / 'slurm.conf'
     config.write_text(f"""
 ClusterName=test
@@ -94,13 +96,3 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 os.kill(int(path.read_text()), signal.SIGTERM)
                 time.sleep(0.5)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(('127.0.0.1', 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -161,6 +161,16 @@ def test_a_supervisor_that_died_is_a_failed_job(workdir, recordings):
     assert Local().state(handle) is State.FAILED
 
 
+def test_a_job_that_was_refused_can_be_launched_again_under_its_name(workdir, ddsp, monkeypatch):
+    monkeypatch.setenv('PATH', str(workdir))  # without Slurm's commands
+    for _ in range(2):
+        status, _, err = ddsp('launch', 'slurm', '--name', 'violin', '--', *TRAIN)
+        assert status == 1
+        assert 'sbatch is not installed here' in err
+    assert (workdir / 'jobs' / 'violin' / 'job.sbatch').exists()
+    assert records.every() == []
+
+
 def test_records(workdir):
     record = records.begin('local', Job('one', TRAIN))
     assert records.read('one') == record

@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
       jobs: The jobs by ID, as the client sent them.
       states: State of the jobs: one for all, or by ID.
       errors: Why jobs failed, by ID.
-      entries: Of the log, by time.
+      entries: Lines of the log, by time.
       calls: (method, path, body) of all requests.
       refuse: Asked before each request with (method, path); (status, error) refuses it.
       tokens: False: credentials have expired.

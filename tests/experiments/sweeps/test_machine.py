@@ -11,6 +11,7 @@ import time
 import pytest
 
 from experiments.sweeps import machine
+from pipelines.options import cores
 
 THREADS = ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS', 'NPROC')
 
@@ -84,9 +85,9 @@ def test_a_library_starts_fewer_threads_with_a_smaller_share(library):
     if not pathlib.Path('/proc/self/task').is_dir():
         pytest.skip('too quick to count threads from outside')
     counts = []
-    for cores in (2, 32):
+    for n_cores in (2, 32):
         environment = {
-            **os.environ, **machine.share(0, 2, [], cores), 'PYTHONPATH': os.pathsep.join(sys.path),
+            **os.environ, **machine.share(0, 2, [], n_cores), 'PYTHONPATH': os.pathsep.join(sys.path),
             'JAX_PLATFORMS': 'cpu',
         }  # fmt: skip
         code = COUNT[library] + "\nimport os; print(len(os.listdir('/proc/self/task')))"
@@ -134,5 +135,5 @@ def test_the_workers_of_a_sweep_are_started_with_their_shares(workdir, dataset):
         sweep.communicate()
     given = [(share['CUDA_VISIBLE_DEVICES'], share.get('XLA_PYTHON_CLIENT_MEM_FRACTION')) for share in shares]
     assert sorted(given) == [('7', '0.450'), ('7', '0.450'), ('8', None)]
-    each = str(max(1, machine.cores() // 3))
+    each = str(max(1, cores() // 3))
     assert {share[name] for share in shares for name in THREADS} == {each}

@@ -10,6 +10,7 @@ from keras import ops
 
 from ddsp.core import Tensor
 from ddsp.core.kernels import switched
+from ddsp.core.utils import platform
 from ddsp.training.nn.kernels.blocks import rnn_fc
 from ddsp.training.nn.kernels.loops import BACKENDS
 
@@ -60,13 +61,7 @@ def decode(decoder: Any, features: Sequence[Tensor], state: Tensor | None = None
 
 def on_cpu() -> bool:
     """Whether layers run on the CPU: blocks save memory traffic there and are of no use elsewhere."""
-    if keras.backend.backend() == 'jax':
-        import jax
-
-        return jax.default_backend() == 'cpu'
-    import tensorflow as tf
-
-    return not (tf.config.list_logical_devices('GPU') or tf.config.list_logical_devices('TPU'))
+    return platform() == 'cpu'
 
 
 def _is_usual_gru(layer: keras.layers.GRU) -> bool:
